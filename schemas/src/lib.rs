@@ -1,0 +1,48 @@
+//! The words of Roam: names, subjects, limits, messages, errors, and how each is written on the wire.
+//!
+//! Rule of admission: a type belongs here only if it crosses a process boundary. Everything is pure data; nothing
+//! here opens a socket, a file or a clock, and nothing knows which bus or which store is used.
+//!
+//! A change moves through [`Draft`] (decoded, believed in nothing) -> [`Change`] (valid) -> [`StampedChange`]
+//! (with time and origin) -> [`Outcome`] -> [`Receipt`] and [`Notice`].
+
+mod bounded;
+mod change;
+mod cursor;
+mod device;
+mod encoding;
+pub mod headers;
+mod journal;
+mod json;
+mod key;
+pub mod limits;
+mod message;
+mod names;
+mod notice;
+mod problem;
+mod profile;
+mod query;
+mod receipt;
+mod record;
+mod revision;
+pub mod schema;
+mod strict;
+pub mod subjects;
+mod value;
+
+pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operation, Put};
+pub use cursor::Cursor;
+pub use device::Device;
+pub use encoding::Encoding;
+pub use journal::{BatchId, JournalBatch, Origin, RULES, Stamp, StampedChange, Terms};
+pub use key::Key;
+pub use message::{DecodeError, EncodeError, Kind, Message, VERSION, decode, encode, payload_hash};
+pub use names::{App, NameError, ServiceName, Tenant, User};
+pub use notice::{Notice, NoticeOperation};
+pub use problem::{Code, Failed, Problem};
+pub use profile::{Profile, ProfileError};
+pub use query::{ChangesReply, ChangesRequest, HistoryReply, HistoryRequest, LatestReply, LatestRequest, Select};
+pub use receipt::{Applied, Conflict, Outcome, Receipt, Superseded};
+pub use record::{Record, State, Stored, Version};
+pub use revision::{Revision, Timestamp};
+pub use value::{ContentType, Value};

@@ -1,0 +1,44 @@
+//! The JSON Schema (draft 2020-12) of every message, generated from the Rust types. The files in `schemas/json/` are
+//! these; a test holds them equal.
+
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde_json::json;
+
+use crate::{
+    ChangesReply, ChangesRequest, Draft, HistoryReply, HistoryRequest, JournalBatch, LatestReply, LatestRequest,
+    Message, Notice, Problem, Receipt,
+};
+
+/// The name (the message's top-level key) and the schema of every message.
+pub fn all() -> Vec<(&'static str, Schema)> {
+    vec![
+        of::<Draft>(),
+        of::<JournalBatch>(),
+        of::<Receipt>(),
+        of::<Notice>(),
+        of::<LatestRequest>(),
+        of::<LatestReply>(),
+        of::<ChangesRequest>(),
+        of::<ChangesReply>(),
+        of::<HistoryRequest>(),
+        of::<HistoryReply>(),
+        of::<Problem>(),
+    ]
+}
+
+fn of<M: Message + JsonSchema>() -> (&'static str, Schema) {
+    let key = M::KIND.key();
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let body = generator.subschema_for::<M>();
+    let definitions = generator.take_definitions(true);
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": key,
+        "type": "object",
+        "properties": { key: body },
+        "required": [key],
+        "additionalProperties": false,
+        "$defs": definitions,
+    });
+    (key, Schema::try_from(schema).unwrap_or_default())
+}

@@ -1,0 +1,255 @@
+//! Every subject of Roam, built and parsed here and nowhere else.
+//!
+//! Identity comes from the subject alone, because NATS permissions guard the subject: parsing therefore refuses every
+//! token that building would not have written, wildcards among them.
+
+use crate::{App, Device, NameError, Profile, ServiceName, Tenant, User, names::push_token};
+
+/// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
+pub const ALL_CHANGES: &str = "roam.v1.change.>";
+/// Everything under `roam.v1.journal`, for the stream ROAM_JOURNAL.
+pub const ALL_JOURNAL: &str = "roam.v1.journal.>";
+/// Everything under `roam.v1.rejected`, for the stream ROAM_REJECTED.
+pub const ALL_REJECTED: &str = "roam.v1.rejected.>";
+/// Every `latest` request, for responders.
+pub const ALL_LATEST: &str = "roam.v1.latest.*.*.*";
+/// Every `changes` request, for responders.
+pub const ALL_CHANGES_REQUESTS: &str = "roam.v1.changes.*.*.*";
+/// Every `history` request, for responders.
+pub const ALL_HISTORY: &str = "roam.v1.history.*.*.*";
+
+const ROOT: &str = "roam.v1.";
+const INBOX: &str = "_INBOX.";
+/// The inbox user of services.
+const SERVICE_USER: &str = "$svc";
+
+/// Why a subject is not one of Roam's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectError {
+    /// It does not have the prefix, the verb or the number of tokens.
+    #[error("the subject is not of the form {0}")]
+    Shape(&'static str),
+    /// One of its tokens is not the encoding of a name.
+    #[error("in the subject: {0}")]
+    Name(#[from] NameError),
+}
+
+/// What a request asks a responder for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Records.
+    Latest,
+    /// A delta.
+    Changes,
+    /// The versions of a key.
+    History,
+}
+
+impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 3] = [Self::Latest, Self::Changes, Self::History];
+
+    /// The verb as it stands in subjects, endpoints and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::Changes => "changes",
+            Self::History => "history",
+        }
+    }
+
+    /// What a responder of this verb listens on.
+    pub const fn wildcard(self) -> &'static str {
+        match self {
+            Self::Latest => ALL_LATEST,
+            Self::Changes => ALL_CHANGES_REQUESTS,
+            Self::History => ALL_HISTORY,
+        }
+    }
+}
+
+/// `roam.v1.change.<tenant>.<user>.<app>.<device>`: where a device publishes its changes.
+pub fn change(profile: &Profile, device: &Device) -> String {
+    with_device("change.", profile, device)
+}
+
+/// Reads a change subject back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_change(subject: &str) -> Result<(Profile, Device), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.change.<tenant>.<user>.<app>.<device>");
+    let rest = subject.strip_prefix("roam.v1.change.").ok_or(SHAPE)?;
+    let [tenant, user, app, device] = tokens(rest).ok_or(SHAPE)?;
+    Ok((profile(tenant, user, app)?, Device::from_token(device)?))
+}
+
+/// `roam.v1.journal.<shard>`: where access servers append batches.
+pub fn journal(shard: u16) -> String {
+    format!("{ROOT}journal.{shard}")
+}
+
+/// `roam.v1.receipt.<tenant>.<user>.<app>.<device>`: where a device hears what became of its changes.
+pub fn receipt(profile: &Profile, device: &Device) -> String {
+    with_device("receipt.", profile, device)
+}
+
+/// `roam.v1.receipt.<tenant>.<user>.*.<device>`: the receipts of a device for all apps.
+pub fn receipts_of_device(tenant: &Tenant, user: &User, device: &Device) -> String {
+    let mut subject = under("receipt.", tenant, user);
+    subject.push_str(".*.");
+    device.push_token(&mut subject);
+    subject
+}
+
+/// `roam.v1.receipt.<tenant>.*.*.$svc-<name>`: the receipts of a service for all profiles of its tenant.
+pub fn receipts_of_service(tenant: &Tenant, name: &ServiceName) -> String {
+    format!("{ROOT}receipt.{}.*.*.{}", tenant.token(), Device::service(name).token())
+}
+
+/// Reads a receipt subject back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_receipt(subject: &str) -> Result<(Profile, Device), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.receipt.<tenant>.<user>.<app>.<device>");
+    let rest = subject.strip_prefix("roam.v1.receipt.").ok_or(SHAPE)?;
+    let [tenant, user, app, device] = tokens(rest).ok_or(SHAPE)?;
+    Ok((profile(tenant, user, app)?, Device::from_token(device)?))
+}
+
+/// `roam.v1.notice.<tenant>.<user>.<app>`: where the devices of a profile hear what changed.
+pub fn notice(profile: &Profile) -> String {
+    with_app("notice.", profile)
+}
+
+/// `roam.v1.notice.<tenant>.<user>.*`: the notices of all profiles of a user.
+pub fn notices_of_user(tenant: &Tenant, user: &User) -> String {
+    let mut subject = under("notice.", tenant, user);
+    subject.push_str(".*");
+    subject
+}
+
+/// Reads a notice subject back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_notice(subject: &str) -> Result<Profile, SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.notice.<tenant>.<user>.<app>");
+    let rest = subject.strip_prefix("roam.v1.notice.").ok_or(SHAPE)?;
+    let [tenant, user, app] = tokens(rest).ok_or(SHAPE)?;
+    Ok(profile(tenant, user, app)?)
+}
+
+/// `roam.v1.<verb>.<tenant>.<user>.<app>`: where a request about a profile is sent.
+pub fn request(verb: Verb, profile: &Profile) -> String {
+    with_app(
+        match verb {
+            Verb::Latest => "latest.",
+            Verb::Changes => "changes.",
+            Verb::History => "history.",
+        },
+        profile,
+    )
+}
+
+/// Reads a request subject back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_request(subject: &str) -> Result<(Verb, Profile), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.{latest,changes,history}.<tenant>.<user>.<app>");
+    let rest = subject.strip_prefix(ROOT).ok_or(SHAPE)?;
+    let [verb, tenant, user, app] = tokens(rest).ok_or(SHAPE)?;
+    let verb = Verb::ALL.into_iter().find(|candidate| candidate.as_str() == verb).ok_or(SHAPE)?;
+    Ok((verb, profile(tenant, user, app)?))
+}
+
+/// `roam.v1.rejected.<tenant>.<user>`: where rejected changes of a user are filed.
+pub fn rejected(tenant: &Tenant, user: &User) -> String {
+    under("rejected.", tenant, user)
+}
+
+/// `roam.v1.rejected.$unknown.$unknown`: where changes are filed whose subject names nobody. Encoding never yields
+/// these tokens.
+pub fn rejected_of_nobody() -> String {
+    format!("{ROOT}rejected.$unknown.$unknown")
+}
+
+/// `_INBOX.<tenant>.<user>.<device>`: the inbox prefix of a device.
+pub fn device_inbox(tenant: &Tenant, user: &User, device: &Device) -> String {
+    let mut subject = String::from(INBOX);
+    push_owner(&mut subject, tenant, user);
+    subject.push('.');
+    device.push_token(&mut subject);
+    subject
+}
+
+/// `_INBOX.<tenant>.$svc.<name>`: the inbox prefix of a service.
+pub fn service_inbox(tenant: &Tenant, name: &ServiceName) -> String {
+    format!("{INBOX}{}.{SERVICE_USER}.{}", tenant.token(), name.token())
+}
+
+/// Whether an answer about `profile` may be sent to `reply`: only below the inbox of its user or of its tenant's
+/// services. NATS does not check reply subjects, so a request could otherwise steer an answer onto someone else's
+/// subject (measured with nats-server 2.15.1).
+pub fn may_answer(reply: &str, profile: &Profile) -> bool {
+    let Some(rest) = reply.strip_prefix(INBOX) else {
+        return false;
+    };
+    let Some(rest) = after_token(rest, &profile.tenant.token()) else {
+        return false;
+    };
+    let below = after_token(rest, &profile.user.token()).or_else(|| after_token(rest, SERVICE_USER));
+    below.is_some_and(|below| below.split('.').all(is_literal))
+}
+
+/// Whether a token of a reply subject stands for itself alone, and cannot end the protocol line that it is written on.
+fn is_literal(token: &str) -> bool {
+    !matches!(token, "" | "*" | ">") && !token.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+fn after_token<'a>(text: &'a str, token: &str) -> Option<&'a str> {
+    text.strip_prefix(token)?.strip_prefix('.')
+}
+
+fn tokens<const N: usize>(text: &str) -> Option<[&str; N]> {
+    let mut parts = text.split('.');
+    let mut tokens = [""; N];
+    for token in &mut tokens {
+        *token = parts.next()?;
+    }
+    parts.next().is_none().then_some(tokens)
+}
+
+fn profile(tenant: &str, user: &str, app: &str) -> Result<Profile, NameError> {
+    Ok(Profile { tenant: Tenant::from_token(tenant)?, user: User::from_token(user)?, app: App::from_token(app)? })
+}
+
+fn push_owner(subject: &mut String, tenant: &Tenant, user: &User) {
+    push_token(subject, tenant.as_str());
+    subject.push('.');
+    push_token(subject, user.as_str());
+}
+
+fn under(verb: &str, tenant: &Tenant, user: &User) -> String {
+    let mut subject = String::with_capacity(96);
+    subject.push_str(ROOT);
+    subject.push_str(verb);
+    push_owner(&mut subject, tenant, user);
+    subject
+}
+
+fn with_app(verb: &str, profile: &Profile) -> String {
+    let mut subject = under(verb, &profile.tenant, &profile.user);
+    subject.push('.');
+    push_token(&mut subject, profile.app.as_str());
+    subject
+}
+
+fn with_device(verb: &str, profile: &Profile, device: &Device) -> String {
+    let mut subject = with_app(verb, profile);
+    subject.push('.');
+    device.push_token(&mut subject);
+    subject
+}
