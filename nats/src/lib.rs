@@ -1,1 +1,40 @@
-//! placeholder
+//! The bus: everything that Roam says to NATS and hears from it. A thing belongs here if it needs to know that the bus
+//! is NATS, and for no other reason.
+//!
+//! **Architecture Invariant:** this is the only crate that names `async-nats`; none of its types appear in what this
+//! crate offers. It knows subjects only as strings and payloads only as bytes: what they mean is `roam-schemas`'.
+
+mod announce;
+mod bus;
+mod connections;
+mod consume;
+mod journal;
+mod message;
+mod provision;
+mod publish;
+mod server;
+mod service;
+mod settings;
+mod streams;
+
+pub use announce::{PRIORITY_GROUP, PinnedDeliveries};
+pub use bus::{Bus, BusState, ConnectError, CredentialsError, RequestError, SendError, SubscribeError, Subscription};
+pub use connections::{all_connected, connect_patiently};
+pub use consume::{AckDuty, ConsumeError, Deliveries, Delivery, PullSettings};
+pub use journal::{Entry, JournalError, JournalLost, JournalReader, LostReason};
+pub use message::{Headers, Message};
+pub use provision::{
+    DefinitionError, Deployment, Difference, STREAM_FORMAT, STREAM_FORMAT_KEY, Overrides, ProvisionError, Report, STORAGE_REPLICAS_KEY,
+    provision,
+};
+pub use publish::{Failure, PendingAck, PubAck, PublishError, PublishSettings, Publisher};
+pub use server::{
+    CLUSTER_CONF, Cluster, FindError, NatsServer, OLDEST_SERVER, SERVER_VARIABLE, SINGLE_CONF, ServerBinary, ServerSettings,
+    ServerVersion, StartError, StopError, SyncInterval,
+};
+pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, ServiceSpec};
+pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
+pub use streams::{
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, ConsumerState, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError,
+    StreamState, consumer_state, stream_state,
+};

@@ -1,0 +1,55 @@
+//! The queue of acks to be sent. It is unbounded so that dropping a delivery can put its nak there; it holds no more than
+//! there are deliveries unsettled.
+
+use async_nats::client::traits::Publisher as _;
+use async_nats::message::OutboundMessage;
+use async_nats::{Client, Subject};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+/// Puts acks into the queue of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct AckSender(mpsc::UnboundedSender<Order>);
+
+#[derive(Debug)]
+pub(super) enum Order {
+    Ack { subject: Subject, payload: Bytes },
+    Handed(oneshot::Sender<()>),
+}
+
+impl AckSender {
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Order>) {
+        let (sender, orders) = mpsc::unbounded_channel();
+        (Self(sender), orders)
+    }
+
+    /// Sends an ack soon. After the connection is closed it goes nowhere, and the message will be delivered again.
+    pub(crate) fn send(&self, subject: Subject, payload: Bytes) {
+        let _ = self.0.send(Order::Ack { subject, payload });
+    }
+
+    /// Returns once all acks that were put into the queue before are handed to the connection.
+    pub(crate) async fn handed(&self) {
+        let (told, handed) = oneshot::channel();
+        if self.0.send(Order::Handed(told)).is_ok() {
+            // Fails only if the connection is gone, and the acks with it.
+            let _ = handed.await;
+        }
+    }
+}
+
+/// Hands the acks to the connection, for as long as there is one.
+pub(super) async fn send_acks(client: Client, mut orders: mpsc::UnboundedReceiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Ack { subject, payload } => {
+                let ack = OutboundMessage { subject, payload, reply: None, headers: None };
+                // Fails only if the connection is closed.
+                let _ = client.publish_message(ack).await;
+            }
+            Order::Handed(told) => {
+                let _ = told.send(());
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Listening on a subject.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_nats::{SubscribeErrorKind, Subscriber};
+use futures_util::{Stream, StreamExt};
+
+use crate::message::Message;
+
+/// What comes on a subject. It ends only with the connection; messages that nobody takes are dropped beyond 65,536.
+/// Dropping it unsubscribes.
+#[derive(Debug)]
+pub struct Subscription {
+    subscriber: Subscriber,
+}
+
+/// A subject cannot be listened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The subject or the queue group is malformed. Never try again.
+    #[error("the subject or the queue group is malformed")]
+    Malformed,
+    /// The connection was closed by us.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+impl Subscription {
+    pub(super) fn new(subscriber: Subscriber) -> Self {
+        Self { subscriber }
+    }
+
+    /// The next message, or `None` once the connection is closed. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Message> {
+        self.subscriber.next().await.map(Message::from)
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.subscriber.poll_next_unpin(context).map(|message| message.map(Message::from))
+    }
+}
+
+impl From<async_nats::SubscribeError> for SubscribeError {
+    fn from(error: async_nats::SubscribeError) -> Self {
+        match error.kind() {
+            SubscribeErrorKind::InvalidSubject | SubscribeErrorKind::InvalidQueueName => Self::Malformed,
+            SubscribeErrorKind::Other => Self::Closed,
+        }
+    }
+}

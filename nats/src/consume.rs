@@ -1,0 +1,245 @@
+//! Reading a stream through a durable consumer: deliveries that are settled one by one. Outages, silence and lost pulls
+//! are survived inside; only what a person must mend comes out as an error.
+
+mod delivery;
+pub(crate) mod place;
+pub(crate) mod pull;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::bus::{Bus, SubscribeError};
+use crate::streams::{ConsumerState, StateError, consumer_state};
+pub use delivery::{AckDuty, Delivery};
+pub use pull::PullSettings;
+use pull::{Event, Group, Puller};
+
+/// How long [`Deliveries::close`] waits for what is still on its way.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a durable consumer delivers to us. Others may read from the same consumer.
+#[derive(Debug)]
+pub struct Deliveries {
+    bus: Bus,
+    puller: Puller,
+    stream: String,
+    durable: String,
+    /// Taken from the queue, and too large for the last [`Self::next_ready`].
+    held: Option<Delivery>,
+    /// Asks whether the consumer still exists. Kept between calls, so that it goes on if a call is cancelled.
+    question: Option<Question>,
+    silences: u64,
+}
+
+struct Question(Pin<Box<dyn Future<Output = Result<ConsumerState, StateError>> + Send>>);
+
+/// A consumer cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumeError {
+    /// The stream or the consumer does not exist: provision, or find out who deleted it.
+    #[error("consumer {consumer} does not exist")]
+    NotFound {
+        /// `STREAM/NAME`.
+        consumer: String,
+    },
+    /// The server refuses our way of pulling: the settings do not fit the consumer.
+    #[error("pulling from consumer {consumer} is refused: {text}")]
+    Refused {
+        /// `STREAM/NAME`.
+        consumer: String,
+        /// What the server says.
+        text: String,
+    },
+    /// The server does not say whether the consumer exists: try again later, or mend the credentials.
+    #[error("consumer {consumer} cannot be asked for")]
+    Unavailable {
+        /// `STREAM/NAME`.
+        consumer: String,
+        /// Why.
+        source: StateError,
+    },
+    /// The connection was closed by us.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+impl Deliveries {
+    /// Begins to read from a durable pull consumer. Asks first whether it exists; never creates it.
+    pub async fn open(
+        bus: &Bus,
+        stream: &str,
+        durable: &str,
+        settings: PullSettings,
+    ) -> Result<Self, ConsumeError> {
+        Self::open_in(bus, stream, durable, settings, None).await
+    }
+
+    pub(crate) async fn open_in(
+        bus: &Bus,
+        stream: &str,
+        durable: &str,
+        settings: PullSettings,
+        group: Option<Group>,
+    ) -> Result<Self, ConsumeError> {
+        let consumer = || format!("{stream}/{durable}");
+        match consumer_state(bus, stream, durable).await {
+            Ok(_) => {}
+            Err(StateError::NotFound { .. }) => return Err(ConsumeError::NotFound { consumer: consumer() }),
+            Err(source) => return Err(ConsumeError::Unavailable { consumer: consumer(), source }),
+        }
+        let puller = Puller::open(bus, stream, durable, settings, group).await.map_err(|error| match error {
+            SubscribeError::Closed => ConsumeError::Closed,
+            SubscribeError::Malformed => ConsumeError::NotFound { consumer: consumer() },
+        })?;
+        Ok(Self {
+            bus: bus.clone(),
+            puller,
+            stream: stream.to_owned(),
+            durable: durable.to_owned(),
+            held: None,
+            question: None,
+            silences: 0,
+        })
+    }
+
+    /// The next delivery. Cancel-safe. Waits as long as it takes: through reconnects, elections and silence.
+    pub async fn next(&mut self) -> Result<Delivery, ConsumeError> {
+        if let Some(held) = self.held.take() {
+            return Ok(held);
+        }
+        loop {
+            let event = match &mut self.question {
+                None => self.puller.next().await,
+                Some(Question(question)) => tokio::select! {
+                    answer = question => {
+                        self.question = None;
+                        if let Err(StateError::NotFound { .. }) = answer {
+                            return Err(self.not_found());
+                        }
+                        continue;
+                    }
+                    event = self.puller.next() => event,
+                },
+            };
+            if let Some(delivery) = self.take(event)? {
+                return Ok(delivery);
+            }
+        }
+    }
+
+    /// Waits for one delivery, then takes whatever is already there and never lingers: at most `max` deliveries, and no
+    /// more than `max_bytes` of subjects and payloads unless the first alone exceeds that. Cancel-safe.
+    pub async fn next_ready(&mut self, max: usize, max_bytes: usize) -> Result<Vec<Delivery>, ConsumeError> {
+        let first = self.next().await?;
+        let mut bytes = first.size();
+        let mut taken = vec![first];
+        // From here on nothing is waited for, so nothing taken can be lost by cancelling.
+        while taken.len() < max {
+            let Some(event) = self.puller.ready() else { break };
+            match self.take(event) {
+                Ok(None) => {}
+                Ok(Some(delivery)) if bytes + delivery.size() > max_bytes => {
+                    self.held = Some(delivery);
+                    break;
+                }
+                Ok(Some(delivery)) => {
+                    bytes += delivery.size();
+                    taken.push(delivery);
+                }
+                // What is wrong now is still wrong at the next call.
+                Err(_) => break,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Asks for nothing more until [`Self::resume`]. What was asked for before still comes.
+    pub fn pause(&mut self) {
+        self.puller.pause(true);
+    }
+
+    /// Asks for more again.
+    pub fn resume(&mut self) {
+        self.puller.pause(false);
+    }
+
+    /// How often the server was silent for longer than two heartbeats.
+    pub fn silences(&self) -> u64 {
+        self.silences
+    }
+
+    /// Whether the consumer pinned us: see [`PinnedDeliveries`](crate::PinnedDeliveries).
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.puller.is_pinned()
+    }
+
+    /// Stops reading, and naks what was delivered and not taken, so that others get it at once. Returns when the naks
+    /// were handed to the connection, after a second at most.
+    pub async fn close(mut self) {
+        self.held = None;
+        self.puller.stop().await;
+        let rest = async {
+            loop {
+                match self.puller.next().await {
+                    Event::Message(message, received_at) => {
+                        drop(Delivery::new(message, received_at.into_std(), self.bus.acks()));
+                    }
+                    Event::Closed => break,
+                    _ => {}
+                }
+            }
+        };
+        let _ = timeout(CLOSE_WITHIN, rest).await;
+        self.bus.acks().handed().await;
+    }
+
+    /// What an event means to whoever waits for deliveries.
+    fn take(&mut self, event: Event) -> Result<Option<Delivery>, ConsumeError> {
+        match event {
+            Event::Message(message, received_at) => {
+                let delivery = Delivery::new(message, received_at.into_std(), self.bus.acks());
+                if delivery.is_none() {
+                    tracing::warn!(stream = %self.stream, "a delivery without a reply subject of JetStream is dropped");
+                }
+                return Ok(delivery);
+            }
+            Event::Silent => {
+                self.silences += 1;
+                tracing::warn!(stream = %self.stream, consumer = %self.durable, "the consumer is silent");
+                self.ask();
+            }
+            Event::Vacant => self.ask(),
+            Event::Reconnected => {}
+            Event::Deleted => return Err(self.not_found()),
+            Event::Refused(text) => return Err(ConsumeError::Refused { consumer: self.name(), text }),
+            Event::Closed => return Err(ConsumeError::Closed),
+        }
+        Ok(None)
+    }
+
+    /// Silence has many reasons; that the consumer is gone is the one that waiting does not mend.
+    fn ask(&mut self) {
+        if self.question.is_none() {
+            let (bus, stream, durable) = (self.bus.clone(), self.stream.clone(), self.durable.clone());
+            let question = async move { consumer_state(&bus, &stream, &durable).await };
+            self.question = Some(Question(Box::pin(question)));
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.stream, self.durable)
+    }
+
+    fn not_found(&self) -> ConsumeError {
+        ConsumeError::NotFound { consumer: self.name() }
+    }
+}
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Question")
+    }
+}

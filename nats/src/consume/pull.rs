@@ -1,0 +1,370 @@
+//! Pulling from a consumer, and telling what comes: messages, silence, and what ends a pull. Two pulls are outstanding
+//! at a time, so that there is no gap between one and the next. Decides nothing: whether silence matters is known to
+//! whoever reads.
+
+mod status;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::client::Statistics;
+use async_nats::{Message, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, sleep_until};
+
+use crate::bus::{Bus, BusState, SendError, SubscribeError};
+use status::Status;
+
+/// How a consumer is pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullSettings {
+    /// How many messages may be on their way or waiting to be taken. 0 pulls nothing.
+    pub max_messages: usize,
+    /// How many bytes of them, if they are bounded. Must exceed the largest message, or nothing larger ever comes.
+    pub max_bytes: Option<usize>,
+    /// How long a pull stands at the server.
+    pub expires: Duration,
+    /// How often the server gives a sign of life while it has nothing to deliver; at most a half of `expires`. After two
+    /// without one the pulls count as lost.
+    pub heartbeat: Duration,
+}
+
+impl Default for PullSettings {
+    /// 1,000 messages; five seconds; two seconds.
+    fn default() -> Self {
+        Self {
+            max_messages: 1_000,
+            max_bytes: None,
+            expires: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The priority group in which a consumer with `pinned_client` is pulled, and our pin while we hold it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    name: &'static str,
+    pin: Option<String>,
+}
+
+impl Group {
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, pin: None }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Puller {
+    bus: Bus,
+    /// Where pulls are asked for.
+    next_subject: Subject,
+    /// Where the server answers to pulls. Known to nobody else, which is how its statuses are told from messages.
+    inbox: Subject,
+    incoming: Subscriber,
+    settings: PullSettings,
+    group: Option<Group>,
+    pulls: VecDeque<Pull>,
+    statistics: Arc<Statistics>,
+    state: watch::Receiver<BusState>,
+    generation: u64,
+    /// When the server last gave a sign of life.
+    heard: Instant,
+    /// When nothing waited to be taken, last.
+    empty: Instant,
+    /// No pull before this, after one was refused for a while.
+    not_before: Option<Instant>,
+    paused: bool,
+}
+
+/// A pull that stands at the server.
+#[derive(Debug, Clone, Copy)]
+struct Pull {
+    batch: usize,
+    /// How many messages it may still bring.
+    left: usize,
+    sent: Instant,
+}
+
+/// What came.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A message, and an instant at which it had not reached this process yet, or just so.
+    Message(Message, Instant),
+    /// No sign of life for two heartbeats. The pulls are asked for again.
+    Silent,
+    /// The connection was made anew. The pulls are asked for again.
+    Reconnected,
+    /// Nobody takes pulls for this consumer: it does not exist, or has no leader now. Asked for again after a pause.
+    Vacant,
+    /// The consumer was deleted.
+    Deleted,
+    /// The server refuses such pulls.
+    Refused(String),
+    /// The connection was closed by us.
+    Closed,
+}
+
+/// The body of a pull, as the JetStream API has it.
+#[derive(Serialize)]
+struct Request<'a> {
+    batch: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_bytes: Option<usize>,
+    /// In nanoseconds, as `idle_heartbeat`.
+    expires: u64,
+    idle_heartbeat: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+}
+
+const PULLS: usize = 2;
+/// The mean pause after nobody took a pull, or one was over at once.
+const PAUSE: Duration = Duration::from_millis(250);
+/// A pull that was over sooner than this and brought nothing is not simply asked for again.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// How long to wait for the connection's events before looking at it again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Puller {
+    pub(crate) async fn open(
+        bus: &Bus,
+        stream: &str,
+        consumer: &str,
+        settings: PullSettings,
+        group: Option<Group>,
+    ) -> Result<Self, SubscribeError> {
+        let inbox = Subject::from(bus.new_inbox());
+        let state = bus.watch_state();
+        let statistics = bus.client().statistics();
+        let generation = statistics.connects.load(Ordering::Relaxed);
+        let incoming = bus.client().subscribe(inbox.clone()).await?;
+        let now = Instant::now();
+        Ok(Self {
+            bus: bus.clone(),
+            next_subject: Subject::from(format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")),
+            inbox,
+            incoming,
+            settings,
+            group,
+            pulls: VecDeque::with_capacity(PULLS),
+            statistics,
+            state,
+            generation,
+            heard: now,
+            empty: now,
+            not_before: None,
+            paused: false,
+        })
+    }
+
+    /// What comes next. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Event {
+        // Taking what has come is outside of the scheduler's budget, so a reader that never has to wait yields here.
+        tokio::task::consume_budget().await;
+        loop {
+            if let Some(event) = self.ready() {
+                return event;
+            }
+            if self.top_up().await.is_err() {
+                return Event::Closed;
+            }
+            self.empty = Instant::now();
+            let look_again = self.deadline();
+            tokio::select! {
+                message = self.incoming.next() => {
+                    let Some(message) = message else { return Event::Closed };
+                    if let Some(event) = self.read(message) {
+                        return event;
+                    }
+                }
+                () = sleep_until(look_again) => {}
+                // Whatever changed is looked at from the top.
+                changed = self.state.changed() => if changed.is_err() { return Event::Closed },
+            }
+        }
+    }
+
+    /// What has come already. Asks for more where that is due and can be done without waiting.
+    pub(crate) fn ready(&mut self) -> Option<Event> {
+        loop {
+            if self.generation() != self.generation {
+                self.generation = self.generation();
+                self.pulls.clear();
+                self.not_before = None;
+                return Some(Event::Reconnected);
+            }
+            if let Some(Err(_)) = unconstrained(self.top_up()).now_or_never() {
+                return Some(Event::Closed);
+            }
+            // The scheduler's budget of a task would hide what is there after 128 messages. Taking what has come cannot
+            // starve other tasks for long: no more comes than was asked for.
+            let Some(taken) = unconstrained(self.incoming.next()).now_or_never() else { break };
+            let Some(message) = taken else { return Some(Event::Closed) };
+            if let Some(event) = self.read(message) {
+                return Some(event);
+            }
+        }
+        let silent = self.is_silent();
+        if silent {
+            self.pulls.clear();
+        }
+        silent.then_some(Event::Silent)
+    }
+
+    /// Asks for nothing more. What was asked for still comes.
+    pub(crate) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Whether we hold the pin of the group.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.pin.is_some())
+    }
+
+    /// Asks for nothing more, and tells the server that nobody listens.
+    pub(crate) async fn stop(&mut self) {
+        self.paused = true;
+        // Fails only if the connection is closed.
+        let _ = self.incoming.drain().await;
+    }
+
+    fn generation(&self) -> u64 {
+        self.statistics.connects.load(Ordering::Relaxed)
+    }
+
+    /// Cancel-safe: a pull that was not sent does not count as standing.
+    async fn top_up(&mut self) -> Result<(), SendError> {
+        while self.pulls.len() < PULLS.min(self.settings.max_messages) && !self.paused {
+            if self.not_before.is_some_and(|instant| Instant::now() < instant) || !self.bus.is_connected() {
+                break;
+            }
+            self.pull().await?;
+        }
+        Ok(())
+    }
+
+    async fn pull(&mut self) -> Result<(), SendError> {
+        let batch = (self.settings.max_messages / PULLS).max(1);
+        let request = Request {
+            batch,
+            max_bytes: self.settings.max_bytes.map(|bytes| (bytes / PULLS).max(1)),
+            expires: nanoseconds(self.settings.expires),
+            idle_heartbeat: nanoseconds(self.settings.heartbeat),
+            group: self.group.as_ref().map(|group| group.name),
+            id: self.group.as_ref().and_then(|group| group.pin.as_deref()),
+        };
+        // Plain numbers and strings always serialise.
+        let body = Bytes::from(serde_json::to_vec(&request).unwrap_or_default());
+        self.bus.publish(self.next_subject.clone(), Some(self.inbox.clone()), None, body).await?;
+        let sent = Instant::now();
+        if self.pulls.is_empty() {
+            self.heard = sent;
+        }
+        self.pulls.push_back(Pull { batch, left: batch, sent });
+        self.not_before = None;
+        Ok(())
+    }
+
+    fn read(&mut self, message: Message) -> Option<Event> {
+        self.heard = Instant::now();
+        if message.subject == self.inbox {
+            return self.read_status(&message);
+        }
+        let received = self.pulls.front().map_or(self.empty, |pull| pull.sent.max(self.empty));
+        self.fulfil(1);
+        if let Some(group) = &mut self.group {
+            group.read_pin(&message);
+        }
+        Some(Event::Message(message, received))
+    }
+
+    fn read_status(&mut self, message: &Message) -> Option<Event> {
+        match Status::of(message) {
+            Status::Alive => return None,
+            Status::Ended { unfulfilled } => self.end_first(unfulfilled),
+            Status::PinLost { unfulfilled } => {
+                if let Some(group) = &mut self.group {
+                    group.pin = None;
+                }
+                self.end_first(unfulfilled);
+            }
+            Status::Vacant => {
+                self.pulls.pop_front();
+                self.pause_briefly();
+                return Some(Event::Vacant);
+            }
+            Status::Deleted => return Some(Event::Deleted),
+            Status::Refused(text) => {
+                self.pulls.pop_front();
+                self.pause_briefly();
+                return Some(Event::Refused(text));
+            }
+        }
+        None
+    }
+
+    fn end_first(&mut self, unfulfilled: Option<usize>) {
+        let Some(&Pull { batch, left, sent }) = self.pulls.front() else { return };
+        if left == batch && sent.elapsed() < AT_ONCE {
+            self.pause_briefly();
+        }
+        self.fulfil(unfulfilled.unwrap_or(left));
+    }
+
+    fn pause_briefly(&mut self) {
+        self.not_before = Some(Instant::now() + PAUSE.mul_f64(rand::random_range(0.5..1.5)));
+    }
+
+    /// Pulls are served in the order in which they were sent, so what came, or never will, is that of the first.
+    fn fulfil(&mut self, mut count: usize) {
+        while let Some(pull) = self.pulls.front_mut() {
+            if pull.left > count {
+                pull.left -= count;
+                return;
+            }
+            count -= pull.left;
+            self.pulls.pop_front();
+            if count == 0 {
+                return;
+            }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        !self.pulls.is_empty() && Instant::now() >= self.heard + self.settings.heartbeat * 2
+    }
+
+    /// When to look again although nothing came.
+    fn deadline(&self) -> Instant {
+        match self.not_before {
+            _ if self.pulls.is_empty() && !self.paused => self.not_before.unwrap_or(self.empty + LOOK_AGAIN),
+            Some(instant) if !self.paused => instant.min(self.heard + self.settings.heartbeat * 2),
+            _ if self.pulls.is_empty() => self.empty + LOOK_AGAIN,
+            _ => self.heard + self.settings.heartbeat * 2,
+        }
+    }
+}
+
+impl Group {
+    fn read_pin(&mut self, message: &Message) {
+        let Some(pin) = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_PIN_ID)) else {
+            return;
+        };
+        if self.pin.as_deref() != Some(pin.as_str()) {
+            self.pin = Some(pin.as_str().to_owned());
+        }
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

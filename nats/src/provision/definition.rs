@@ -1,0 +1,252 @@
+//! The streams and durables as the data files in `nats/streams/` define them, in the words of the JetStream API. Never
+//! talks to a server.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Deployment, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY};
+
+/// The body of a configuration: settings by the names that the JetStream API gives them.
+pub(crate) type Settings = Map<String, Value>;
+
+const CHANGES: &str = include_str!("../../streams/changes.toml");
+const JOURNAL: &str = include_str!("../../streams/journal.toml");
+const REJECTED: &str = include_str!("../../streams/rejected.toml");
+
+/// Settings that are durations: nanoseconds for the server, text in the files.
+const DURATIONS: [&str; 5] = ["max_age", "duplicate_window", "ack_wait", "inactive_threshold", "priority_timeout"];
+/// Units of durations in nanoseconds, the longest first.
+const UNITS: [(&str, u64); 6] = [
+    ("d", 86_400_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("ns", 1),
+];
+
+/// A definition file is not as it has to be. No released program can meet this: the files are part of it, and tested.
+#[derive(Debug, thiserror::Error)]
+pub enum DefinitionError {
+    /// It is no TOML, or has other parts than `[stream]` and `[[consumer]]`.
+    #[error("the definition is malformed")]
+    Malformed(#[from] toml::de::Error),
+    /// A duration cannot be read.
+    #[error("{setting} is no duration: {value}")]
+    Duration {
+        /// Which setting.
+        setting: String,
+        /// What it is.
+        value: String,
+    },
+    /// A stream or a durable has no name.
+    #[error("{setting} is missing")]
+    Nameless {
+        /// The setting that holds the name.
+        setting: &'static str,
+    },
+}
+
+/// One stream and the durables on it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct StreamDefinition {
+    pub(crate) name: String,
+    pub(crate) settings: Settings,
+    pub(crate) durables: Vec<DurableDefinition>,
+}
+
+/// One durable consumer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DurableDefinition {
+    pub(crate) name: String,
+    pub(crate) settings: Settings,
+}
+
+/// A definition file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    stream: Settings,
+    #[serde(default)]
+    consumer: Vec<Settings>,
+}
+
+/// What a deployment has: all streams, in the order in which they are made.
+pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinition>, DefinitionError> {
+    let mut changes = StreamDefinition::parse(CHANGES)?;
+    let mut journal = StreamDefinition::parse(JOURNAL)?;
+    let mut rejected = StreamDefinition::parse(REJECTED)?;
+
+    let overrides = &deployment.overrides;
+    let journal_age = overrides.journal_days.map(|days| u64::from(days).saturating_mul(UNITS[0].1));
+    changes.replace("max_msgs", overrides.changes_max_messages);
+    changes.replace("max_bytes", overrides.changes_max_bytes);
+    journal.replace("max_bytes", overrides.journal_max_bytes);
+    journal.replace("max_age", journal_age);
+    rejected.replace("max_bytes", overrides.rejected_max_bytes);
+
+    for stream in [&mut changes, &mut journal, &mut rejected] {
+        stream.settings.insert("num_replicas".to_owned(), json!(deployment.replicas_of_streams));
+        stream.settings.insert("metadata".to_owned(), json!({ STREAM_FORMAT_KEY: STREAM_FORMAT }));
+    }
+    // Only the journal says how many replicas fold it: they are the ones who ask.
+    journal.settings["metadata"][STORAGE_REPLICAS_KEY] = json!(deployment.storage_replicas.to_string());
+    Ok(vec![changes, journal, rejected])
+}
+
+/// A value for people: durations in their longest whole unit, the rest as in JSON, `unset` for nothing.
+pub(crate) fn shown(setting: &str, value: &Value) -> String {
+    match value {
+        Value::Null => "unset".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) if DURATIONS.contains(&setting) => {
+            number.as_u64().map_or(number.to_string(), write_duration)
+        }
+        other => other.to_string(),
+    }
+}
+
+impl StreamDefinition {
+    fn parse(text: &str) -> Result<StreamDefinition, DefinitionError> {
+        let mut file: File = toml::from_str(text)?;
+        read_durations(&mut file.stream)?;
+        let name = name_in(&file.stream, "name")?;
+        let durables = file.consumer.into_iter().map(DurableDefinition::new).collect::<Result<_, _>>()?;
+        Ok(StreamDefinition { name, settings: file.stream, durables })
+    }
+
+    fn replace(&mut self, setting: &str, value: Option<u64>) {
+        if let Some(value) = value {
+            self.settings.insert(setting.to_owned(), json!(value));
+        }
+    }
+}
+
+impl DurableDefinition {
+    fn new(mut settings: Settings) -> Result<DurableDefinition, DefinitionError> {
+        read_durations(&mut settings)?;
+        let name = name_in(&settings, "durable_name")?;
+        // The server wants the name twice, and gives it back twice.
+        settings.insert("name".to_owned(), json!(name));
+        Ok(DurableDefinition { name, settings })
+    }
+}
+
+fn name_in(settings: &Settings, setting: &'static str) -> Result<String, DefinitionError> {
+    let name = settings.get(setting).and_then(Value::as_str);
+    name.map(str::to_owned).ok_or(DefinitionError::Nameless { setting })
+}
+
+/// Turns durations from text into nanoseconds.
+fn read_durations(settings: &mut Settings) -> Result<(), DefinitionError> {
+    for setting in DURATIONS {
+        if let Some(Value::String(text)) = settings.get(setting) {
+            let duration = read_duration(text)
+                .ok_or_else(|| DefinitionError::Duration { setting: setting.to_owned(), value: text.clone() })?;
+            settings.insert(setting.to_owned(), json!(duration));
+        }
+    }
+    Ok(())
+}
+
+/// Reads one number with one unit, such as `100ms`.
+fn read_duration(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit())?);
+    let (_, nanoseconds) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*nanoseconds)
+}
+
+fn write_duration(nanoseconds: u64) -> String {
+    let whole = UNITS.iter().find(|(_, unit)| nanoseconds.is_multiple_of(*unit));
+    match whole {
+        Some((name, unit)) if nanoseconds > 0 => format!("{}{name}", nanoseconds / unit),
+        _ => format!("{:?}", Duration::from_nanos(nanoseconds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use roam_schemas::subjects;
+
+    use super::*;
+    use crate::{
+        ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM, REJECTED_STREAM, provision::Overrides,
+    };
+
+    #[test]
+    fn the_files_define_three_streams_and_two_durables() {
+        let streams = definitions(&Deployment::new(1, 2)).unwrap();
+        let names: Vec<_> = streams
+            .iter()
+            .map(|stream| (stream.name.as_str(), stream.durables.iter().map(|durable| durable.name.as_str()).collect()))
+            .collect();
+        let expected: Vec<(&str, Vec<&str>)> = vec![
+            (CHANGES_STREAM, vec![ACCESS_DURABLE]),
+            (JOURNAL_STREAM, vec![ANNOUNCE_DURABLE]),
+            (REJECTED_STREAM, vec![]),
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(streams[0].settings["metadata"], json!({"roam.format": "1"}));
+        assert_eq!(streams[1].settings["metadata"], json!({"roam.format": "1", "roam.storage_replicas": "2"}));
+        assert_eq!(streams[1].durables[0].settings["priority_groups"], json!([ANNOUNCE_DURABLE]));
+        assert_eq!(streams[1].settings["max_age"], json!(7 * 86_400_000_000_000_u64));
+        assert_eq!(streams[0].durables[0].settings["ack_wait"], json!(5_000_000_000_u64));
+    }
+
+    #[test]
+    fn each_stream_takes_the_subjects_that_are_published_into_it() {
+        let streams = definitions(&Deployment::new(1, 1)).unwrap();
+        let subjects: Vec<_> = streams.iter().map(|stream| &stream.settings["subjects"]).collect();
+        let expected = [subjects::ALL_CHANGES, subjects::ALL_JOURNAL, subjects::ALL_REJECTED].map(|all| json!([all]));
+        assert_eq!(subjects, expected.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn overrides_replace_what_the_files_say() {
+        let overrides = Overrides {
+            changes_max_messages: Some(1),
+            changes_max_bytes: Some(2),
+            journal_days: Some(3),
+            journal_max_bytes: Some(4),
+            rejected_max_bytes: Some(5),
+        };
+        let streams = definitions(&Deployment { overrides, ..Deployment::new(3, 1) }).unwrap();
+        assert_eq!(streams[0].settings["max_msgs"], json!(1));
+        assert_eq!(streams[0].settings["max_bytes"], json!(2));
+        assert_eq!(streams[1].settings["max_age"], json!(3 * 86_400_000_000_000_u64));
+        assert_eq!(streams[1].settings["max_bytes"], json!(4));
+        assert_eq!(streams[2].settings["max_bytes"], json!(5));
+        assert!(streams.iter().all(|stream| stream.settings["num_replicas"] == json!(3)));
+    }
+
+    #[test]
+    fn durations_are_read_and_written() {
+        for (text, nanoseconds) in
+            [("100ms", 100_000_000), ("5s", 5_000_000_000), ("7d", 604_800_000_000_000), ("17ns", 17)]
+        {
+            assert_eq!(read_duration(text), Some(nanoseconds), "{text}");
+            assert_eq!(write_duration(nanoseconds), text);
+        }
+        for text in ["", "5", "s", "5 s", "-5s", "5w", "1s5ms", "99999999999999d"] {
+            assert_eq!(read_duration(text), None, "{text}");
+        }
+        assert_eq!(write_duration(90_000_000_000), "90s");
+        assert_eq!(write_duration(0), "0ns");
+    }
+
+    #[test]
+    fn a_file_with_anything_else_is_refused() {
+        for (text, reason) in [
+            ("[stream]\nname = 'A'\n[streams]", "malformed"),
+            ("[stream]\nmax_age = '7d'", "name is missing"),
+            ("[stream]\nname = 'A'\nmax_age = '7 days'", "max_age is no duration: 7 days"),
+            ("[stream]\nname = 'A'\n[[consumer]]\nack_wait = '1s'", "durable_name is missing"),
+        ] {
+            let error = StreamDefinition::parse(text).unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Three nats-servers on one machine, as a cluster of three would be on three: for tests. Each is a [`NatsServer`].
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+    time::Duration,
+};
+
+use super::{
+    CLUSTER_CONF, NatsServer, ServerBinary, StartError,
+    health::Probe,
+    launch::{Launch, Ports, keep_port, open_directory},
+};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const SERVERS: usize = 3;
+/// Three servers on two cores, an election, and a disk that syncs every write of it.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A cluster of three servers on free ports of the loopback address, syncing always. All die when this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    servers: Vec<NatsServer>,
+}
+
+impl Cluster {
+    /// Starts three servers with their data in `nats-1`, `nats-2` and `nats-3` under `dir`, and waits until all are ready
+    /// and follow one leader.
+    pub async fn start(dir: &Path) -> Result<Cluster, StartError> {
+        let binary = ServerBinary::find()?;
+        let mut routes = Vec::new();
+        for _ in 0..SERVERS {
+            routes.push(keep_port(LOOPBACK, None).await?);
+        }
+        let urls: Vec<_> = routes.iter().map(|port| format!("nats://{}", port.address())).collect();
+        let urls = urls.join(",");
+        let mut servers = Vec::new();
+        for (number, port) in (1..).zip(routes) {
+            let name = format!("nats-{number}");
+            let listen = format!("nats://{}", port.address());
+            let launch = Launch {
+                binary: binary.clone(),
+                directory: open_directory(&dir.join(&name)).await?,
+                ports: Ports {
+                    client: keep_port(LOOPBACK, None).await?,
+                    monitor: keep_port(LOOPBACK, None).await?,
+                    _routes: Some(port),
+                },
+                arguments: vec!["--cluster_listen".to_owned(), listen, "--routes".to_owned(), urls.clone()],
+                variables: Vec::new(),
+                // What a server that is started again can reach by itself, also while the others are down.
+                probe: Probe::ServerAlone,
+                ready_within: READY_WITHIN,
+            };
+            let launch = launch.with_configuration(&name, CLUSTER_CONF)?;
+            servers.push(NatsServer { launch, running: None });
+        }
+        let mut cluster = Cluster { servers };
+        // All before the first is waited for: none gets ready alone.
+        for server in &mut cluster.servers {
+            server.spawn()?;
+        }
+        cluster.healthy().await?;
+        Ok(cluster)
+    }
+
+    /// Where clients connect: one URL a server.
+    pub fn client_urls(&self) -> Vec<String> {
+        self.servers.iter().map(NatsServer::client_url).collect()
+    }
+
+    /// The servers, to stop, kill and restart them one by one.
+    pub fn servers(&mut self) -> &mut [NatsServer] {
+        &mut self.servers
+    }
+
+    /// Waits until every server that runs is healthy in every respect: follows a leader and is up to date.
+    pub async fn healthy(&mut self) -> Result<(), StartError> {
+        for server in &mut self.servers {
+            server.wait_until(Probe::Everything).await?;
+        }
+        Ok(())
+    }
+}

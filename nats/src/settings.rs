@@ -1,0 +1,167 @@
+//! How to reach the bus: the servers, the credentials and TLS, as an operator writes them down. Plain data; nothing here
+//! opens a file or a socket.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the bus is and who we are on it. The default is `nats://127.0.0.1:4222` without credentials.
+///
+/// At most one way of authenticating may be given: `credentials`, `nkey_seed`, `user` with `password`, or `token`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BusSettings {
+    /// The URLs of the servers: `nats://host:port`, or `tls://host:port` where TLS is required.
+    pub servers: Vec<String>,
+    /// A credentials file (JWT and seed). It is read again at each connect, so that it may be renewed in place.
+    pub credentials: Option<PathBuf>,
+    /// A file that holds an nkey seed. It is read again at each connect.
+    pub nkey_seed: Option<PathBuf>,
+    /// The user's name, with `password`.
+    pub user: Option<String>,
+    /// The password of `user`.
+    pub password: Option<Secret>,
+    /// A bearer token.
+    pub token: Option<Secret>,
+    /// Refuse to speak without TLS. Without it TLS is used only where the server demands it.
+    pub tls: bool,
+    /// A PEM file with the certificate authorities to trust instead of those of the system.
+    pub ca: Option<PathBuf>,
+    /// What reply subjects begin with, for a user who may subscribe to nothing but inboxes of its own. The server's
+    /// permissions decide it; the default is `_INBOX`.
+    pub inbox_prefix: Option<String>,
+}
+
+/// The address of a server that listens where NATS does by default.
+pub const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
+
+impl Default for BusSettings {
+    fn default() -> Self {
+        Self::at(DEFAULT_SERVER)
+    }
+}
+
+impl BusSettings {
+    /// The settings for one server without credentials.
+    pub fn at(server: impl Into<String>) -> Self {
+        Self {
+            servers: vec![server.into()],
+            credentials: None,
+            nkey_seed: None,
+            user: None,
+            password: None,
+            token: None,
+            tls: false,
+            ca: None,
+            inbox_prefix: None,
+        }
+    }
+
+    /// Everything that is wrong with these settings, so that an operator can mend it in one go. Files are not opened.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.servers.is_empty() {
+            problems.push("servers: at least one is needed".to_owned());
+        }
+        for server in &self.servers {
+            if server.parse::<async_nats::ServerAddr>().is_err() {
+                problems.push(format!("servers: {server:?} is not a NATS URL"));
+            }
+        }
+        if self.user.is_some() != self.password.is_some() {
+            problems.push("user and password: one is given without the other".to_owned());
+        }
+        let ways = [
+            self.credentials.is_some(),
+            self.nkey_seed.is_some(),
+            self.user.is_some() || self.password.is_some(),
+            self.token.is_some(),
+        ];
+        if ways.into_iter().filter(|given| *given).count() > 1 {
+            problems.push("credentials, nkey_seed, user and token: more than one is given".to_owned());
+        }
+        if let Some(prefix) = &self.inbox_prefix
+            && !is_literal_subject(prefix)
+        {
+            problems.push(format!("inbox_prefix: {prefix:?} is not a subject without wildcards"));
+        }
+        problems
+    }
+}
+
+/// Whether `text` is a subject that names one place: no empty token, no wildcard, no white space.
+fn is_literal_subject(text: &str) -> bool {
+    text.split('.')
+        .all(|token| !token.is_empty() && !token.contains(['*', '>']) && !token.contains(char::is_whitespace))
+}
+
+/// A text that must not be shown: it prints as `***`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for handing to the server.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("***")
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn problems_of(toml: &str) -> Vec<String> {
+        toml::from_str::<BusSettings>(toml).expect("a document").problems()
+    }
+
+    #[test]
+    fn the_default_is_one_local_server_without_credentials() {
+        let settings: BusSettings = toml::from_str("").unwrap();
+        assert_eq!(settings, BusSettings::default());
+        assert_eq!(settings.servers, [DEFAULT_SERVER]);
+        assert!(settings.problems().is_empty());
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        assert!(toml::from_str::<BusSettings>("server = 'nats://a'").is_err());
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let settings: BusSettings = toml::from_str("user = 'u'\npassword = 'hunter2'\ntoken = 'hunter3'").unwrap();
+        assert!(!format!("{settings:?}").contains("hunter"));
+        assert_eq!(settings.password.unwrap().expose(), "hunter2");
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let problems = problems_of("servers = ['::']\nuser = 'u'\ntoken = 't'\ninbox_prefix = 'a.*'");
+        let expected = ["servers", "user and password", "more than one", "inbox_prefix"];
+        assert_eq!(problems.len(), expected.len(), "{problems:?}");
+        for (problem, part) in problems.iter().zip(expected) {
+            assert!(problem.contains(part), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What the server says of a stream or of a durable consumer right now. Each question is one request, cheap enough to be
+//! asked several times a second. Never changes anything, and needs no rights but `STREAM.INFO` or `CONSUMER.INFO`.
+
+pub(crate) mod api;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Deserializer, de::Error as _};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use self::api::{ApiError, code};
+use crate::{Bus, RequestError};
+pub use api::Refusal;
+
+/// The stream of what clients publish.
+pub const CHANGES_STREAM: &str = "ROAM_CHANGES";
+/// The stream of what is stamped.
+pub const JOURNAL_STREAM: &str = "ROAM_JOURNAL";
+/// The stream of what was refused.
+pub const REJECTED_STREAM: &str = "ROAM_REJECTED";
+/// The durable of the access servers on [`CHANGES_STREAM`].
+pub const ACCESS_DURABLE: &str = "access";
+/// The durable of the replicas on [`JOURNAL_STREAM`], and its one priority group.
+pub const ANNOUNCE_DURABLE: &str = "announce";
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// The body of a question without parameters: `{}`.
+const NOTHING: BTreeMap<&str, ()> = BTreeMap::new();
+
+/// A stream, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamState {
+    /// When it was created, to the nanosecond: its incarnation. The same after restarts and on every server of a cluster;
+    /// another one if the stream was deleted and made again. *Not* another one after its files were damaged.
+    pub created: OffsetDateTime,
+    /// Sequence of the oldest message that it holds. If it holds none: of the next one to come, or 0 if none ever came.
+    pub first_sequence: u64,
+    /// Sequence of the newest message that it ever held, 0 if none ever came.
+    pub last_sequence: u64,
+    /// How many messages it holds.
+    pub messages: u64,
+    /// How many bytes they take.
+    pub bytes: u64,
+    /// What provisioning wrote into it (keys `roam.…`), and what the server did (keys `_nats.…`).
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A durable consumer, as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumerState {
+    /// Stream sequence of the newest message that it delivered.
+    pub delivered: u64,
+    /// Stream sequence up to which everything is acked.
+    pub ack_floor: u64,
+    /// How many messages it has not delivered even once.
+    pub pending: u64,
+    /// How many messages it delivered that are not acked.
+    pub unacked: u64,
+}
+
+/// The server did not say.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It does not exist: provision, or find out who deleted it.
+    #[error("{object} does not exist")]
+    NotFound {
+        /// `stream NAME` or `consumer STREAM/NAME`.
+        object: String,
+    },
+    /// Nobody answered, or the cluster has no leader: ask again later.
+    #[error("nobody says how {object} is")]
+    Unavailable {
+        /// `stream NAME` or `consumer STREAM/NAME`.
+        object: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// We may not ask: mend the credentials. (A server may also say nothing at all to whom it denies.)
+    #[error("asking for {object} is denied")]
+    Denied {
+        /// `stream NAME` or `consumer STREAM/NAME`.
+        object: String,
+    },
+}
+
+/// The state of a stream.
+pub async fn stream_state(bus: &Bus, stream: &str) -> Result<StreamState, StateError> {
+    let info: StreamInfo = api::call(bus, &format!("STREAM.INFO.{stream}"), &NOTHING, ANSWER_WITHIN)
+        .await
+        .map_err(|error| StateError::of(format!("stream {stream}"), error))?;
+    Ok(StreamState {
+        created: info.created,
+        first_sequence: info.state.first_seq,
+        last_sequence: info.state.last_seq,
+        messages: info.state.messages,
+        bytes: info.state.bytes,
+        metadata: info.config.metadata,
+    })
+}
+
+/// The state of a durable consumer.
+pub async fn consumer_state(bus: &Bus, stream: &str, durable: &str) -> Result<ConsumerState, StateError> {
+    let info: ConsumerInfo = api::call(bus, &format!("CONSUMER.INFO.{stream}.{durable}"), &NOTHING, ANSWER_WITHIN)
+        .await
+        .map_err(|error| StateError::of(format!("consumer {stream}/{durable}"), error))?;
+    Ok(ConsumerState {
+        delivered: info.delivered.stream_seq,
+        ack_floor: info.ack_floor.stream_seq,
+        pending: info.num_pending,
+        unacked: info.num_ack_pending,
+    })
+}
+
+impl ConsumerState {
+    /// How many messages wait to be acked: pending and un-acked.
+    pub fn backlog(&self) -> u64 {
+        self.pending.saturating_add(self.unacked)
+    }
+}
+
+impl StateError {
+    fn of(object: String, error: ApiError) -> StateError {
+        match error {
+            ApiError::Refused(refusal)
+                if matches!(refusal.err_code, code::STREAM_NOT_FOUND | code::CONSUMER_NOT_FOUND) =>
+            {
+                StateError::NotFound { object }
+            }
+            ApiError::Request(RequestError::Denied) => StateError::Denied { object },
+            other => StateError::Unavailable { object, source: other.into() },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    #[serde(deserialize_with = "rfc3339")]
+    created: OffsetDateTime,
+    state: Sequences,
+    config: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Sequences {
+    messages: u64,
+    bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct ConsumerInfo {
+    delivered: Delivered,
+    ack_floor: Delivered,
+    #[serde(default)]
+    num_pending: u64,
+    #[serde(default)]
+    num_ack_pending: u64,
+}
+
+#[derive(Deserialize)]
+struct Delivered {
+    stream_seq: u64,
+}
+
+fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)
+}
