@@ -1,1 +1,183 @@
-//! placeholder
+//! The storage service: one replica. It follows the journal, applies each batch in one synced write, announces what
+//! became of its changes, and answers who asks.
+//!
+//! Data moves in a straight line: journal -> apply -> announce, and readers see what is applied. **Architecture
+//! Invariant:** a replica is a deterministic fold of the journal: it takes changes from nowhere else, and what it decides
+//! depends on no clock, no setting and no other replica.
+
+pub mod apply;
+pub mod decide;
+pub mod store;
+
+mod announce;
+mod connect;
+mod fold;
+mod journal;
+mod metrics;
+mod progress;
+mod respond;
+mod settings;
+
+use std::time::Duration;
+
+use roam_nats::{Bus, ConnectError, JOURNAL_STREAM, PublishSettings, Publisher, stream_state};
+use roam_process::{Condition, Context, Tasks, TasksError};
+use tokio::{sync::mpsc, time::sleep};
+
+use crate::{
+    announce::Announcer,
+    apply::Applier,
+    connect::Connections,
+    fold::Fold,
+    journal::Follower,
+    metrics::Metrics,
+    progress::Progress,
+    respond::Responder,
+    store::{Reader, StoreError, Writer},
+};
+pub use settings::Settings;
+
+/// How many batches may wait for the applying thread.
+const BATCHES_AHEAD: usize = 8;
+/// How long to wait before asking again for a journal that is not there yet.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Why a replica ended that was not asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store does not open: read what it says, nothing was changed.
+    #[error("the store in {directory} does not open")]
+    Open {
+        /// Its directory.
+        directory: String,
+        /// Why.
+        source: StoreError,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The bus does not let us in, or the settings do not say how to get there: mend them.
+    #[error("the bus cannot be connected to")]
+    Connect(#[from] ConnectError),
+    /// A part of it failed, or did not stop in time.
+    #[error(transparent)]
+    Tasks(#[from] TasksError),
+}
+
+/// Runs a replica until the context's shutdown: it takes no further batch, finishes the one in hand, announces what it
+/// holds, answers what has come, and closes its store.
+///
+/// # Errors
+/// See [`RunError`]. A bus that cannot be reached is none: it is waited for.
+pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
+    let conditions = Conditions::new(&context);
+    let metrics = Metrics::new(&context.metrics);
+    let (writer, reader) = store::open(&settings.directory, &settings.store)
+        .map_err(|source| RunError::Open { directory: settings.directory.display().to_string(), source })?;
+    conditions.store.set_ready();
+    let connecting = Connections::open(&settings.bus, &conditions.bus);
+    let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
+        return Ok(());
+    };
+    let Some(catch_up_to) = journal_end(&connections.following, &context, &conditions.journal).await else {
+        return Ok(());
+    };
+    let parts = Parts { context: &context, conditions, metrics, reader };
+    let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
+    connections.close().await;
+    Ok(ended?)
+}
+
+/// What must hold for the replica to be ready.
+struct Conditions {
+    bus: Condition,
+    store: Condition,
+    journal: Condition,
+    announce: Condition,
+    respond: Condition,
+}
+
+/// What the tasks of a replica are made of.
+struct Parts<'a> {
+    context: &'a Context,
+    conditions: Conditions,
+    metrics: Metrics,
+    reader: Reader,
+}
+
+impl Conditions {
+    fn new(context: &Context) -> Self {
+        let condition = |name| context.health.condition(name);
+        Self {
+            bus: condition("bus"),
+            store: condition("store"),
+            journal: condition("journal"),
+            announce: condition("announce"),
+            respond: condition("respond"),
+        }
+    }
+}
+
+impl Parts<'_> {
+    fn start(self, connections: &Connections, writer: Writer, catch_up_to: u64) -> Result<Tasks, StoreError> {
+        let Self { context, conditions, metrics, reader } = self;
+        let progress = Progress::default();
+        let position = reader.snapshot().position()?;
+        progress.passed(position.as_ref().map_or(0, |position| position.sequence));
+        let (work, batches) = mpsc::channel(BATCHES_AHEAD);
+        let fold = Fold {
+            applier: Applier::new(writer, reader.clone()),
+            progress: progress.clone(),
+            metrics: metrics.clone(),
+            condition: conditions.store,
+            shutdown: context.shutdown.clone(),
+        };
+        let follower = Follower {
+            bus: connections.following.clone(),
+            context: context.clone(),
+            metrics: metrics.clone(),
+            position,
+            work,
+            condition: conditions.journal,
+        };
+        let announcer = Announcer {
+            bus: connections.following.clone(),
+            sending: connections.announcing.clone(),
+            filing: Publisher::new(&connections.following, PublishSettings::default()),
+            context: context.clone(),
+            progress: progress.clone(),
+            reader: reader.clone(),
+            metrics: metrics.clone(),
+            condition: conditions.announce,
+        };
+        let responder = Responder {
+            bus: connections.responding.clone(),
+            context: context.clone(),
+            progress,
+            reader,
+            metrics,
+            condition: conditions.respond,
+            catch_up_to,
+        };
+        let mut tasks = Tasks::new(context);
+        tasks.spawn("connections", connections.observe(conditions.bus, context.shutdown.clone()));
+        tasks.spawn("journal", follower.follow());
+        tasks.spawn("apply", fold.run(batches));
+        tasks.spawn("announce", announcer.announce());
+        tasks.spawn("respond", responder.respond());
+        Ok(tasks)
+    }
+}
+
+/// The last sequence of the journal now; none at shutdown.
+async fn journal_end(bus: &Bus, context: &Context, condition: &Condition) -> Option<u64> {
+    loop {
+        match context.shutdown.run_until_cancelled(stream_state(bus, JOURNAL_STREAM)).await? {
+            Ok(state) => return Some(state.last_sequence),
+            Err(error) => {
+                condition.set_not_ready(error.to_string());
+                context.shutdown.run_until_cancelled(sleep(ASK_AGAIN_AFTER)).await?;
+            }
+        }
+    }
+}

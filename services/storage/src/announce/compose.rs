@@ -1,0 +1,161 @@
+//! What is said of batches: a pure function from a batch and its verdicts to messages.
+
+use roam_nats::{Headers, Message};
+use roam_schemas::{
+    Action, Applied, EncodeError, Encoding, JournalBatch, Notice, NoticeOperation, Outcome, Problem, Receipt,
+    StampedChange, State, Stored, encode, headers, limits, subjects,
+};
+
+use crate::{
+    apply::{AppliedBatch, Verdict},
+    store::{Snapshot, StoreError},
+};
+
+/// All that is to be said of some batches.
+#[derive(Debug, Default)]
+pub(super) struct Announcement {
+    /// Receipts and notices, in order.
+    pub(super) messages: Vec<Message>,
+    /// What goes to ROAM_REJECTED.
+    pub(super) filed: Vec<Message>,
+    /// How many of the messages are receipts.
+    pub(super) receipts: u64,
+    /// How many are notices.
+    pub(super) notices: u64,
+}
+
+impl Announcement {
+    /// Adds what is to be said of a batch: of each change a receipt, and of each that was applied in it a notice.
+    pub(super) fn add(&mut self, batch: &AppliedBatch) -> Result<(), EncodeError> {
+        for (stamped, verdict) in batch.batch.changes.iter().zip(&batch.verdicts) {
+            self.messages.push(receipt(stamped, verdict)?);
+            self.receipts += 1;
+            match verdict {
+                Verdict::Decided(Outcome::Applied(applied)) => {
+                    let notice = notice(stamped, applied)?;
+                    self.notices += u64::from(notice.is_some());
+                    self.messages.extend(notice);
+                }
+                Verdict::Decided(Outcome::Rejected(problem)) | Verdict::Mismatch(problem) => {
+                    self.filed.extend(filed(stamped, problem)?);
+                }
+                Verdict::Again(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What became of the changes of a batch, from the table alone. A change that the table does not know any more was
+/// decided too long ago for anybody to wait for its receipt: it counts as decided before.
+pub(super) fn verdicts(snapshot: &Snapshot<'_>, batch: &JournalBatch) -> Result<Vec<Verdict>, StoreError> {
+    (0..batch.changes.len())
+        .map(|index| {
+            let unknown = || Verdict::Mismatch(Problem::invalid("what became of this change is no longer known"));
+            Ok(Verdict::from_seen(snapshot, batch, index)?.unwrap_or_else(unknown))
+        })
+        .collect()
+}
+
+fn receipt(stamped: &StampedChange, verdict: &Verdict) -> Result<Message, EncodeError> {
+    let (again, outcome) = match verdict {
+        Verdict::Decided(outcome) => (false, outcome.clone()),
+        Verdict::Again(outcome) => (true, outcome.clone()),
+        Verdict::Mismatch(problem) => (false, Outcome::Rejected(problem.clone())),
+    };
+    let sequence = stamped.stamp.origin.sequence;
+    let receipt = Receipt { sequence, id: Some(stamped.change.id()), again, outcome };
+    Ok(Message {
+        subject: subjects::receipt(&stamped.profile, &stamped.device),
+        reply: None,
+        headers: Headers::new().with_content_type(stamped.encoding),
+        payload: encode(&receipt, stamped.encoding)?.into(),
+    })
+}
+
+/// The notice of a change; none if all of it came too late.
+fn notice(stamped: &StampedChange, applied: &Applied) -> Result<Option<Message>, EncodeError> {
+    let inline = value_bytes(stamped) < limits::NOTICE_BYTES;
+    let Some(mut notice) = compose(stamped, applied, inline) else {
+        return Ok(None);
+    };
+    let mut payload = encode(&notice, stamped.encoding)?;
+    if inline && payload.len() >= limits::NOTICE_BYTES {
+        notice.ops.iter_mut().for_each(drop_value);
+        payload = encode(&notice, stamped.encoding)?;
+    }
+    let revision = applied.revision.to_string();
+    Ok(Some(Message {
+        subject: subjects::notice(&stamped.profile),
+        reply: None,
+        headers: Headers::new().with_content_type(stamped.encoding).with(headers::REVISION, revision),
+        payload: payload.into(),
+    }))
+}
+
+fn compose(stamped: &StampedChange, applied: &Applied, inline: bool) -> Option<Notice> {
+    let superseded = |key: &_| applied.superseded.iter().any(|late| late.key == *key);
+    let conflict = |key: &_| applied.conflicts.iter().any(|beaten| beaten.key == *key);
+    let ops: Vec<_> = stamped
+        .change
+        .ops()
+        .iter()
+        .filter(|op| !superseded(&op.key))
+        .map(|op| NoticeOperation {
+            key: op.key.clone(),
+            conflict: conflict(&op.key),
+            state: match &op.action {
+                Action::Delete => Some(State::Deleted),
+                Action::Put(put) => inline.then(|| {
+                    State::Value(Stored {
+                        value: put.value.clone(),
+                        content_type: put.content_type.clone(),
+                        expires: put.ttl.map(|seconds| applied.time.plus_seconds(seconds.into())),
+                    })
+                }),
+            },
+        })
+        .collect();
+    (!ops.is_empty()).then(|| Notice {
+        revision: applied.revision,
+        time: applied.time,
+        device: stamped.device.clone(),
+        change: stamped.change.id(),
+        ops,
+    })
+}
+
+fn drop_value(op: &mut NoticeOperation) {
+    if matches!(op.state, Some(State::Value(_))) {
+        op.state = None;
+    }
+}
+
+fn value_bytes(stamped: &StampedChange) -> usize {
+    let values = stamped.change.ops().iter().map(|op| match &op.action {
+        Action::Put(put) => put.value.len(),
+        Action::Delete => 0,
+    });
+    values.sum()
+}
+
+/// The entry of ROAM_REJECTED; none for what a client must expect in ordinary work. The change is written again in
+/// postcard, since what was decoded long ago is no longer at hand in its own encoding.
+fn filed(stamped: &StampedChange, problem: &Problem) -> Result<Option<Message>, EncodeError> {
+    if problem.code.is_expected() {
+        return Ok(None);
+    }
+    let mut payload = encode(&stamped.change, Encoding::Postcard)?;
+    let (size, hash) = (payload.len(), roam_schemas::payload_hash(&payload));
+    payload.truncate(limits::REJECTED_BYTES);
+    let headers = Headers::new()
+        .with_content_type(Encoding::Postcard)
+        .with(headers::CODE, problem.code.as_str())
+        .with(headers::REASON, problem.to_string())
+        .with(headers::SUBJECT, subjects::change(&stamped.profile, &stamped.device))
+        .with(headers::SEQUENCE, stamped.stamp.origin.sequence.to_string())
+        .with(headers::SIZE, size.to_string())
+        .with(headers::HASH, hash);
+    let subject = subjects::rejected(&stamped.profile.tenant, &stamped.profile.user);
+    Ok(Some(Message { subject, reply: None, headers, payload: payload.into() }))
+}

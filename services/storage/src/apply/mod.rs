@@ -1,0 +1,246 @@
+//! Apply: one journal batch becomes one synced write. What becomes of each change is decided in `decide.rs`; this
+//! gathers the facts for it, turns effects into rows, and commits them together with the journal position.
+
+mod facts;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use roam_schemas::{Action, BatchId, JournalBatch, Outcome, Problem, Revision, StampedChange, Timestamp};
+
+use crate::{
+    decide::{Decision, Effect, Effects, Known, KnownValue, decide},
+    store::{Commit, Place, Position, ProfileKey, Reader, RowState, Seen, StoreError, Traces, VersionRow, Writer},
+};
+use facts::Knowledge;
+
+/// A batch that is applied and fsynced.
+#[derive(Debug)]
+pub struct AppliedBatch {
+    /// Its sequence in the journal.
+    pub sequence: u64,
+    /// The batch.
+    pub batch: JournalBatch,
+    /// What became of each of its changes, in order.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// What became of a change, as its publisher is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was decided in this batch.
+    Decided(Outcome),
+    /// It had been decided before: this is the first outcome.
+    Again(Outcome),
+    /// Another change had been decided under its id.
+    Mismatch(Problem),
+}
+
+/// Where each profile that a batch touched stands after it.
+pub type Heads = Vec<(ProfileKey, Revision)>;
+
+/// Why a batch cannot be applied. Only a full disk heals by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The batch is decided under rules that this build does not know: a newer build must go on.
+    #[error("batch {batch} is decided under rules {rules}, this build knows them up to {}", roam_schemas::RULES)]
+    Rules {
+        /// The batch.
+        batch: BatchId,
+        /// Its rules.
+        rules: u16,
+    },
+    /// A change makes `decide` panic. Nothing of its batch was written.
+    #[error("deciding change {index} of batch {batch} panicked")]
+    Panicked {
+        /// The batch.
+        batch: BatchId,
+        /// The index of the change.
+        index: usize,
+    },
+}
+
+/// Applies batches, one after the other.
+pub struct Applier {
+    writer: Writer,
+    knowledge: Knowledge,
+}
+
+impl Applier {
+    /// Takes over the right to write.
+    pub fn new(writer: Writer, reader: Reader) -> Self {
+        Self { writer, knowledge: Knowledge::new(reader) }
+    }
+
+    /// Decides on every change of a batch and collects what is to be written. Nothing is written yet.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]. Nothing of the batch counts then.
+    pub fn prepare(&mut self, batch: &JournalBatch, position: &Position) -> Result<Prepared, ApplyError> {
+        let prepared = self.decide_all(batch, position);
+        if prepared.is_err() {
+            self.knowledge.forget();
+        }
+        prepared
+    }
+
+    /// Writes a prepared batch and returns once it is fsynced.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] may be tried again; after any other the process must end.
+    pub fn commit(&mut self, prepared: &Prepared) -> Result<(), StoreError> {
+        self.writer.commit(&prepared.commit)?;
+        self.knowledge.settle();
+        Ok(())
+    }
+
+    fn decide_all(&mut self, batch: &JournalBatch, position: &Position) -> Result<Prepared, ApplyError> {
+        if batch.rules != roam_schemas::RULES {
+            return Err(ApplyError::Rules { batch: batch.id, rules: batch.rules });
+        }
+        let mut prepared = Prepared::default();
+        for (index, stamped) in batch.changes.iter().enumerate() {
+            let profile = ProfileKey::new(&stamped.profile);
+            let facts = self.knowledge.facts(&profile, &stamped.change)?;
+            let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, &batch.terms, stamped)))
+                .map_err(|_| ApplyError::Panicked { batch: batch.id, index })?;
+            let change = InBatch { batch: batch.id, index, profile, stamped, records: &facts.records };
+            prepared.verdicts.push(self.write(&mut prepared.commit, &change, decision)?);
+        }
+        for (profile, head) in self.knowledge.moved_heads() {
+            self.writer.put_head(&mut prepared.commit, profile, head)?;
+            prepared.heads.push((profile.clone(), head.revision));
+        }
+        self.writer.put_position(&mut prepared.commit, position)?;
+        Ok(prepared)
+    }
+
+    fn write(&mut self, commit: &mut Commit, change: &InBatch<'_>, decision: Decision) -> Result<Verdict, StoreError> {
+        let (time, outcome, effects) = match decision {
+            Decision::Again(outcome) => return Ok(Verdict::Again(outcome)),
+            Decision::Mismatch(problem) => return Ok(Verdict::Mismatch(problem)),
+            Decision::Decided { time, outcome, effects } => (time, outcome, effects),
+        };
+        self.write_effects(commit, change, time, &effects)?;
+        let seen = change.seen(time, outcome);
+        self.writer.put_seen(commit, &change.profile, change.stamped.change.id(), &seen)?;
+        let verdict = Verdict::Decided(seen.outcome.clone());
+        self.knowledge.learn_seen(&change.profile, change.stamped.change.id(), seen);
+        Ok(verdict)
+    }
+
+    fn write_effects(
+        &mut self,
+        commit: &mut Commit,
+        change: &InBatch<'_>,
+        time: Timestamp,
+        effects: &Effects,
+    ) -> Result<(), StoreError> {
+        let operations = change.stamped.change.ops().iter().zip(&effects.operations).zip(change.records);
+        for ((op, effect), old) in operations {
+            match (*effect, effects.head) {
+                (Effect::Record { expires, conflict }, Some(head)) => {
+                    let row = change.row(&op.action, time, expires, conflict);
+                    let known = change.known(op, head.revision, time, expires);
+                    let old = old.as_ref().map(traces);
+                    self.writer.put_record(commit, (&change.profile, &op.key), &row, traces(&known), old)?;
+                    self.knowledge.learn_record(&change.profile, &op.key, known);
+                }
+                (Effect::Late { beaten_by }, _) => {
+                    let raw = change.stamped.stamp.time;
+                    let row = change.row(&op.action, raw, expiry_of(&op.action, raw), false);
+                    let rank = self.knowledge.next_rank(&change.profile, &op.key, beaten_by)?;
+                    let place = Place { revision: beaten_by, rank };
+                    self.writer.put_version(commit, (&change.profile, &op.key), place, &row)?;
+                }
+                (Effect::Record { .. }, None) => {}
+            }
+        }
+        if let Some(head) = effects.head {
+            self.knowledge.learn_head(&change.profile, head);
+        }
+        Ok(())
+    }
+}
+
+/// A batch that is decided, and what it writes.
+#[derive(Default)]
+pub struct Prepared {
+    commit: Commit,
+    /// What became of each change, in order.
+    pub verdicts: Vec<Verdict>,
+    /// Where each profile that moved stands after it.
+    pub heads: Heads,
+}
+
+/// A change in its batch, with the newest versions of its keys on disk.
+struct InBatch<'a> {
+    batch: BatchId,
+    index: usize,
+    profile: ProfileKey,
+    stamped: &'a StampedChange,
+    records: &'a [Option<Known>],
+}
+
+impl InBatch<'_> {
+    fn row<'r>(
+        &'r self,
+        action: &'r Action,
+        time: Timestamp,
+        expires: Option<Timestamp>,
+        conflict: bool,
+    ) -> VersionRow<'r> {
+        let state = match action {
+            Action::Delete => RowState::Deleted,
+            Action::Put(put) => {
+                RowState::Value { content_type: put.content_type.as_str(), expires, value: put.value.as_bytes() }
+            }
+        };
+        VersionRow {
+            time,
+            device: self.stamped.device.as_str(),
+            change: self.stamped.change.id(),
+            base: self.stamped.change.base(),
+            stamp: self.stamped.stamp,
+            conflict,
+            state,
+        }
+    }
+
+    fn known(
+        &self,
+        op: &roam_schemas::Operation,
+        revision: Revision,
+        time: Timestamp,
+        expires: Option<Timestamp>,
+    ) -> Known {
+        let value = match &op.action {
+            Action::Delete => None,
+            Action::Put(put) => Some(KnownValue { expires, bytes: (op.key.as_str().len() + put.value.len()) as u64 }),
+        };
+        Known { revision, time, device: self.stamped.device.clone(), stamp: self.stamped.stamp, value }
+    }
+
+    fn seen(&self, time: Timestamp, outcome: Outcome) -> Seen {
+        // A batch holds at most 1,000 changes.
+        let index = u32::try_from(self.index).unwrap_or(u32::MAX);
+        Seen { batch: self.batch, index, digest: self.stamped.digest, time, outcome }
+    }
+}
+
+fn traces(known: &Known) -> Traces {
+    Traces {
+        revision: known.revision,
+        expires: known.value.and_then(|value| value.expires),
+        deleted: known.value.is_none().then_some(known.time),
+    }
+}
+
+fn expiry_of(action: &Action, time: Timestamp) -> Option<Timestamp> {
+    match action {
+        Action::Put(put) => put.ttl.map(|seconds| time.plus_seconds(seconds.into())),
+        Action::Delete => None,
+    }
+}

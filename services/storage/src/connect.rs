@@ -1,0 +1,55 @@
+//! The connections to the bus: one to follow the journal, one to announce on, one to answer on. Each has one task for
+//! all of its input and output, so none waits behind another's messages.
+
+use std::convert::Infallible;
+
+use roam_nats::{Bus, BusSettings, ConnectError, all_connected, connect_patiently};
+use roam_process::Condition;
+use tokio_util::sync::CancellationToken;
+
+/// The connections of a replica.
+pub(crate) struct Connections {
+    /// Reads the journal and the durable of the announcer, files what is rejected.
+    pub(crate) following: Bus,
+    /// Sends receipts and notices.
+    pub(crate) announcing: Bus,
+    /// Takes requests and answers them.
+    pub(crate) responding: Bus,
+}
+
+impl Connections {
+    /// Connects, however long it takes until there is a server. Only what a person must mend is an error.
+    pub(crate) async fn open(settings: &BusSettings, bus: &Condition) -> Result<Self, ConnectError> {
+        let connect = |name| connect_patiently(settings, name, || bus.set_not_ready("no server can be reached"));
+        Ok(Self {
+            following: connect("roam-storage following").await?,
+            announcing: connect("roam-storage announcing").await?,
+            responding: connect("roam-storage responding").await?,
+        })
+    }
+
+    /// Keeps the condition up to date until the shutdown.
+    pub(crate) fn observe(
+        &self,
+        bus: Condition,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = Result<(), Infallible>> + Send + use<> {
+        let states = [&self.following, &self.announcing, &self.responding].map(Bus::watch_state);
+        let observe =
+            all_connected(
+                states,
+                move |connected| {
+                    if connected { bus.set_ready() } else { bus.set_not_ready("a connection is down") }
+                },
+            );
+        async move {
+            shutdown.run_until_cancelled(observe).await;
+            Ok(())
+        }
+    }
+
+    /// Closes all: what was sent leaves first.
+    pub(crate) async fn close(&self) {
+        tokio::join!(self.following.close(), self.announcing.close(), self.responding.close());
+    }
+}

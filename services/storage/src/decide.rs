@@ -1,0 +1,231 @@
+//! `decide`: what becomes of a change, given what is known of its profile. The same on every replica: it sees no clock,
+//! no disk, no compaction and no local setting. Its now is the change's own time.
+
+use roam_schemas::{
+    Action, Applied, Code, Conflict, Device, Expect, Operation, Outcome, Problem, Revision, Stamp, StampedChange,
+    Superseded, Terms, Timestamp,
+};
+
+use crate::store::{Head, Seen};
+
+/// What the store knows of the profile of a change, before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// What was decided on the change's id before.
+    pub seen: Option<Seen>,
+    /// Where the profile stands.
+    pub head: Head,
+    /// For each operation, the newest version of its key on disk.
+    pub records: Vec<Option<Known>>,
+}
+
+/// What is known of the newest version of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The revision that wrote it.
+    pub revision: Revision,
+    /// The time of that revision.
+    pub time: Timestamp,
+    /// Who wrote it.
+    pub device: Device,
+    /// Its raw time and origin.
+    pub stamp: Stamp,
+    /// Its value, or none for a tombstone.
+    pub value: Option<KnownValue>,
+}
+
+/// What is known of a value without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownValue {
+    /// When it ends.
+    pub expires: Option<Timestamp>,
+    /// How many bytes it has, its key's included.
+    pub bytes: u64,
+}
+
+/// What becomes of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It was not decided before.
+    Decided {
+        /// The time of the decision.
+        time: Timestamp,
+        /// The outcome, which is remembered under the change's id.
+        outcome: Outcome,
+        /// What is written; nothing if it was rejected.
+        effects: Effects,
+    },
+    /// It was decided before: this is the first outcome.
+    Again(Outcome),
+    /// Another change was decided under its id.
+    Mismatch(Problem),
+}
+
+/// What a change that was applied writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Where the profile stands after it; none if it stays where it was.
+    pub head: Option<Head>,
+    /// What becomes of each operation, in order.
+    pub operations: Vec<Effect>,
+}
+
+/// What becomes of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It becomes the record.
+    Record {
+        /// When the record ends.
+        expires: Option<Timestamp>,
+        /// Whether it beats a version that its writer had not seen.
+        conflict: bool,
+    },
+    /// It came too late, and goes to the history of the version that beat it.
+    Late {
+        /// The revision of that version.
+        beaten_by: Revision,
+    },
+}
+
+/// Decides on a change by rules 1.
+pub fn decide(facts: &Facts, terms: &Terms, stamped: &StampedChange) -> Decision {
+    let time = facts.head.time.successor().max(stamped.stamp.time);
+    if let Some(seen) = facts.seen.as_ref().filter(|seen| is_fresh(seen.time, terms.seen_seconds, time)) {
+        return repeat(seen, stamped);
+    }
+    let records = || {
+        let known = facts.records.iter().map(Option::as_ref);
+        stamped.change.ops().iter().zip(known.map(move |known| known.filter(|known| counts(known, terms, time))))
+    };
+    let rejection = records()
+        .find_map(|(op, known)| unmet(op, known.filter(|known| exists(known, stamped, time))))
+        .or_else(|| records().find_map(|(op, known)| late_condition(op, known, stamped.stamp)));
+    let outcome = match rejection {
+        Some(problem) => Err(problem),
+        None => apply(facts, stamped, time, records()),
+    };
+    match outcome {
+        Ok((applied, effects)) => Decision::Decided { time, outcome: Outcome::Applied(applied), effects },
+        Err(problem) => Decision::Decided { time, outcome: Outcome::Rejected(problem), effects: Effects::default() },
+    }
+}
+
+/// Rule 1: a change that was decided before gets its first outcome.
+fn repeat(seen: &Seen, stamped: &StampedChange) -> Decision {
+    if seen.digest == stamped.digest {
+        return Decision::Again(seen.outcome.clone());
+    }
+    Decision::Mismatch(mismatch())
+}
+
+/// What whoever takes an id again for another change is told.
+pub fn mismatch() -> Problem {
+    Problem::invalid("another change was decided under this id")
+}
+
+/// Rule 2: the problem of an operation whose expectation does not hold, given the record that exists.
+fn unmet(op: &Operation, record: Option<&Known>) -> Option<Problem> {
+    let revision = record.map(|known| known.revision);
+    match (op.expect, revision) {
+        (Expect::Any, _) | (Expect::Absent, None) => None,
+        (Expect::At(expected), _) if revision == Some(expected) => None,
+        (Expect::Absent, Some(_)) => {
+            let problem = Problem::new(Code::Exists, "a record exists that was expected to be absent");
+            Some(problem.with_failed(op.key.clone(), revision))
+        }
+        (Expect::At(_), _) => {
+            let problem = Problem::new(Code::Conflict, "a record is not at the revision that was expected");
+            Some(problem.with_failed(op.key.clone(), revision))
+        }
+    }
+}
+
+/// Rule 4 for conditional operations: one that came too late must not be taken for one that was in time.
+fn late_condition(op: &Operation, known: Option<&Known>, stamp: Stamp) -> Option<Problem> {
+    let known = known.filter(|known| op.expect != Expect::Any && known.supersedes(stamp))?;
+    let problem = Problem::new(Code::Conflict, "a later change to a record was applied before this one");
+    Some(problem.with_failed(op.key.clone(), Some(known.revision)))
+}
+
+/// Rules 4 and 5: which operations become records, and at which revision.
+fn apply<'a>(
+    facts: &Facts,
+    stamped: &StampedChange,
+    time: Timestamp,
+    records: impl Iterator<Item = (&'a Operation, Option<&'a Known>)>,
+) -> Result<(Applied, Effects), Problem> {
+    let mut head = facts.head;
+    let exhausted = || Problem::new(Code::OverQuota, "the profile has used up its revisions");
+    head.revision = head.revision.next().ok_or_else(exhausted)?;
+    head.time = time;
+    let mut applied = Applied { revision: head.revision, time, conflicts: Vec::new(), superseded: Vec::new() };
+    let mut operations = Vec::with_capacity(stamped.change.ops().len());
+    for ((op, known), on_disk) in records.zip(&facts.records) {
+        if let Some(known) = known.filter(|known| known.supersedes(stamped.stamp)) {
+            applied.superseded.push(Superseded { key: op.key.clone(), revision: known.revision });
+            operations.push(Effect::Late { beaten_by: known.revision });
+            continue;
+        }
+        let beaten = known.filter(|known| is_conflict(known, stamped));
+        applied.conflicts.extend(beaten.map(|known| Conflict {
+            key: op.key.clone(),
+            revision: known.revision,
+            device: known.device.clone(),
+        }));
+        let expires = account(&mut head, op, on_disk.as_ref(), time);
+        operations.push(Effect::Record { expires, conflict: beaten.is_some() });
+    }
+    if applied.superseded.len() == operations.len() {
+        (applied.revision, applied.time) = (facts.head.revision, facts.head.time);
+        return Ok((applied, Effects { head: None, operations }));
+    }
+    Ok((applied, Effects { head: Some(head), operations }))
+}
+
+/// Whether the operation beats a version that its writer had not seen: newer than its base, by another device.
+fn is_conflict(known: &Known, stamped: &StampedChange) -> bool {
+    stamped.change.base().is_some_and(|base| known.revision > base) && known.device != stamped.device
+}
+
+/// Moves what the profile holds from the version on disk to the operation; says when the new record ends.
+fn account(head: &mut Head, op: &Operation, on_disk: Option<&Known>, time: Timestamp) -> Option<Timestamp> {
+    if let Some(value) = on_disk.and_then(|known| known.value) {
+        head.records = head.records.saturating_sub(1);
+        head.bytes = head.bytes.saturating_sub(value.bytes);
+    }
+    let Action::Put(put) = &op.action else {
+        return None;
+    };
+    head.records += 1;
+    head.bytes += (op.key.as_str().len() + put.value.len()) as u64;
+    put.ttl.map(|seconds| time.plus_seconds(seconds.into()))
+}
+
+/// Whether a version counts by the terms: a tombstone past its age does not, whether or not it is still on disk.
+fn counts(known: &Known, terms: &Terms, now: Timestamp) -> bool {
+    known.value.is_some() || is_fresh(known.time, terms.tombstone_seconds, now)
+}
+
+/// Whether a record exists to the writer of a change: one that expired does so only to the expiry writer.
+fn exists(known: &Known, stamped: &StampedChange, now: Timestamp) -> bool {
+    known.is_live(now) || (stamped.device.is_expiry() && known.value.is_some())
+}
+
+fn is_fresh(since: Timestamp, seconds: u64, now: Timestamp) -> bool {
+    since.plus_seconds(seconds) > now
+}
+
+impl Known {
+    /// Whether it holds a value at that instant.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.value.is_some_and(|value| value.expires.is_none_or(|end| now < end))
+    }
+
+    /// Whether an operation with that stamp is older on both axes: lower in the same stream, and not later in time. A
+    /// lower sequence with a later time means that the stream was rolled back, and is no reason to hold it back.
+    pub fn supersedes(&self, stamp: Stamp) -> bool {
+        self.stamp.origin.incarnation == stamp.origin.incarnation
+            && stamp.origin.sequence < self.stamp.origin.sequence
+            && stamp.time <= self.stamp.time
+    }
+}

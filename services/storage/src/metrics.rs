@@ -1,0 +1,174 @@
+//! What the storage service counts. Verb functions; names and helps stand here once.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use roam_schemas::{Code, subjects::Verb};
+
+use crate::apply::Verdict;
+
+/// The metrics of one replica. Clones are the same metrics.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    batches: Counter,
+    verdicts: Family<VerdictLabel, Counter>,
+    batch_changes: Histogram,
+    decide_seconds: Histogram,
+    commit_seconds: Histogram,
+    sequence: Gauge,
+    not_ours: Counter,
+    reopened: Counter,
+    announced: Family<MessageLabel, Counter>,
+    announced_again: Counter,
+    requests: Family<VerbLabel, Counter>,
+    refused: Family<CodeLabel, Counter>,
+    unanswered: Counter,
+    waiting: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabel {
+    verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MessageLabel {
+    message: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabel {
+    verb: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
+impl Metrics {
+    /// Registers everything, once a replica.
+    pub(crate) fn new(metrics: &roam_process::Metrics) -> Self {
+        let inner = Inner {
+            batches: Counter::default(),
+            verdicts: Family::default(),
+            batch_changes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            decide_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 16)),
+            commit_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 16)),
+            sequence: Gauge::default(),
+            not_ours: Counter::default(),
+            reopened: Counter::default(),
+            announced: Family::default(),
+            announced_again: Counter::default(),
+            requests: Family::default(),
+            refused: Family::default(),
+            unanswered: Counter::default(),
+            waiting: Gauge::default(),
+        };
+        metrics.register(|registry| describe(registry, &inner));
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A batch was applied and fsynced.
+    pub(crate) fn applied(&self, sequence: u64, verdicts: &[Verdict], decide: Duration, commit: Duration) {
+        let inner = &self.inner;
+        inner.batches.inc();
+        #[expect(clippy::cast_precision_loss, reason = "a batch holds at most 1,000 changes")]
+        inner.batch_changes.observe(verdicts.len() as f64);
+        inner.decide_seconds.observe(decide.as_secs_f64());
+        inner.commit_seconds.observe(commit.as_secs_f64());
+        inner.sequence.set(i64::try_from(sequence).unwrap_or(i64::MAX));
+        for (verdict, count) in count(verdicts) {
+            inner.verdicts.get_or_create(&VerdictLabel { verdict }).inc_by(count);
+        }
+    }
+
+    /// An entry of the journal was dropped because no access server wrote it.
+    pub(crate) fn not_ours(&self) {
+        self.inner.not_ours.inc();
+    }
+
+    /// The journal was lost and is opened again.
+    pub(crate) fn journal_reopened(&self) {
+        self.inner.reopened.inc();
+    }
+
+    /// Receipts and notices were sent.
+    pub(crate) fn announced(&self, receipts: u64, notices: u64) {
+        self.inner.announced.get_or_create(&MessageLabel { message: "receipt" }).inc_by(receipts);
+        self.inner.announced.get_or_create(&MessageLabel { message: "notice" }).inc_by(notices);
+    }
+
+    /// The publishing connection was replaced, so that what was sent on it is sent again.
+    pub(crate) fn announced_again(&self) {
+        self.inner.announced_again.inc();
+    }
+
+    /// A request is answered.
+    pub(crate) fn requested(&self, verb: Verb) {
+        self.inner.requests.get_or_create(&VerbLabel { verb: verb.as_str() }).inc();
+    }
+
+    /// A request is refused.
+    pub(crate) fn refused(&self, code: Code) {
+        self.inner.refused.get_or_create(&CodeLabel { code: code.as_str() }).inc();
+    }
+
+    /// A request named no inbox that it may be answered to.
+    pub(crate) fn unanswered(&self) {
+        self.inner.unanswered.inc();
+    }
+
+    /// So many requests wait for a revision.
+    pub(crate) fn waiting(&self, requests: usize) {
+        self.inner.waiting.set(i64::try_from(requests).unwrap_or(i64::MAX));
+    }
+}
+
+fn count(verdicts: &[Verdict]) -> impl Iterator<Item = (&'static str, u64)> {
+    const NAMES: [&str; 4] = ["applied", "rejected", "again", "mismatch"];
+    let mut counts = [0; 4];
+    for verdict in verdicts {
+        counts[match verdict {
+            Verdict::Decided(roam_schemas::Outcome::Applied(_)) => 0,
+            Verdict::Decided(roam_schemas::Outcome::Rejected(_)) => 1,
+            Verdict::Again(_) => 2,
+            Verdict::Mismatch(_) => 3,
+        }] += 1;
+    }
+    NAMES.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+}
+
+fn describe(registry: &mut Registry, inner: &Inner) {
+    let registry = registry.sub_registry_with_prefix("roam_storage");
+    registry.register("batches", "Journal batches applied and fsynced", inner.batches.clone());
+    registry.register("changes", "Changes of applied batches, by verdict", inner.verdicts.clone());
+    registry.register("batch_changes", "Changes in a batch", inner.batch_changes.clone());
+    let help = "Time to decide on all changes of a batch";
+    registry.register_with_unit("decide", help, Unit::Seconds, inner.decide_seconds.clone());
+    let help = "Time to write and fsync a batch";
+    registry.register_with_unit("commit", help, Unit::Seconds, inner.commit_seconds.clone());
+    registry.register("journal_sequence", "Sequence of the last batch applied", inner.sequence.clone());
+    registry.register("journal_not_ours", "Entries of the journal that no access server wrote", inner.not_ours.clone());
+    registry.register("journal_reopened", "Times that the journal was lost", inner.reopened.clone());
+    registry.register("announced", "Receipts and notices sent", inner.announced.clone());
+    let help = "Times that a batch was announced again over a new connection";
+    registry.register("announced_again", help, inner.announced_again.clone());
+    registry.register("requests", "Requests answered, by verb", inner.requests.clone());
+    registry.register("refused", "Requests refused, by code", inner.refused.clone());
+    registry.register("unanswered", "Requests without an inbox that they may be answered to", inner.unanswered.clone());
+    registry.register("waiting", "Requests that wait for a revision", inner.waiting.clone());
+}

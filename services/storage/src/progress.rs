@@ -1,0 +1,149 @@
+//! What the applying side tells the others of the process: how far it is, what it applied last, and when a profile
+//! reaches a revision. Everything here is memory, and can be lost.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use roam_schemas::Revision;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    apply::{AppliedBatch, Heads},
+    store::ProfileKey,
+};
+
+/// How many applied batches are remembered for the announcer: twice the back-pressure limit.
+const REMEMBERED_BATCHES: usize = 512;
+/// How many changes those may have together: about 64 MiB of small ones.
+const REMEMBERED_CHANGES: usize = 65_536;
+
+/// How far the replica is. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Progress {
+    shared: Arc<Shared>,
+}
+
+/// Who waits for a revision of a profile.
+type Waiting = HashMap<ProfileKey, Vec<(Revision, oneshot::Sender<()>)>>;
+
+struct Shared {
+    applied: watch::Sender<u64>,
+    recent: Mutex<Recent>,
+    waiting: Mutex<Waiting>,
+    /// How many wait, so that the applying side takes no lock while nobody does.
+    waiters: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Recent {
+    batches: VecDeque<Arc<AppliedBatch>>,
+    changes: usize,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        let shared = Shared {
+            applied: watch::Sender::new(0),
+            recent: Mutex::default(),
+            waiting: Mutex::default(),
+            waiters: AtomicUsize::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+impl Progress {
+    /// A batch is applied and fsynced, and visible to readers.
+    pub(crate) fn applied(&self, batch: AppliedBatch, heads: &Heads) {
+        let sequence = batch.sequence;
+        lock(&self.shared.recent).remember(batch);
+        self.passed(sequence);
+        if self.shared.waiters.load(Ordering::Acquire) > 0 {
+            self.wake(heads);
+        }
+    }
+
+    /// All of the journal up to `sequence` is applied, or was none of ours.
+    pub(crate) fn passed(&self, sequence: u64) {
+        self.shared.applied.send_replace(sequence);
+    }
+
+    /// Returns once all of the journal up to `sequence` is applied.
+    pub(crate) async fn reached(&self, sequence: u64) {
+        let mut applied = self.shared.applied.subscribe();
+        // The sender lives as long as `self`.
+        let _ = applied.wait_for(|applied| *applied >= sequence).await;
+    }
+
+    /// The batch of that sequence, if it was applied lately.
+    pub(crate) fn recent(&self, sequence: u64) -> Option<Arc<AppliedBatch>> {
+        lock(&self.shared.recent).find(sequence)
+    }
+
+    /// A signal that comes once the profile has reached the revision. Whoever asks looks at the store again after
+    /// asking, so that a revision that came in between is not missed.
+    pub(crate) fn revision(&self, profile: &ProfileKey, revision: Revision) -> oneshot::Receiver<()> {
+        let (reached, signal) = oneshot::channel();
+        let mut waiting = lock(&self.shared.waiting);
+        let here = waiting.entry(profile.clone()).or_default();
+        let before = here.len();
+        here.retain(|(_, waiter)| !waiter.is_closed());
+        let gone = before - here.len();
+        here.push((revision, reached));
+        self.shared.waiters.fetch_add(1, Ordering::AcqRel);
+        self.shared.waiters.fetch_sub(gone, Ordering::AcqRel);
+        signal
+    }
+
+    fn wake(&self, heads: &Heads) {
+        let mut waiting = lock(&self.shared.waiting);
+        let mut gone = 0;
+        for (profile, head) in heads {
+            let Some(here) = waiting.get_mut(profile) else {
+                continue;
+            };
+            let before = here.len();
+            for (_, waiter) in here.extract_if(.., |(revision, waiter)| *revision <= *head || waiter.is_closed()) {
+                // It may have given up waiting.
+                let _ = waiter.send(());
+            }
+            gone += before - here.len();
+            if here.is_empty() {
+                waiting.remove(profile);
+            }
+        }
+        self.shared.waiters.fetch_sub(gone, Ordering::AcqRel);
+    }
+}
+
+impl Recent {
+    fn remember(&mut self, batch: AppliedBatch) {
+        if self.batches.back().is_some_and(|newest| newest.sequence >= batch.sequence) {
+            // A new line of the journal began: its sequences mean other batches.
+            *self = Self::default();
+        }
+        self.changes += batch.batch.changes.len();
+        self.batches.push_back(Arc::new(batch));
+        while self.batches.len() > REMEMBERED_BATCHES || (self.changes > REMEMBERED_CHANGES && self.batches.len() > 1) {
+            let Some(oldest) = self.batches.pop_front() else {
+                return;
+            };
+            self.changes -= oldest.batch.changes.len();
+        }
+    }
+
+    fn find(&self, sequence: u64) -> Option<Arc<AppliedBatch>> {
+        let at = self.batches.binary_search_by_key(&sequence, |batch| batch.sequence).ok()?;
+        self.batches.get(at).cloned()
+    }
+}
+
+/// A lock is only poisoned if its holder panicked, and none of the holders above leaves it half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,78 @@
+//! What an operator tunes: plain data. What all replicas must agree on is no setting: it travels in the journal.
+
+use std::path::PathBuf;
+
+use roam_nats::BusSettings;
+use roam_process::{Problem, ProcessSettings};
+use serde::{Deserialize, Serialize};
+
+use crate::store::StoreSettings;
+
+/// The least that block cache and write buffers need.
+const LEAST_MEMORY_MIB: usize = 32;
+/// The fewest files that RocksDB can work with.
+const FEWEST_FILES: i32 = 64;
+
+/// The settings of a storage replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// What every process has.
+    pub process: ProcessSettings,
+    /// How to reach the bus.
+    pub bus: BusSettings,
+    /// The directory of this replica. No two replicas share one.
+    pub directory: PathBuf,
+    /// How the store uses the machine.
+    pub store: StoreSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            process: ProcessSettings::on_port(9602),
+            bus: BusSettings::default(),
+            directory: PathBuf::from("roam-storage-data"),
+            store: StoreSettings::default(),
+        }
+    }
+}
+
+impl roam_process::Settings for Settings {
+    const ABOUT: &'static str = "Applies the journal to RocksDB, tells devices what was saved, and answers latest";
+    const EXAMPLE: &'static str = include_str!("../storage.example.toml");
+
+    fn process(&self) -> &ProcessSettings {
+        &self.process
+    }
+
+    fn validate(&self) -> Vec<Problem> {
+        let bus = self.bus.problems().into_iter();
+        let mut problems: Vec<_> = bus.map(|problem| Problem::new("bus", format!("is wrong: {problem}"))).collect();
+        if self.directory.as_os_str().is_empty() {
+            problems.push(Problem::new("directory", "must not be empty"));
+        }
+        let StoreSettings { memory_mib, open_files } = self.store;
+        if memory_mib < LEAST_MEMORY_MIB {
+            let message = format!("must be at least {LEAST_MEMORY_MIB}, not {memory_mib}");
+            problems.push(Problem::new("store.memory_mib", message));
+        }
+        if open_files < FEWEST_FILES {
+            let message = format!("must be at least {FEWEST_FILES}, not {open_files}");
+            problems.push(Problem::new("store.open_files", message));
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roam_process::settings::check_example;
+
+    use super::Settings;
+
+    #[test]
+    fn the_example_is_the_defaults() {
+        check_example::<Settings>().unwrap();
+    }
+}

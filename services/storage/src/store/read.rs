@@ -1,0 +1,248 @@
+//! Reading. Every read of a [`Snapshot`] sees one and the same state. After every scan the iterator's own status is
+//! asked: without that, damage looks like the end (10,008 of 20,000 keys and no error, measured).
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use roam_schemas::{ChangeId, Key, Revision};
+use rocksdb::{DBRawIterator, ReadOptions};
+
+use super::{
+    Store, StoreError, feed,
+    head::{self, Head},
+    keys::{self, ProfileKey},
+    meta::{self, Position},
+    seen::{self, Seen},
+    version::{self, Place, VersionRow},
+};
+
+/// How many versions of a key a scan steps over before it seeks past the rest.
+const STEPS_BEFORE_SEEK: usize = 4;
+
+/// The right to read. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    store: Arc<Store>,
+}
+
+/// One state of the store.
+pub struct Snapshot<'a> {
+    store: &'a Store,
+    /// None for the writer, beside whom nobody changes anything.
+    pinned: Option<rocksdb::Snapshot<'a>>,
+}
+
+/// A row of `version` as a scan hands it out.
+pub struct RecordRow<'a> {
+    /// The key.
+    pub key: Key,
+    /// Its place.
+    pub place: Place,
+    /// The row.
+    pub row: VersionRow<'a>,
+}
+
+impl Reader {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
+    /// Takes the state of now.
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        Snapshot { store: &self.store, pinned: Some(self.store.db.snapshot()) }
+    }
+
+    /// Whatever is newest at each single read: for the writer, beside whom nobody changes anything.
+    pub(crate) fn newest(&self) -> Snapshot<'_> {
+        Snapshot { store: &self.store, pinned: None }
+    }
+}
+
+impl Snapshot<'_> {
+    /// Which batch of the journal was applied last; none in a new store.
+    ///
+    /// # Errors
+    /// See [`StoreError`], as for all reads.
+    pub fn position(&self) -> Result<Option<Position>, StoreError> {
+        self.get(meta::TABLE, meta::POSITION, Position::read)
+    }
+
+    /// Where a profile stands; none if it was never written.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn head(&self, profile: &ProfileKey) -> Result<Option<Head>, StoreError> {
+        self.get(head::TABLE, profile.as_bytes(), Head::read)
+    }
+
+    /// What was decided on a change; none if it was never seen.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn seen(&self, profile: &ProfileKey, id: ChangeId) -> Result<Option<Seen>, StoreError> {
+        self.get(seen::TABLE, &seen::key(profile, id), Seen::read)
+    }
+
+    /// Hands the record of each key that is known to `visit`, with the index of the key.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn records_of<'k>(
+        &self,
+        profile: &ProfileKey,
+        keys: impl IntoIterator<Item = &'k Key>,
+        mut visit: impl FnMut(usize, Option<(Place, VersionRow<'_>)>) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut options = self.options();
+        options.set_prefix_same_as_start(true);
+        let mut rows = self.iterate(version::TABLE, options)?;
+        for (index, key) in keys.into_iter().enumerate() {
+            let prefix = version::prefix(profile, key);
+            rows.seek(&prefix);
+            let found = rows.item().and_then(|(row_key, value)| Some((row_key.strip_prefix(&prefix[..])?, value)));
+            let flow = match found {
+                Some((rest, value)) => visit(index, Some((version::place(rest)?, VersionRow::read(value)?)))?,
+                None => {
+                    rows.status()?;
+                    visit(index, None)?
+                }
+            };
+            if flow.is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the records whose key begins with `prefix` and comes after `after` to `visit`, in order of their keys.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn records(
+        &self,
+        profile: &ProfileKey,
+        prefix: &str,
+        after: Option<&Key>,
+        mut visit: impl FnMut(RecordRow<'_>) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut beginning = profile.as_bytes().to_vec();
+        keys::push_escaped(&mut beginning, prefix);
+        let mut rows = self.scan(version::TABLE, keys::beyond(&beginning))?;
+        match after.and_then(|key| keys::beyond(&version::prefix(profile, key))) {
+            Some(next) if next > beginning => rows.seek(next),
+            _ => rows.seek(&beginning),
+        }
+        let profile_len = profile.as_bytes().len();
+        while let Some((row_key, value)) = rows.item() {
+            let (key, place) = version::key_and_place(&row_key[profile_len..])?;
+            let this = row_key[..row_key.len() - 12].to_vec();
+            if visit(RecordRow { key, place, row: VersionRow::read(value)? })?.is_break() {
+                return Ok(());
+            }
+            skip_versions(&mut rows, &this);
+        }
+        Ok(rows.status()?)
+    }
+
+    /// Hands the kept versions of a key to `visit`, newest first.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn versions(
+        &self,
+        profile: &ProfileKey,
+        key: &Key,
+        mut visit: impl FnMut(Place, VersionRow<'_>) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let prefix = version::prefix(profile, key);
+        let mut rows = self.scan(version::TABLE, keys::beyond(&prefix))?;
+        rows.seek(&prefix);
+        while let Some((row_key, value)) = rows.item() {
+            let place = version::place(&row_key[prefix.len()..])?;
+            if visit(place, VersionRow::read(value)?)?.is_break() {
+                return Ok(());
+            }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    /// How many operations came too late for that version of a key.
+    pub(crate) fn ranks(&self, profile: &ProfileKey, key: &Key, beaten_by: Revision) -> Result<u32, StoreError> {
+        let mut ranks = 0;
+        self.versions(profile, key, |place, _| {
+            if place.revision == beaten_by {
+                ranks = ranks.max(place.rank);
+            }
+            Ok(if place.revision < beaten_by { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(ranks)
+    }
+
+    /// Hands revision and key of every record that was last written after `after` to `visit`, in order of revisions.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn feed(
+        &self,
+        profile: &ProfileKey,
+        after: Revision,
+        mut visit: impl FnMut(Revision, Key) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(feed::TABLE, keys::beyond(profile.as_bytes()))?;
+        rows.seek(feed::from(profile, Revision::new(after.get().saturating_add(1))));
+        let profile_len = profile.as_bytes().len();
+        while let Some(row_key) = rows.key() {
+            let (revision, key) = feed::revision_and_key(&row_key[profile_len..])?;
+            if visit(revision, key)?.is_break() {
+                return Ok(());
+            }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    fn get<T>(
+        &self,
+        table: &'static str,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let found = self.store.db.get_pinned_cf_opt(self.store.table(table)?, key, &self.options())?;
+        found.map(|bytes| read(&bytes)).transpose()
+    }
+
+    /// Rows in their whole order, up to an end.
+    fn scan(&self, table: &'static str, end: Option<Vec<u8>>) -> Result<DBRawIterator<'_>, StoreError> {
+        let mut options = self.options();
+        options.set_total_order_seek(true);
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        self.iterate(table, options)
+    }
+
+    fn iterate(&self, table: &'static str, options: ReadOptions) -> Result<DBRawIterator<'_>, StoreError> {
+        Ok(self.store.db.raw_iterator_cf_opt(self.store.table(table)?, options))
+    }
+
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        if let Some(pinned) = &self.pinned {
+            options.set_snapshot(pinned);
+        }
+        options
+    }
+}
+
+/// Moves to the first row of the next key.
+fn skip_versions(rows: &mut DBRawIterator<'_>, this: &[u8]) {
+    for _ in 0..STEPS_BEFORE_SEEK {
+        rows.next();
+        if !rows.key().is_some_and(|key| key.starts_with(this)) {
+            return;
+        }
+    }
+    if let Some(next) = keys::beyond(this) {
+        rows.seek(next);
+    }
+}

@@ -1,0 +1,170 @@
+//! Table `version`: every kept version of every key, newest first. The first rank-0 version of a key is its record.
+//!
+//! | part | layout |
+//! |---|---|
+//! | key | profile, key, 2^64-1 minus the revision (8 bytes, big-endian), rank (4 bytes, big-endian) |
+//! | value | [`VersionRow`] |
+//! | lifetime | until it is replaced and its age or depth is passed; a tombstone goes with all that is behind it |
+//!
+//! The prefix of the bloom filter ends at the terminator of the key. Persisted: never reorder the fields.
+
+use roam_schemas::{
+    ChangeId, ContentType, Device, Key, Record, Revision, Stamp, State, Stored, Timestamp, Value, Version,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    StoreError,
+    keys::{self, ProfileKey},
+    row,
+};
+
+/// The name of the column family.
+pub(super) const TABLE: &str = "version";
+
+/// How many parts the bloom's prefix has: tenant, user, app, key.
+pub(super) const PREFIX_PARTS: usize = 4;
+
+/// What one row says. Borrows from the bytes that it was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRow<'a> {
+    /// The time of its revision; for a superseded operation the time at which the stream took it in.
+    pub time: Timestamp,
+    /// Who wrote it.
+    pub device: &'a str,
+    /// The change that wrote it.
+    pub change: ChangeId,
+    /// The profile revision that its writer had seen.
+    pub base: Option<Revision>,
+    /// Its raw time and origin.
+    pub stamp: Stamp,
+    /// Whether it won over a version that its writer had not seen.
+    pub conflict: bool,
+    /// What it wrote.
+    #[serde(borrow)]
+    pub state: RowState<'a>,
+}
+
+/// The state that a row holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RowState<'a> {
+    /// A value.
+    Value {
+        /// What it is.
+        content_type: &'a str,
+        /// The instant from which it counts as expired.
+        expires: Option<Timestamp>,
+        /// The bytes.
+        #[serde(borrow, with = "serde_bytes")]
+        value: &'a [u8],
+    },
+    /// A tombstone.
+    Deleted,
+}
+
+/// The order part of a row's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The revision that wrote it, or that beat it.
+    pub revision: Revision,
+    /// 0 for a version, more for operations that came too late for it.
+    pub rank: u32,
+}
+
+/// The beginning of the keys of all versions of a key.
+pub(super) fn prefix(profile: &ProfileKey, key: &Key) -> Vec<u8> {
+    let mut bytes = profile.begin(key.as_str().len() + 16);
+    keys::push_part(&mut bytes, key.as_str());
+    bytes
+}
+
+/// The key of a row.
+pub(super) fn key(profile: &ProfileKey, key: &Key, place: Place) -> Vec<u8> {
+    let mut bytes = prefix(profile, key);
+    bytes.extend_from_slice(&(u64::MAX - place.revision.get()).to_be_bytes());
+    bytes.extend_from_slice(&place.rank.to_be_bytes());
+    bytes
+}
+
+/// Reads the order part of a row's key, given what is behind the key's terminator.
+pub(super) fn place(bytes: &[u8]) -> Result<Place, StoreError> {
+    let read = || {
+        let (inverted, rest) = keys::take_u64(bytes)?;
+        let rank: [u8; 4] = rest.try_into().ok()?;
+        let revision = Revision::new(u64::MAX - inverted);
+        Some(Place { revision, rank: u32::from_be_bytes(rank) })
+    };
+    read().ok_or_else(|| StoreError::Damaged { table: TABLE, what: "a key".to_owned() })
+}
+
+/// Reads what is behind the profile in a row's key.
+pub(super) fn key_and_place(bytes: &[u8]) -> Result<(Key, Place), StoreError> {
+    let (key, rest) =
+        keys::take_key(bytes).ok_or_else(|| StoreError::Damaged { table: TABLE, what: "a key".to_owned() })?;
+    Ok((key, place(rest)?))
+}
+
+impl<'a> VersionRow<'a> {
+    /// Writes the row.
+    pub fn write(&self) -> Result<Vec<u8>, StoreError> {
+        row::write(TABLE, self)
+    }
+
+    /// Reads a row.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, StoreError> {
+        row::read(TABLE, bytes)
+    }
+
+    /// The record that a reader at `now` sees in this row.
+    pub fn record(&self, key: Key, revision: Revision, now: Timestamp) -> Result<Record, StoreError> {
+        Ok(Record {
+            key,
+            revision,
+            time: self.time,
+            device: self.device()?,
+            conflict: self.conflict,
+            state: self.state.seen_at(now)?,
+        })
+    }
+
+    /// The kept version that a reader at `now` sees in this row.
+    pub fn version(&self, place: Place, now: Timestamp) -> Result<Version, StoreError> {
+        Ok(Version {
+            revision: place.revision,
+            rank: place.rank,
+            time: self.time,
+            device: self.device()?,
+            change: self.change,
+            base: self.base,
+            conflict: self.conflict,
+            state: self.state.seen_at(now)?,
+        })
+    }
+
+    fn device(&self) -> Result<Device, StoreError> {
+        Device::try_from(self.device.to_owned()).map_err(|error| damaged(&error))
+    }
+}
+
+impl RowState<'_> {
+    /// Whether a reader at `now` sees a value.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        matches!(self, Self::Value { expires, .. } if expires.is_none_or(|end| now < end))
+    }
+
+    fn seen_at(&self, now: Timestamp) -> Result<State, StoreError> {
+        match self {
+            Self::Deleted => Ok(State::Deleted),
+            Self::Value { .. } if !self.is_live(now) => Ok(State::Expired),
+            Self::Value { content_type, expires, value } => Ok(State::Value(Stored {
+                value: Value::new(*value),
+                content_type: ContentType::parse(*content_type).map_err(|error| damaged(&error))?,
+                expires: *expires,
+            })),
+        }
+    }
+}
+
+fn damaged(error: &dyn std::error::Error) -> StoreError {
+    StoreError::Damaged { table: TABLE, what: error.to_string() }
+}

@@ -1,0 +1,149 @@
+//! The one writer: gathers the rows of one journal batch and commits them, with the journal position, in one synced
+//! write. All of them are kept or none.
+
+use std::sync::Arc;
+
+use roam_schemas::{Key, Revision, Timestamp};
+use rocksdb::{WriteBatch, WriteOptions};
+
+use super::{
+    Position, Store, StoreError,
+    expiry::{self, Ending},
+    feed,
+    head::{self, Head},
+    keys::ProfileKey,
+    meta, options,
+    seen::{self, Seen},
+    version::{self, Place, VersionRow},
+};
+
+/// The right to write. There is one a directory.
+pub struct Writer {
+    store: Arc<Store>,
+}
+
+/// The rows of one commit. Nothing is visible to readers before [`Writer::commit`].
+#[derive(Default)]
+pub struct Commit {
+    batch: WriteBatch,
+}
+
+/// What a row of `version` leaves in the other tables, so that it can be taken back when the record moves on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Traces {
+    /// The revision that its `feed` row stands at.
+    pub(crate) revision: Revision,
+    /// When a value ends, if it does.
+    pub(crate) expires: Option<Timestamp>,
+    /// When it was written, if it is a tombstone.
+    pub(crate) deleted: Option<Timestamp>,
+}
+
+pub(super) fn synced() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(true);
+    options
+}
+
+impl Writer {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
+    /// Writes the commit and returns once it is fsynced.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] may be tried again with the same commit; after any other the process must end.
+    pub fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
+        let copy = WriteBatch::from_data(commit.batch.data());
+        Ok(self.store.db.write_opt(copy, &synced())?)
+    }
+
+    /// Compacts everything: for tests and for proofs that bytes are gone.
+    ///
+    /// # Errors
+    /// None that RocksDB reports.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        for name in super::TABLES {
+            self.store.db.compact_range_cf_opt(
+                self.store.table(name)?,
+                None::<&[u8]>,
+                None::<&[u8]>,
+                &options::compaction(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes a version that becomes the record of its key, and takes back what the one before it left.
+    pub(crate) fn put_record(
+        &self,
+        commit: &mut Commit,
+        (profile, key): (&ProfileKey, &Key),
+        row: &VersionRow<'_>,
+        new: Traces,
+        old: Option<Traces>,
+    ) -> Result<(), StoreError> {
+        let place = Place { revision: new.revision, rank: 0 };
+        self.put_version(commit, (profile, key), place, row)?;
+        if let Some(old) = old {
+            // Each feed row is written once and removed once, which is what makes a single delete right.
+            let row = feed::key(profile, old.revision, key);
+            commit.batch.single_delete_cf(self.store.table(feed::TABLE)?, row);
+            if let Some((time, ending)) = old.ending() {
+                let row = expiry::key(time, ending, profile, key);
+                commit.batch.single_delete_cf(self.store.table(expiry::TABLE)?, row);
+            }
+        }
+        commit.batch.put_cf(self.store.table(feed::TABLE)?, feed::key(profile, new.revision, key), []);
+        if let Some((time, ending)) = new.ending() {
+            let row = expiry::key(time, ending, profile, key);
+            commit.batch.put_cf(self.store.table(expiry::TABLE)?, row, []);
+        }
+        Ok(())
+    }
+
+    /// Writes a version that does not become the record.
+    pub(crate) fn put_version(
+        &self,
+        commit: &mut Commit,
+        (profile, key): (&ProfileKey, &Key),
+        place: Place,
+        row: &VersionRow<'_>,
+    ) -> Result<(), StoreError> {
+        let table = self.store.table(version::TABLE)?;
+        commit.batch.put_cf(table, version::key(profile, key, place), row.write()?);
+        Ok(())
+    }
+
+    /// Writes the decision on a change.
+    pub(crate) fn put_seen(
+        &self,
+        commit: &mut Commit,
+        profile: &ProfileKey,
+        id: roam_schemas::ChangeId,
+        seen: &Seen,
+    ) -> Result<(), StoreError> {
+        commit.batch.put_cf(self.store.table(seen::TABLE)?, seen::key(profile, id), seen.write()?);
+        Ok(())
+    }
+
+    /// Writes where a profile stands.
+    pub(crate) fn put_head(&self, commit: &mut Commit, profile: &ProfileKey, head: &Head) -> Result<(), StoreError> {
+        commit.batch.put_cf(self.store.table(head::TABLE)?, profile.as_bytes(), head.write()?);
+        Ok(())
+    }
+
+    /// Writes which batch of the journal this commit is.
+    pub(crate) fn put_position(&self, commit: &mut Commit, position: &Position) -> Result<(), StoreError> {
+        commit.batch.put_cf(self.store.table(meta::TABLE)?, meta::POSITION, position.write()?);
+        Ok(())
+    }
+}
+
+impl Traces {
+    fn ending(self) -> Option<(Timestamp, Ending)> {
+        let record = self.expires.map(|time| (time, Ending::Record));
+        record.or(self.deleted.map(|time| (time, Ending::Tombstone)))
+    }
+}
