@@ -1,1 +1,66 @@
-//! placeholder
+//! The library for devices and services that roam: it publishes changes and learns what became of them, reads the latest,
+//! and follows what others change.
+//!
+//! ```no_run
+//! use roam_client::{Client, ClientSettings, Event, Identity, Lookup, WatchFrom};
+//! use roam_client::{App, ContentType, Device, Key, Tenant, User};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::Device {
+//!     tenant: Tenant::parse("acme")?,
+//!     user: User::parse("alice@example.com")?,
+//!     device: Device::parse("laptop")?,
+//! };
+//! let client = Client::connect(ClientSettings::at("nats://127.0.0.1:4222"), identity).await?;
+//! let editor = client.profile(App::parse("editor")?);
+//!
+//! let key = Key::parse("theme")?;
+//! let saved = editor.put(key.clone(), "dark", ContentType::text()).await?;
+//! println!("saved as revision {}", saved.revision);
+//!
+//! // Never older than what was just saved, whichever replica answers.
+//! if let Lookup::Found(record) = editor.get(key).await? {
+//!     println!("{} by {}", record.key, record.device);
+//! }
+//!
+//! let mut watch = editor.watch(WatchFrom::Now).await?;
+//! loop {
+//!     match watch.next().await? {
+//!         Event::Revision { device, records, .. } => println!("{device} changed {} records", records.len()),
+//!         Event::State { records, .. } => println!("{} records changed meanwhile", records.len()),
+//!         Event::Reset => println!("the next state is the whole profile"),
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! A change is *accepted* once the stream has it, and *saved* once its receipt says so; [`ProfileClient::change`] returns
+//! then. Errors are shaped by what the caller must do; [`ChangeError::Unknown`] is the one to understand.
+//!
+//! **Architecture Invariant:** nothing here touches a disk, and no storage engine is below it. A durable outbox and a local
+//! copy belong in front of it: the outbox before [`ProfileClient::submit`], the copy behind [`Watch`].
+
+mod backoff;
+mod client;
+mod identity;
+mod profile;
+mod publish;
+mod read;
+mod receipts;
+mod settings;
+mod watch;
+
+pub use client::{Client, ConnectError};
+pub use identity::{Identity, IdentityError};
+pub use profile::ProfileClient;
+pub use publish::{Accepted, ChangeError, Pending, Saved};
+pub use read::{Delta, Lookup, ReadError, Silence};
+pub use receipts::ReceiptCounts;
+pub use roam_nats::{BusSettings, Secret};
+pub use roam_schemas::{
+    Action, App, Change, ChangeId, Code, Conflict, ContentType, Cursor, Device, Encoding, Expect, Failed, Key,
+    LatestReply, LatestRequest, Operation, Problem, Profile, Put, Record, Revision, Select, ServiceName, State, Stored,
+    Superseded, Tenant, Timestamp, User, Value, Version,
+};
+pub use settings::ClientSettings;
+pub use watch::{Event, Watch, WatchError, WatchFrom};

@@ -12,6 +12,7 @@ use roam_nats::{
     PullSettings, ServerSettings, Service, ServiceSpec, SyncInterval,
 };
 use roam_schemas::Encoding;
+use tokio::task::JoinSet;
 
 const MESSAGES: usize = 300_000;
 const WITHIN: Duration = Duration::from_secs(10);
@@ -23,7 +24,8 @@ async fn main() -> anyhow::Result<()> {
     let server = NatsServer::start(settings).await?;
     let bus = Bus::connect(&BusSettings::at(server.client_url()), "throughput").await?;
     api(&bus, "STREAM.CREATE.S", r#"{"name":"S","subjects":["S.>"],"storage":"file"}"#).await?;
-    let durable = r#"{"stream_name":"S","config":{"durable_name":"d","ack_policy":"explicit","max_ack_pending":20000}}"#;
+    let durable =
+        r#"{"stream_name":"S","config":{"durable_name":"d","ack_policy":"explicit","max_ack_pending":20000}}"#;
     api(&bus, "CONSUMER.CREATE.S.d", durable).await?;
 
     publish(&bus).await?;
@@ -85,8 +87,7 @@ async fn journal(bus: &Bus) -> anyhow::Result<()> {
 }
 
 async fn requests(asker: &Bus, responder: &Bus) -> anyhow::Result<()> {
-    let endpoint =
-        EndpointSpec { name: "echo".to_owned(), subject: "echo.*".to_owned(), queue_group: "g".to_owned() };
+    let endpoint = EndpointSpec { name: "echo".to_owned(), subject: "echo.*".to_owned(), queue_group: "g".to_owned() };
     let spec = ServiceSpec {
         name: "echo".to_owned(),
         version: "0.0.1".to_owned(),
@@ -95,7 +96,8 @@ async fn requests(asker: &Bus, responder: &Bus) -> anyhow::Result<()> {
     };
     let (service, mut requests) = Service::start(responder, spec).await?;
     responder.round_trip(WITHIN).await?;
-    let answering = tokio::spawn(async move {
+    let mut answering = JoinSet::new();
+    answering.spawn(async move {
         while let Some(request) = requests.next().await {
             let payload = request.payload.clone();
             let headers = Headers::new().with_content_type(Encoding::Postcard);
@@ -116,7 +118,7 @@ async fn requests(asker: &Bus, responder: &Bus) -> anyhow::Result<()> {
     while asked.next().await.transpose()?.is_some() {}
     clock.stop();
     service.stop();
-    answering.await?;
+    answering.join_all().await;
     Ok(())
 }
 

@@ -6,27 +6,29 @@
 
 mod acks;
 mod credentials;
+mod error;
 mod replies;
 mod subscription;
 mod watch;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::client::traits::Publisher as _;
 use async_nats::header::HeaderMap;
 use async_nats::message::OutboundMessage;
-use async_nats::{ConnectErrorKind, PublishErrorKind, StatusCode, Subject};
+use async_nats::{PublishErrorKind, StatusCode, Subject};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::message::{Headers, Message};
 use crate::settings::BusSettings;
 pub(crate) use acks::AckSender;
 pub use credentials::CredentialsError;
+pub use error::{ConnectError, RequestError, SendError};
 pub(crate) use replies::{Lost, Replies, Reply};
 pub use subscription::{SubscribeError, Subscription};
 pub use watch::BusState;
@@ -54,82 +56,8 @@ struct Inner {
     replies: Arc<Replies>,
     watch: Arc<Watch>,
     acks: AckSender,
-    /// What hands out answers, and what sends acks. Ended with the connection.
-    tasks: [JoinHandle<()>; 2],
-}
-
-/// The first connection could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The settings contradict themselves: mend them. All problems are listed.
-    #[error("the bus settings are wrong: {}", .0.join("; "))]
-    Settings(Vec<String>),
-    /// The credentials cannot be read: mend them.
-    #[error("the bus credentials cannot be used")]
-    Credentials(#[from] CredentialsError),
-    /// The server does not let us in: mend the credentials.
-    #[error("the server refuses our credentials")]
-    Denied(#[source] async_nats::ConnectError),
-    /// No server can be reached: try again later.
-    #[error("no server can be reached at {}", .servers.join(", "))]
-    Unreachable {
-        /// Where it was tried.
-        servers: Vec<String>,
-        /// The last reason.
-        source: async_nats::ConnectError,
-    },
-    /// The connection was lost while it was being made: try again later.
-    #[error("the connection was lost at once")]
-    Lost,
-}
-
-/// A message could not be handed to the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// It exceeds what the server takes. Never try again.
-    #[error("the message exceeds the server's limit of {limit} bytes")]
-    TooLarge {
-        /// The server's `max_payload`, headers included.
-        limit: usize,
-    },
-    /// The subject is empty or holds white space. Never try again.
-    #[error("the subject is malformed")]
-    Subject,
-    /// The connection did not come back, or the server did not answer, in time. Whether it was sent is unknown.
-    #[error("the server did not answer in time")]
-    TimedOut,
-    /// The server does not let us publish there.
-    #[error("publishing is denied")]
-    Denied,
-    /// The connection was closed by us.
-    #[error("the connection is closed")]
-    Closed,
-}
-
-/// A request was not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// Nobody listens on the subject now: nobody has seen the request.
-    #[error("nobody listens there")]
-    NoResponders,
-    /// No answer in time. Whether the request was seen is unknown.
-    #[error("no answer in time")]
-    TimedOut,
-    /// The server does not let us publish there: nobody has seen the request.
-    #[error("asking is denied")]
-    Denied,
-    /// The request exceeds what the server takes. Never try again.
-    #[error("the request exceeds the server's limit of {limit} bytes")]
-    TooLarge {
-        /// The server's `max_payload`, headers included.
-        limit: usize,
-    },
-    /// The subject is empty or holds white space. Never try again.
-    #[error("the subject is malformed")]
-    Subject,
-    /// The connection was closed by us.
-    #[error("the connection is closed")]
-    Closed,
+    /// What hands out answers, and what sends acks. Aborted with the last handle of the connection.
+    _tasks: JoinSet<()>,
 }
 
 impl Bus {
@@ -142,16 +70,16 @@ impl Bus {
         }
         let watch = Arc::new(Watch::default());
         let options = watch.observe(configured(settings, name).await?);
-        let client = options.connect(settings.servers.as_slice()).await.map_err(|source| refused(settings, source))?;
+        let client =
+            options.connect(settings.servers.as_slice()).await.map_err(|source| ConnectError::of(settings, source))?;
         let replies = Arc::new(Replies::new(&client.new_inbox()));
         watch.attach(&client, &replies);
         let answers = client.subscribe(replies.wildcard()).await.map_err(|_| ConnectError::Lost)?;
         let (acks, orders) = AckSender::new();
-        let tasks = [
-            tokio::spawn(route(answers, Arc::clone(&replies))),
-            tokio::spawn(acks::send_acks(client.clone(), orders)),
-        ];
-        Ok(Self { inner: Arc::new(Inner { client, replies, watch, acks, tasks }) })
+        let mut tasks = JoinSet::new();
+        tasks.spawn(route(answers, Arc::clone(&replies)));
+        tasks.spawn(acks::send_acks(client.clone(), orders));
+        Ok(Self { inner: Arc::new(Inner { client, replies, watch, acks, _tasks: tasks }) })
     }
 
     /// Publishes a message. `Ok` means that it was handed to the connection, nothing more: see [`Self::round_trip`].
@@ -293,34 +221,6 @@ impl Bus {
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
-impl From<Lost> for SendError {
-    fn from(lost: Lost) -> Self {
-        match lost {
-            Lost::Closed => Self::Closed,
-            Lost::Denied => Self::Denied,
-            Lost::TimedOut => Self::TimedOut,
-        }
-    }
-}
-
-impl From<SendError> for RequestError {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::TooLarge { limit } => Self::TooLarge { limit },
-            SendError::Subject => Self::Subject,
-            SendError::TimedOut => Self::TimedOut,
-            SendError::Denied => Self::Denied,
-            SendError::Closed => Self::Closed,
-        }
-    }
-}
-
 /// Hands out the answers until the connection is closed, and ends the waiting for those that are overdue.
 async fn route(mut answers: async_nats::Subscriber, replies: Arc<Replies>) {
     let mut sweep = interval(SWEEP_INTERVAL);
@@ -364,13 +264,5 @@ fn delays() -> impl Fn(usize) -> Duration + Send + Sync + 'static {
         let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
         let mean = RECONNECT_DELAY_FIRST.saturating_mul(1 << doublings).min(RECONNECT_DELAY_LAST);
         mean.mul_f64(rand::random_range(0.5..1.5))
-    }
-}
-
-fn refused(settings: &BusSettings, source: async_nats::ConnectError) -> ConnectError {
-    match source.kind() {
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => ConnectError::Denied(source),
-        ConnectErrorKind::ServerParse => ConnectError::Settings(vec![source.to_string()]),
-        _ => ConnectError::Unreachable { servers: settings.servers.clone(), source },
     }
 }

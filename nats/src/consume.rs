@@ -68,12 +68,7 @@ pub enum ConsumeError {
 
 impl Deliveries {
     /// Begins to read from a durable pull consumer. Asks first whether it exists; never creates it.
-    pub async fn open(
-        bus: &Bus,
-        stream: &str,
-        durable: &str,
-        settings: PullSettings,
-    ) -> Result<Self, ConsumeError> {
+    pub async fn open(bus: &Bus, stream: &str, durable: &str, settings: PullSettings) -> Result<Self, ConsumeError> {
         Self::open_in(bus, stream, durable, settings, None).await
     }
 

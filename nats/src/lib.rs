@@ -24,17 +24,17 @@ pub use consume::{AckDuty, ConsumeError, Deliveries, Delivery, PullSettings};
 pub use journal::{Entry, JournalError, JournalLost, JournalReader, LostReason};
 pub use message::{Headers, Message};
 pub use provision::{
-    DefinitionError, Deployment, Difference, STREAM_FORMAT, STREAM_FORMAT_KEY, Overrides, ProvisionError, Report, STORAGE_REPLICAS_KEY,
-    provision,
+    DefinitionError, Deployment, Difference, Overrides, ProvisionError, Report, STORAGE_REPLICAS_KEY, STREAM_FORMAT,
+    STREAM_FORMAT_KEY, provision,
 };
 pub use publish::{Failure, PendingAck, PubAck, PublishError, PublishSettings, Publisher};
 pub use server::{
-    CLUSTER_CONF, Cluster, FindError, NatsServer, OLDEST_SERVER, SERVER_VARIABLE, SINGLE_CONF, ServerBinary, ServerSettings,
-    ServerVersion, StartError, StopError, SyncInterval,
+    CLUSTER_CONF, Cluster, FindError, NatsServer, OLDEST_SERVER, SERVER_VARIABLE, SINGLE_CONF, ServerBinary,
+    ServerSettings, ServerVersion, StartError, StopError, SyncInterval,
 };
 pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, ServiceSpec};
 pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, ConsumerState, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError,
-    StreamState, consumer_state, stream_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, ConsumerState, JOURNAL_STREAM, REJECTED_STREAM, Refusal,
+    StateError, StreamState, consumer_state, stream_state,
 };

@@ -146,11 +146,7 @@ fn sent((name, value): &(&'static str, Cow<'static, str>)) -> (HeaderName, Heade
 }
 
 fn in_one_line(value: Cow<'static, str>) -> Cow<'static, str> {
-    if value.contains(['\r', '\n']) {
-        Cow::Owned(value.replace(['\r', '\n'], " "))
-    } else {
-        value
-    }
+    if value.contains(['\r', '\n']) { Cow::Owned(value.replace(['\r', '\n'], " ")) } else { value }
 }
 
 #[cfg(test)]

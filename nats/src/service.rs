@@ -7,7 +7,7 @@ mod requests;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, SubscribeError};
@@ -53,12 +53,13 @@ pub enum ServiceError {
     },
 }
 
-/// A running service. Dropping it stops it at once; [`Self::stop`] answers first what has come.
+/// A running service. Dropping it stops it, as [`Self::stop`] does.
 #[derive(Debug)]
 pub struct Service {
     shared: Arc<Shared>,
     leaving: CancellationToken,
-    describer: JoinHandle<()>,
+    /// What answers questions about the service. Aborted with it.
+    _describer: JoinSet<()>,
 }
 
 /// What the service, its requests and its descriptions know in common.
@@ -74,6 +75,7 @@ struct Shared {
 
 impl Service {
     /// Begins to listen. The requests must be read without pause: beyond 65,536 of an endpoint they are dropped.
+    #[expect(clippy::disallowed_methods, reason = "when it started is only shown")]
     pub async fn start(bus: &Bus, spec: ServiceSpec) -> Result<(Self, Requests), ServiceError> {
         let mut names = std::iter::once(&spec.name).chain(spec.endpoints.iter().map(|endpoint| &endpoint.name));
         if let Some(name) = names.find(|name| !is_name(name)) {
@@ -90,8 +92,9 @@ impl Service {
         let questions = describe::Questions::listen(&shared).await?;
         let leaving = CancellationToken::new();
         let requests = Requests::listen(&shared, leaving.clone()).await?;
-        let describer = tokio::spawn(questions.answer(Arc::clone(&shared)));
-        Ok((Self { shared, leaving, describer }, requests))
+        let mut describer = JoinSet::new();
+        describer.spawn(questions.answer(Arc::clone(&shared)));
+        Ok((Self { shared, leaving, _describer: describer }, requests))
     }
 
     /// The id that tells this instance from others of the same name.
@@ -101,14 +104,13 @@ impl Service {
 
     /// Takes no further requests. Those that have come are still in [`Requests`], which ends after them.
     pub fn stop(self) {
-        self.leaving.cancel();
+        drop(self);
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
         self.leaving.cancel();
-        self.describer.abort();
     }
 }
 

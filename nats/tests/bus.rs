@@ -9,6 +9,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use roam_nats::{Bus, BusSettings, ConnectError, Headers, RequestError, SendError};
 use roam_schemas::Encoding;
+use tokio::task::JoinSet;
+
 use support::{Guarded, WITHIN, World, eventually, soon};
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -49,7 +51,8 @@ async fn a_request_is_answered() {
     let world = World::start().await;
     let mut service = world.connect().await.subscribe("echo".to_owned()).await.unwrap();
     let answerer = world.connect().await;
-    let task = tokio::spawn(async move {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
         while let Some(request) = service.next().await {
             answerer.send(request.reply.unwrap(), request.headers, request.payload).await.unwrap();
         }
@@ -63,7 +66,6 @@ async fn a_request_is_answered() {
     let answer = world.bus.request("echo".to_owned(), Headers::new().with("A", "1"), payload, WITHIN).await.unwrap();
     assert_eq!((&answer.payload[..], answer.headers.get("A")), (&b"hello"[..], Some("1")));
     assert_eq!(world.bus.awaited_replies(), 0);
-    task.abort();
 }
 
 #[tokio::test]
@@ -175,7 +177,8 @@ async fn a_first_connection_that_cannot_be_made_says_why() {
     let connect = async |settings: BusSettings| Bus::connect(&settings, "test").await.unwrap_err();
     let nobody = connect(BusSettings::at("nats://127.0.0.1:1")).await;
     assert!(matches!(nobody, ConnectError::Unreachable { .. }), "{nobody:?}");
-    let wrong = connect(BusSettings { servers: Vec::new(), user: Some("u".to_owned()), ..BusSettings::default() }).await;
+    let wrong =
+        connect(BusSettings { servers: Vec::new(), user: Some("u".to_owned()), ..BusSettings::default() }).await;
     assert!(matches!(&wrong, ConnectError::Settings(problems) if problems.len() == 2), "{wrong:?}");
     let missing = connect(BusSettings { credentials: Some("/nowhere".into()), ..BusSettings::default() }).await;
     assert!(matches!(missing, ConnectError::Credentials(_)), "{missing:?}");
@@ -220,4 +223,13 @@ async fn an_inbox_prefix_of_its_own_is_enough() {
     assert!(bus.new_inbox().starts_with("_INBOX.mine."));
     bus.round_trip(WITHIN).await.unwrap();
     assert_eq!(bus.state().denied, 0);
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_a_server_of_the_given_authority_and_no_other() {
+    let guarded = Guarded::with_tls().await;
+    guarded.bus.round_trip(WITHIN).await.unwrap();
+    let stranger = BusSettings { ca: None, ..guarded.settings.clone() };
+    let error = Bus::connect(&stranger, "test").await.unwrap_err();
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
 }

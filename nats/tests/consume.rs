@@ -13,6 +13,7 @@ use roam_nats::{
 use serde_json::json;
 use support::{World, eventually, soon};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, timeout};
 
 /// Long enough to say that nothing comes.
@@ -61,12 +62,13 @@ async fn all_settled(world: &World) {
 async fn a_delivery_says_where_and_when_the_stream_took_it_in() {
     let world = world_of(3).await;
     let mut deliveries = open(&world, 10).await;
-    let before = OffsetDateTime::now_utc();
+    let server = world.api("STREAM.INFO.S", json!({})).await;
+    let before = OffsetDateTime::parse(server["ts"].as_str().unwrap(), &Rfc3339).unwrap();
     for expected in 1..=3 {
         let delivery = next(&mut deliveries).await;
         assert_eq!((number(&delivery), delivery.stream_sequence, delivery.delivered), (expected, expected, 1));
         assert_eq!((delivery.pending, delivery.message.subject.as_str()), (3 - expected, "S.a"));
-        assert!((before - delivery.published).abs() < Duration::from_secs(30));
+        assert!((before - delivery.published).abs() < Duration::from_secs(30) && delivery.published < before);
         assert!(delivery.received_at <= std::time::Instant::now() && delivery.message.reply.is_none());
         delivery.ack();
     }
@@ -220,10 +222,8 @@ async fn a_pause_stops_pulling_and_keeps_what_was_delivered() {
     let world = world_of(4).await;
     let mut deliveries = open(&world, 4).await;
     let first = next(&mut deliveries).await;
-    eventually("the rest is delivered", async || {
-        consumer_state(&world.bus, "S", "d").await.unwrap().delivered == 4
-    })
-    .await;
+    eventually("the rest is delivered", async || consumer_state(&world.bus, "S", "d").await.unwrap().delivered == 4)
+        .await;
     deliveries.pause();
     for _ in 0..3 {
         next(&mut deliveries).await.ack();
@@ -293,9 +293,7 @@ async fn reading_goes_on_after_the_server_was_away() {
         publisher.request("S.a".to_owned(), Headers::new(), Bytes::from_static(b"6"), A_WHILE).await.is_ok()
     })
     .await;
-    let read = async {
-        while !matches!(deliveries.next().await, Ok(delivery) if number(&delivery) == 6) {}
-    };
+    let read = async { while !matches!(deliveries.next().await, Ok(delivery) if number(&delivery) == 6) {} };
     soon(read).await;
 }
 

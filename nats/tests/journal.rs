@@ -209,6 +209,7 @@ async fn what_was_written_is_read_without_gaps_at_full_speed() {
     for sequence in 1..=50_000 {
         assert_eq!(soon(reader.next()).await.unwrap().sequence, sequence);
     }
-    println!("{:.0} entries/s", 50_000.0 / started.elapsed().as_secs_f64());
+    // Half a second here; a pause between pulls would make it many.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert_eq!(world.bus.state().slow_consumers, 0);
 }

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use roam_nats::{Bus, EndpointSpec, Headers, Message, RequestError, Requests, Service, ServiceError, ServiceSpec};
 use serde_json::Value;
+use tokio::task::JoinSet;
+
 use support::{WITHIN, World, eventually, soon};
 
 fn spec() -> ServiceSpec {
@@ -41,15 +43,20 @@ async fn answer(mut requests: Requests) -> usize {
     answered
 }
 
-async fn start(world: &World) -> (Bus, Service, tokio::task::JoinHandle<usize>) {
+async fn start(world: &World) -> (Bus, Service, JoinSet<usize>) {
     let bus = world.connect().await;
     let (service, requests) = Service::start(&bus, spec()).await.unwrap();
     bus.round_trip(WITHIN).await.unwrap();
-    (bus, service, tokio::spawn(answer(requests)))
+    let mut tasks = JoinSet::new();
+    tasks.spawn(answer(requests));
+    (bus, service, tasks)
 }
 
 async fn ask(world: &World, subject: &str, payload: &'static str) -> Result<Message, RequestError> {
-    world.bus.request(subject.to_owned(), Headers::new().with("A", "1"), Bytes::from_static(payload.as_bytes()), WITHIN).await
+    world
+        .bus
+        .request(subject.to_owned(), Headers::new().with("A", "1"), Bytes::from_static(payload.as_bytes()), WITHIN)
+        .await
 }
 
 async fn describe(world: &World, subject: &str) -> Value {
@@ -90,7 +97,10 @@ async fn it_tells_who_it_is_and_what_it_did() {
     for end in ["", ".roam-storage", &format!(".roam-storage.{id}")] {
         let ping = describe(&world, &format!("$SRV.PING{end}")).await;
         assert_eq!(ping["type"], "io.nats.micro.v1.ping_response");
-        assert_eq!((&ping["name"], &ping["id"], &ping["version"]), (&"roam-storage".into(), &id.into(), &"1.2.3".into()));
+        assert_eq!(
+            (&ping["name"], &ping["id"], &ping["version"]),
+            (&"roam-storage".into(), &id.into(), &"1.2.3".into())
+        );
 
         let info = describe(&world, &format!("$SRV.INFO{end}")).await;
         assert_eq!(info["type"], "io.nats.micro.v1.info_response");
@@ -123,7 +133,10 @@ async fn those_of_a_group_share_the_requests() {
     let world = World::start().await;
     let (_bus_1, first, _task_1) = start(&world).await;
     let (_bus_2, second, _task_2) = start(&world).await;
-    join_all((0..400).map(|_| ask(&world, "s.latest.x", "a"))).await.into_iter().for_each(|answer| drop(answer.unwrap()));
+    join_all((0..400).map(|_| ask(&world, "s.latest.x", "a")))
+        .await
+        .into_iter()
+        .for_each(|answer| drop(answer.unwrap()));
     let mut counts = Vec::new();
     for service in [&first, &second] {
         let stats = describe(&world, &format!("$SRV.STATS.roam-storage.{}", service.id())).await;
@@ -146,10 +159,12 @@ async fn requests_may_be_answered_in_any_order() {
                 None => held.push(requests.next().await.unwrap()),
             }
         }
+        let mut workers = JoinSet::new();
         while let Some(request) = held.pop() {
             let payload = request.payload.clone();
-            tokio::spawn(request.respond(Headers::new(), payload)).await.unwrap().unwrap();
+            workers.spawn(request.respond(Headers::new(), payload));
         }
+        workers.join_all().await.into_iter().for_each(|sent| sent.unwrap());
     };
     let payloads = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     let asked = join_all(payloads.map(|payload| ask(&world, "s.latest.x", payload)));
@@ -165,18 +180,17 @@ async fn stopping_answers_what_has_come_and_leaves_the_group() {
     let bus = world.connect().await;
     let (service, requests) = Service::start(&bus, spec()).await.unwrap();
     bus.round_trip(WITHIN).await.unwrap();
-    let asked = tokio::spawn({
-        let bus = world.bus.clone();
-        async move {
-            join_all((0..100).map(|_| bus.request("s.latest.x".to_owned(), Headers::new(), Bytes::new(), WITHIN))).await
-        }
-    });
+    let mut asked = JoinSet::new();
+    for _ in 0..100 {
+        let asker = world.bus.clone();
+        asked.spawn(async move { asker.request("s.latest.x".to_owned(), Headers::new(), Bytes::new(), WITHIN).await });
+    }
     eventually("all have been asked", async || world.bus.awaited_replies() == 100).await;
     world.bus.round_trip(WITHIN).await.unwrap();
     bus.round_trip(WITHIN).await.unwrap();
     service.stop();
     assert_eq!(soon(answer(requests)).await, 100);
-    assert!(soon(asked).await.unwrap().iter().all(Result::is_ok));
+    assert!(soon(asked.join_all()).await.iter().all(Result::is_ok));
     eventually("nobody listens", async || {
         matches!(ask(&world, "s.latest.x", "a").await, Err(RequestError::NoResponders))
             && matches!(ask(&world, "$SRV.PING", "").await, Err(RequestError::NoResponders))

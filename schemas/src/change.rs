@@ -113,6 +113,7 @@ impl Operation {
 /// An operation as it was decoded, with nothing checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Operation", description = "One operation of a change.")]
 pub struct DraftOperation {
     /// The record.
     #[schemars(with = "Key")]
@@ -127,7 +128,7 @@ pub struct DraftOperation {
 /// A change as it was decoded, with nothing checked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "Change")]
+#[schemars(rename = "Change", description = "One atomic set of operations on one profile.")]
 pub struct Draft {
     /// Chosen by the publisher, the same each time the change is sent again.
     pub id: ChangeId,

@@ -1,8 +1,8 @@
 //! How messages are written: what the first byte (postcard) or the one top-level key (JSON) says, and strict reading.
 //!
 //! Bytes of one kind never decode as another, and a message of another version is told apart from rubbish. Nothing may
-//! follow a message. In postcard a message has exactly one spelling; in JSON white space, the order of keys, escapes and
-//! left-out defaults are free, and nothing else is.
+//! follow a message. In postcard a message has exactly one spelling. In JSON there is some freedom (white space, the order
+//! of keys, left-out defaults, how an id, a time or a value is spelled), but none that the schemas do not give.
 
 use postcard::ser_flavors::Size;
 use serde::{Serialize, de::DeserializeOwned};
@@ -134,7 +134,7 @@ pub enum DecodeError {
 impl DecodeError {
     /// Quotes a decoder, which in turn quotes what it did not expect, however long and whatever is in it: cut, and
     /// kept to one line, so that it can stand in a header and in a log.
-    fn malformed(error: impl ToString) -> Self {
+    fn malformed(error: &impl ToString) -> Self {
         let mut text = error.to_string();
         text.truncate(text.floor_char_boundary(REASON_BYTES));
         Self::Malformed(text.replace(|c: char| c.is_control(), " "))
@@ -198,9 +198,9 @@ fn decode_postcard<M: Message>(payload: &[u8]) -> Result<M, DecodeError> {
             false => DecodeError::Kind { expected: M::KIND.name() },
         });
     }
-    let (message, rest) = postcard::take_from_bytes(body).map_err(DecodeError::malformed)?;
+    let (message, rest) = postcard::take_from_bytes(body).map_err(|error| DecodeError::malformed(&error))?;
     if !rest.is_empty() {
-        return Err(DecodeError::malformed(format_args!("{} bytes follow it", rest.len())));
+        return Err(DecodeError::malformed(&format_args!("{} bytes follow it", rest.len())));
     }
     check_canonical(&message, body.len())?;
     Ok(message)
@@ -209,9 +209,10 @@ fn decode_postcard<M: Message>(payload: &[u8]) -> Result<M, DecodeError> {
 /// postcard reads a number that is padded with zeros (`80 00` for 0), and nothing else that writing would spell
 /// otherwise: padding is all that can make a message longer than it need be.
 fn check_canonical<M: Message>(message: &M, len: usize) -> Result<(), DecodeError> {
-    let shortest = postcard::serialize_with_flavor(message, Size::default()).map_err(DecodeError::malformed)?;
+    let shortest = postcard::serialize_with_flavor(message, Size::default());
+    let shortest = shortest.map_err(|error| DecodeError::malformed(&error))?;
     if shortest != len && !message.is_cut() {
-        return Err(DecodeError::malformed("a number in it is padded with zeros"));
+        return Err(DecodeError::malformed(&"a number in it is padded with zeros"));
     }
     Ok(())
 }

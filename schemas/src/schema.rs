@@ -2,7 +2,7 @@
 //! these; a test holds them equal.
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     ChangesReply, ChangesRequest, Draft, HistoryReply, HistoryRequest, JournalBatch, LatestReply, LatestRequest,
@@ -31,7 +31,7 @@ fn of<M: Message + JsonSchema>() -> (&'static str, Schema) {
     let mut generator = SchemaSettings::draft2020_12().into_generator();
     let body = generator.subschema_for::<M>();
     let definitions = generator.take_definitions(true);
-    let schema = json!({
+    let mut schema = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": key,
         "type": "object",
@@ -40,5 +40,20 @@ fn of<M: Message + JsonSchema>() -> (&'static str, Schema) {
         "additionalProperties": false,
         "$defs": definitions,
     });
+    unlink(&mut schema);
     (key, Schema::try_from(schema).unwrap_or_default())
+}
+
+/// Makes plain names of the links in descriptions, which lead nowhere outside the documentation of this crate.
+fn unlink(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(Value::String(text)) = object.get_mut("description") {
+                *text = text.replace("[`", "`").replace("`]", "`");
+            }
+            object.values_mut().for_each(unlink);
+        }
+        Value::Array(items) => items.iter_mut().for_each(unlink),
+        _ => {}
+    }
 }

@@ -58,7 +58,8 @@ fn the_example_of_every_page_is_the_golden_problem_of_its_code() {
         let problem: Problem = decode(example.as_bytes(), Encoding::Json).unwrap();
         assert_eq!(problem.code, code);
         assert_eq!(problem.retry, code.retry(), "{code}");
-        let golden = cases::all().into_iter().find(|case| (case.key, case.name) == ("problem_v1", code.as_str())).unwrap();
+        let golden =
+            cases::all().into_iter().find(|case| (case.key, case.name) == ("problem_v1", code.as_str())).unwrap();
         assert_eq!(Ok(problem), decode(&golden.spelling.json, Encoding::Json), "{code}");
     }
 }

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
+    sync::Once,
 };
 
 use roam_schemas::{Action, Encoding, Expect, Outcome, Receipt, Select, State, decode};
@@ -39,18 +40,18 @@ fn expected() -> BTreeMap<String, Vec<u8>> {
     expected
 }
 
-/// Adds what is missing if the run may; never writes over a file.
+/// Adds what is missing if the run may, once and before any test of this file reads; never writes over a file.
 fn bless_missing() {
-    if !bless() {
-        return;
-    }
-    for (path, bytes) in expected() {
-        let path = directory().join(path);
-        if !path.exists() {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
+    static BLESSED: Once = Once::new();
+    BLESSED.call_once(|| {
+        let missing = |path: &PathBuf| bless() && !path.exists();
+        for (path, bytes) in expected().into_iter().map(|(path, bytes)| (directory().join(path), bytes)) {
+            if missing(&path) {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, bytes).unwrap();
+            }
         }
-    }
+    });
 }
 
 #[test]
@@ -149,7 +150,8 @@ fn the_golden_messages_show_every_variant() {
 
     let states = BTreeSet::from(["value", "deleted", "expired"]);
     let replies = goldens::<roam_schemas::LatestReply>();
-    let seen: BTreeSet<_> = replies.iter().flat_map(|reply| &reply.records).map(|record| variant_of_state(&record.state)).collect();
+    let seen: BTreeSet<_> =
+        replies.iter().flat_map(|reply| &reply.records).map(|record| variant_of_state(&record.state)).collect();
     assert_eq!(seen, states);
     let notices = goldens::<roam_schemas::Notice>();
     let ops = || notices.iter().flat_map(|notice| &notice.ops);

@@ -8,13 +8,12 @@ use std::{collections::BTreeMap, fs};
 
 use jsonschema::Validator;
 use roam_schemas::schema;
-use support::{
-    KINDS, bless, cases, files_below, in_crate,
-    objects::with_an_unknown_field,
-};
+use support::{KINDS, bless, cases, files_below, in_crate, objects::with_an_unknown_field};
 
 fn validators() -> BTreeMap<&'static str, Validator> {
-    let validator = |schema: &schemars::Schema| jsonschema::options().should_validate_formats(true).build(schema.as_value()).unwrap();
+    let validator = |schema: &schemars::Schema| {
+        jsonschema::options().should_validate_formats(true).build(schema.as_value()).unwrap()
+    };
     schema::all().iter().map(|(key, schema)| (*key, validator(schema))).collect()
 }
 
@@ -83,7 +82,10 @@ fn what_is_out_of_bounds_is_of_no_schema() {
         ("change_v1", serde_json::json!({ "id": id, "ops": [{ "key": "", "action": "delete" }] })),
         ("change_v1", serde_json::json!({ "id": id, "ops": [{ "key": "k".repeat(513), "action": "delete" }] })),
         ("change_v1", serde_json::json!({ "id": id, "ops": [{ "key": "k", "action": { "delete": null } }] })),
-        ("change_v1", serde_json::json!({ "id": id, "ops": vec![serde_json::json!({ "key": "k", "action": "delete" }); 1_001] })),
+        (
+            "change_v1",
+            serde_json::json!({ "id": id, "ops": vec![serde_json::json!({ "key": "k", "action": "delete" }); 1_001] }),
+        ),
         ("latest_request_v1", serde_json::json!({ "min_revision": 9_007_199_254_740_992_u64 })),
         ("latest_request_v1", serde_json::json!({ "select": { "keys": vec!["k"; 1_001] } })),
         ("latest_request_v1", serde_json::json!([])),

@@ -6,7 +6,10 @@ mod support;
 
 use std::{collections::BTreeSet, fs};
 
-use roam_schemas::{Encoding, headers};
+use roam_schemas::{
+    Encoding, headers, limits,
+    subjects::{self, SubjectError, Verb},
+};
 use serde_json::Value;
 use support::{KINDS, cases, fenced, in_workspace};
 
@@ -17,10 +20,8 @@ fn page() -> String {
 #[test]
 fn every_example_is_a_golden_message_and_every_kind_for_clients_has_one() {
     let page = page();
-    let goldens: Vec<(&str, Value)> = cases::all()
-        .into_iter()
-        .map(|case| (case.key, serde_json::from_slice(&case.spelling.json).unwrap()))
-        .collect();
+    let goldens: Vec<(&str, Value)> =
+        cases::all().into_iter().map(|case| (case.key, serde_json::from_slice(&case.spelling.json).unwrap())).collect();
     let mut shown = BTreeSet::new();
     for example in fenced(&page, "json") {
         let value: Value = serde_json::from_str(example).unwrap_or_else(|error| panic!("{error}: {example}"));
@@ -60,4 +61,58 @@ fn every_header_and_content_type_is_named() {
     ] {
         assert!(page.contains(&format!("`{name}`")), "{name}");
     }
+}
+
+#[test]
+fn every_subject_of_a_client_is_named() {
+    let page = page();
+    let nowhere = "nowhere";
+    for error in [
+        subjects::parse_change(nowhere).unwrap_err(),
+        subjects::parse_receipt(nowhere).unwrap_err(),
+        subjects::parse_notice(nowhere).unwrap_err(),
+    ] {
+        let SubjectError::Shape(shape) = error else { panic!("{error}") };
+        assert!(page.contains(&format!("| `{shape}` |")), "{shape}");
+    }
+    for verb in Verb::ALL {
+        let shape = verb.wildcard().replacen("*.*.*", "<tenant>.<user>.<app>", 1);
+        assert!(page.contains(&format!("| `{shape}` |")), "{shape}");
+    }
+}
+
+#[test]
+fn every_limit_of_a_client_stands_in_the_table() {
+    let page = page();
+    let table = page.split("\n## Limits\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    for (what, limit) in [
+        ("tenant, user, app, device", limits::NAME_BYTES),
+        ("key", limits::KEY_BYTES),
+        ("value", limits::VALUE_BYTES),
+        ("content type", limits::CONTENT_TYPE_BYTES),
+        ("operations in a change", limits::CHANGE_OPERATIONS),
+        ("a change as encoded", limits::CHANGE_BYTES),
+        ("time to live", limits::TTL_SECONDS as usize),
+        ("keys in a `latest` request", limits::REQUEST_KEYS),
+        ("records in a page", limits::PAGE_RECORDS as usize),
+        ("`wait_ms`", limits::WAIT_MS as usize),
+        ("un-acked changes on one subject", limits::CLIENT_WINDOW),
+    ] {
+        let row =
+            table.lines().find(|line| line.starts_with(&format!("| {what} |"))).unwrap_or_else(|| panic!("{what}"));
+        assert!(row.contains(&with_commas(limit)), "{row}: {limit}");
+    }
+    for (what, bytes) in [("a notice with values", limits::NOTICE_BYTES), ("records in a page", limits::PAGE_BYTES)] {
+        let row = table.lines().find(|line| line.starts_with(&format!("| {what} |"))).unwrap();
+        assert!(row.contains(&format!("{} KiB", bytes / 1024)), "{row}: {bytes}");
+    }
+}
+
+fn with_commas(number: usize) -> String {
+    let digits = number.to_string();
+    let group = |(at, digit): (usize, char)| match at > 0 && (digits.len() - at).is_multiple_of(3) {
+        true => format!(",{digit}"),
+        false => digit.to_string(),
+    };
+    digits.chars().enumerate().map(group).collect()
 }

@@ -120,7 +120,10 @@ fn what_only_resembles_a_version_is_of_no_kind() {
         let payload = format!("{{\"{key}\":{{}}}}");
         assert_eq!(decode::<Draft>(payload.as_bytes(), Encoding::Json), Err(kind.clone()), "{key}");
     }
-    assert_eq!(decode::<Draft>(&[1], Encoding::Postcard), Err(kind), "version 0 was never used");
+    assert_eq!(decode::<Draft>(&[1], Encoding::Postcard), Err(kind.clone()), "version 0 was never used");
+    let notice_of_version_2 = 2 << 5 | Kind::Notice as u8;
+    assert_eq!(decode::<Draft>(&[notice_of_version_2], Encoding::Postcard), Err(kind.clone()));
+    assert_eq!(decode::<Draft>(b"{\"notice_v2\":{}}", Encoding::Json), Err(kind));
     assert_eq!(decode::<Draft>(b"", Encoding::Json), Err(DecodeError::Empty));
     assert_eq!(decode::<Draft>(b"", Encoding::Postcard), Err(DecodeError::Empty));
 }

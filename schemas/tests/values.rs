@@ -6,8 +6,8 @@ mod support;
 
 use proptest::{prelude::any, proptest, test_runner::Config};
 use roam_schemas::{
-    Action, Change, ChangeId, Code, ContentType, Cursor, Draft, Encoding, Expect, Key, Operation, Profile, Put, Revision,
-    Timestamp, Value, decode, encode, limits,
+    Action, Change, ChangeId, Code, ContentType, Cursor, Draft, Encoding, Expect, Key, Operation, Profile, Put,
+    Revision, Timestamp, Value, decode, encode, limits,
 };
 use support::{ENCODINGS, strategies};
 
@@ -24,7 +24,9 @@ fn a_time_is_written_in_utc_with_nine_digits_of_fraction() {
     }
     let same = Timestamp::from_nanos(951_782_400_000_000_000);
     assert_eq!(Timestamp::parse("2000-02-29T01:00:00+01:00"), Ok(same));
-    for text in ["", "now", "2000-02-30T00:00:00Z", "1969-12-31T23:59:59.999999999Z", "2554-07-21T23:34:33.709551616Z", "0"] {
+    for text in
+        ["", "now", "2000-02-30T00:00:00Z", "1969-12-31T23:59:59.999999999Z", "2554-07-21T23:34:33.709551616Z", "0"]
+    {
         assert!(Timestamp::parse(text).is_err(), "{text}");
     }
 }
@@ -149,10 +151,7 @@ fn a_digest_differs_with_all_that_a_change_says_but_its_id() {
 #[test]
 fn a_payload_hash_is_64_hexadecimal_digits_of_blake3() {
     // The hash of nothing, from BLAKE3's published test vectors.
-    assert_eq!(
-        roam_schemas::payload_hash(b""),
-        "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
-    );
+    assert_eq!(roam_schemas::payload_hash(b""), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
 }
 
 proptest! {

@@ -1,1 +1,38 @@
-//! placeholder
+//! Worlds: the system under test as it is deployed, with a real nats-server, real files and the services as they are. A
+//! thing belongs here if several suites in `tests/` need it to set up a world, to break it, or to look at it.
+//!
+//! **Architecture Invariant:** nothing here reaches into a service. A world knows settings, the bus, the pages over HTTP
+//! and the files, as an operator does; faults are made from outside.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use roam_tests::{World, app, key, text};
+//!
+//! let world = World::new().access_servers(2).replicas(2).start().await;
+//! let laptop = world.device("acme", "alice", "laptop").await;
+//! laptop.profile(app("editor")).put(key("theme"), "dark", text()).await.unwrap();
+//! # }
+//! ```
+//!
+//! `ROAM_TESTS_LOG` (such as `info` or `roam_storage=debug`) says what the services log into the output of a test.
+
+// A world that cannot be made is a failed test, and says why.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod eventually;
+mod names;
+mod pages;
+mod part;
+mod post;
+mod socket;
+mod wire;
+mod world;
+
+pub use eventually::{PATIENCE, eventually};
+pub use names::{app, device, key, keys, profile, tenant, text, user};
+pub use pages::Pages;
+pub use part::{ACCESS_SERVER, Part, SERVICE_VARIABLE, STORAGE};
+pub use post::{Filed, Mailbox, Post, envelope};
+pub use socket::Socket;
+pub use wire::{Fate, Frame, Side, Wire};
+pub use world::{Blueprint, World};

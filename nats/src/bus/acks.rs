@@ -18,6 +18,7 @@ pub(super) enum Order {
 }
 
 impl AckSender {
+    #[expect(clippy::disallowed_methods, reason = "no longer than the deliveries that the pulls let in; see above")]
     pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<Order>) {
         let (sender, orders) = mpsc::unbounded_channel();
         (Self(sender), orders)

@@ -83,9 +83,11 @@ fn sign_with_credentials(path: &Path, text: &str, nonce: &[u8]) -> Result<Auth, 
 
 fn sign_with_seed(path: &Path, text: &str, nonce: &[u8]) -> Result<Auth, CredentialsError> {
     // A bare seed on a line of its own, with or without the decoration of a credentials file.
-    let seed = text.lines().map(str::trim).find(|line| line.starts_with('S')).ok_or_else(|| {
-        CredentialsError::Malformed { path: path.to_owned(), wanted: "seed" }
-    })?;
+    let seed = text
+        .lines()
+        .map(str::trim)
+        .find(|line| line.starts_with('S'))
+        .ok_or_else(|| CredentialsError::Malformed { path: path.to_owned(), wanted: "seed" })?;
     signed(path, seed, nonce)
 }
 

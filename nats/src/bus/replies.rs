@@ -54,7 +54,6 @@ struct Slot {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would cost an allocation an answer; slots are few and used again")]
 enum State {
     Free,
     Waiting { subject: Subject, until: Option<Instant>, waker: Option<Waker> },

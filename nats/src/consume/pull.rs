@@ -2,6 +2,7 @@
 //! at a time, so that there is no gap between one and the next. Decides nothing: whether silence matters is known to
 //! whoever reads.
 
+mod request;
 mod status;
 
 use std::collections::VecDeque;
@@ -11,54 +12,16 @@ use std::time::Duration;
 
 use async_nats::client::Statistics;
 use async_nats::{Message, Subject, Subscriber};
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
 use crate::bus::{Bus, BusState, SendError, SubscribeError};
+pub(crate) use request::Group;
+use request::PULLS;
+pub use request::PullSettings;
 use status::Status;
-
-/// How a consumer is pulled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PullSettings {
-    /// How many messages may be on their way or waiting to be taken. 0 pulls nothing.
-    pub max_messages: usize,
-    /// How many bytes of them, if they are bounded. Must exceed the largest message, or nothing larger ever comes.
-    pub max_bytes: Option<usize>,
-    /// How long a pull stands at the server.
-    pub expires: Duration,
-    /// How often the server gives a sign of life while it has nothing to deliver; at most a half of `expires`. After two
-    /// without one the pulls count as lost.
-    pub heartbeat: Duration,
-}
-
-impl Default for PullSettings {
-    /// 1,000 messages; five seconds; two seconds.
-    fn default() -> Self {
-        Self {
-            max_messages: 1_000,
-            max_bytes: None,
-            expires: Duration::from_secs(5),
-            heartbeat: Duration::from_secs(2),
-        }
-    }
-}
-
-/// The priority group in which a consumer with `pinned_client` is pulled, and our pin while we hold it.
-#[derive(Debug)]
-pub(crate) struct Group {
-    name: &'static str,
-    pin: Option<String>,
-}
-
-impl Group {
-    pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, pin: None }
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Puller {
@@ -78,6 +41,8 @@ pub(crate) struct Puller {
     heard: Instant,
     /// When nothing waited to be taken, last.
     empty: Instant,
+    /// Whether what waits may belong to pulls that do not count any more.
+    mixed: bool,
     /// No pull before this, after one was refused for a while.
     not_before: Option<Instant>,
     paused: bool,
@@ -111,22 +76,6 @@ pub(crate) enum Event {
     Closed,
 }
 
-/// The body of a pull, as the JetStream API has it.
-#[derive(Serialize)]
-struct Request<'a> {
-    batch: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_bytes: Option<usize>,
-    /// In nanoseconds, as `idle_heartbeat`.
-    expires: u64,
-    idle_heartbeat: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    group: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-}
-
-const PULLS: usize = 2;
 /// The mean pause after nobody took a pull, or one was over at once.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A pull that was over sooner than this and brought nothing is not simply asked for again.
@@ -161,6 +110,7 @@ impl Puller {
             generation,
             heard: now,
             empty: now,
+            mixed: false,
             not_before: None,
             paused: false,
         })
@@ -178,6 +128,7 @@ impl Puller {
                 return Event::Closed;
             }
             self.empty = Instant::now();
+            self.mixed = false;
             let look_again = self.deadline();
             tokio::select! {
                 message = self.incoming.next() => {
@@ -199,6 +150,7 @@ impl Puller {
             if self.generation() != self.generation {
                 self.generation = self.generation();
                 self.pulls.clear();
+                self.mixed = true;
                 self.not_before = None;
                 return Some(Event::Reconnected);
             }
@@ -227,7 +179,7 @@ impl Puller {
 
     /// Whether we hold the pin of the group.
     pub(crate) fn is_pinned(&self) -> bool {
-        self.group.as_ref().is_some_and(|group| group.pin.is_some())
+        self.group.as_ref().is_some_and(Group::is_pinned)
     }
 
     /// Asks for nothing more, and tells the server that nobody listens.
@@ -253,17 +205,8 @@ impl Puller {
     }
 
     async fn pull(&mut self) -> Result<(), SendError> {
-        let batch = (self.settings.max_messages / PULLS).max(1);
-        let request = Request {
-            batch,
-            max_bytes: self.settings.max_bytes.map(|bytes| (bytes / PULLS).max(1)),
-            expires: nanoseconds(self.settings.expires),
-            idle_heartbeat: nanoseconds(self.settings.heartbeat),
-            group: self.group.as_ref().map(|group| group.name),
-            id: self.group.as_ref().and_then(|group| group.pin.as_deref()),
-        };
-        // Plain numbers and strings always serialise.
-        let body = Bytes::from(serde_json::to_vec(&request).unwrap_or_default());
+        let batch = self.settings.batch();
+        let body = self.settings.request(self.group.as_ref());
         self.bus.publish(self.next_subject.clone(), Some(self.inbox.clone()), None, body).await?;
         let sent = Instant::now();
         if self.pulls.is_empty() {
@@ -279,7 +222,9 @@ impl Puller {
         if message.subject == self.inbox {
             return self.read_status(&message);
         }
-        let received = self.pulls.front().map_or(self.empty, |pull| pull.sent.max(self.empty));
+        // It came after the queue was empty, and after what asked for it was sent.
+        let asked = self.pulls.front().filter(|_| !self.mixed).map_or(self.empty, |pull| pull.sent);
+        let received = asked.max(self.empty);
         self.fulfil(1);
         if let Some(group) = &mut self.group {
             group.read_pin(&message);
@@ -293,7 +238,7 @@ impl Puller {
             Status::Ended { unfulfilled } => self.end_first(unfulfilled),
             Status::PinLost { unfulfilled } => {
                 if let Some(group) = &mut self.group {
-                    group.pin = None;
+                    group.lose_pin();
                 }
                 self.end_first(unfulfilled);
             }
@@ -314,10 +259,12 @@ impl Puller {
 
     fn end_first(&mut self, unfulfilled: Option<usize>) {
         let Some(&Pull { batch, left, sent }) = self.pulls.front() else { return };
-        if left == batch && sent.elapsed() < AT_ONCE {
+        let unfulfilled = unfulfilled.unwrap_or(left);
+        // A pull of which nothing is missing was counted to its end already; the first is another one then.
+        if unfulfilled == batch && left == batch && sent.elapsed() < AT_ONCE {
             self.pause_briefly();
         }
-        self.fulfil(unfulfilled.unwrap_or(left));
+        self.fulfil(unfulfilled);
     }
 
     fn pause_briefly(&mut self) {
@@ -352,19 +299,4 @@ impl Puller {
             _ => self.heard + self.settings.heartbeat * 2,
         }
     }
-}
-
-impl Group {
-    fn read_pin(&mut self, message: &Message) {
-        let Some(pin) = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_PIN_ID)) else {
-            return;
-        };
-        if self.pin.as_deref() != Some(pin.as_str()) {
-            self.pin = Some(pin.as_str().to_owned());
-        }
-    }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -136,11 +136,7 @@ fn read(payload: &[u8]) -> Verdict {
     match answer.error {
         Some(error) => refusal(error),
         None if answer.seq == 0 => Verdict::Again(Failure::Malformed),
-        None => Verdict::Final(Ok(PubAck {
-            stream: answer.stream,
-            sequence: answer.seq,
-            duplicate: answer.duplicate,
-        })),
+        None => Verdict::Final(Ok(PubAck { stream: answer.stream, sequence: answer.seq, duplicate: answer.duplicate })),
     }
 }
 
@@ -184,7 +180,10 @@ mod tests {
         check(&error(503, 10_008, "temporarily unavailable"), &unable(10_008, "temporarily unavailable"));
         check(&error(429, 10_167, "too many requests"), &unable(10_167, "too many requests"));
 
-        check(&error(400, 10_054, "message size exceeds maximum allowed"), &Verdict::Final(Err(PublishError::TooLarge)));
+        check(
+            &error(400, 10_054, "message size exceeds maximum allowed"),
+            &Verdict::Final(Err(PublishError::TooLarge)),
+        );
         let refused = PublishError::Refused { code: 10_060, text: "expected stream does not match".to_owned() };
         check(&error(400, 10_060, "expected stream does not match"), &Verdict::Final(Err(refused)));
     }

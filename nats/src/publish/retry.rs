@@ -14,11 +14,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(1);
 
 /// `why` is the reason of the attempt that came first. No attempt begins after `deadline`.
-pub(super) async fn until_final(
-    attempt: Attempt,
-    deadline: Instant,
-    mut why: Failure,
-) -> Result<PubAck, PublishError> {
+pub(super) async fn until_final(attempt: Attempt, deadline: Instant, mut why: Failure) -> Result<PubAck, PublishError> {
     let mut mean = PAUSE_FIRST;
     loop {
         let pause = mean.mul_f64(rand::random_range(0.5..1.5));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll};
 use serde::Serialize;
 use time::OffsetDateTime;
 

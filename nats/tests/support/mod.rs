@@ -111,11 +111,27 @@ impl Guarded {
     /// `permissions` is the inside of that block in the configuration of nats-server.
     pub async fn start(permissions: &str) -> Guarded {
         let dir = TempDir::new().unwrap();
-        let conf = dir.path().join("conf");
         let user = format!("{{ user: u, password: p, permissions: {{ {permissions} }} }}");
-        std::fs::write(&conf, format!("listen: \"127.0.0.1:-1\"\nauthorization: {{ users: [ {user} ] }}\n")).unwrap();
+        Self::configured(dir, &format!("authorization: {{ users: [ {user} ] }}"), |_| {}).await
+    }
+
+    /// A server that speaks TLS under a certificate of an authority that only the settings know.
+    pub async fn with_tls() -> Guarded {
+        let dir = TempDir::new().unwrap();
+        let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let [cert_file, key_file] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+        std::fs::write(&cert_file, key.cert.pem()).unwrap();
+        std::fs::write(&key_file, key.signing_key.serialize_pem()).unwrap();
+        let tls = format!("tls: {{ cert_file: {cert_file:?}, key_file: {key_file:?} }}");
+        let conf = format!("{tls}\nauthorization: {{ user: u, password: p }}");
+        Self::configured(dir, &conf, |settings| (settings.tls, settings.ca) = (true, Some(cert_file))).await
+    }
+
+    async fn configured(dir: TempDir, conf: &str, adapt: impl FnOnce(&mut BusSettings)) -> Guarded {
+        let file = dir.path().join("conf");
+        std::fs::write(&file, format!("listen: \"127.0.0.1:-1\"\n{conf}\n")).unwrap();
         let server = Command::new(NatsServer::find().unwrap().path())
-            .args(["-c".as_ref(), conf.as_os_str(), "--ports_file_dir".as_ref(), dir.path().as_os_str()])
+            .args(["-c".as_ref(), file.as_os_str(), "--ports_file_dir".as_ref(), dir.path().as_os_str()])
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
@@ -126,11 +142,9 @@ impl Guarded {
             url.is_some()
         })
         .await;
-        let settings = BusSettings {
-            user: Some("u".to_owned()),
-            password: Some(Secret::new("p")),
-            ..BusSettings::at(url.unwrap())
-        };
+        let (user, password) = (Some("u".to_owned()), Some(Secret::new("p")));
+        let mut settings = BusSettings { user, password, ..BusSettings::at(url.unwrap()) };
+        adapt(&mut settings);
         let bus = Bus::connect(&settings, "test").await.unwrap();
         Guarded { settings, bus, _server: server, _dir: dir }
     }

@@ -1,1 +1,23 @@
-fn main() {}
+//! `roam`, the command line: reads the arguments, runs one command, and says how it went. What each command does is in
+//! `commands/`; nothing is decided here.
+
+mod bench;
+mod cli;
+mod commands;
+mod connect;
+mod failure;
+mod output;
+mod show;
+mod transfer;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::try_parse() {
+        Ok(cli) => commands::run(cli),
+        Err(refused) => cli::leave(&refused),
+    }
+}

@@ -25,9 +25,8 @@ pub(super) enum Status {
 impl Status {
     pub(super) fn of(message: &Message) -> Self {
         let headers = message.headers.as_ref();
-        let unfulfilled = headers
-            .and_then(|headers| headers.get(PENDING_MESSAGES))
-            .and_then(|value| value.as_str().parse().ok());
+        let unfulfilled =
+            headers.and_then(|headers| headers.get(PENDING_MESSAGES)).and_then(|value| value.as_str().parse().ok());
         let text = message.description.as_deref().unwrap_or_default();
         match message.status.map_or(0, |status| status.as_u16()) {
             100 => Self::Alive,

@@ -81,7 +81,7 @@ fn every_state() -> Notice {
         op("bookmarks/7", false, Some(State::Deleted)),
         op("session", false, Some(State::Expired)),
     ];
-    notice(43, Device::expiry(), ops)
+    notice(43, odd_device(), ops)
 }
 
 fn keys_only() -> Notice {

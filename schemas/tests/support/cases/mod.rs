@@ -24,8 +24,10 @@ pub(crate) struct Case {
     /// What the value encodes to.
     pub(crate) spelling: Spelling,
     /// Whether a payload decodes to the very value of this row.
-    pub(crate) reads: Box<dyn Fn(&[u8], Encoding) -> Result<(), String>>,
+    pub(crate) reads: Reads,
 }
+
+type Reads = Box<dyn Fn(&[u8], Encoding) -> Result<(), String>>;
 
 /// The whole table.
 pub(crate) fn all() -> Vec<Case> {
@@ -89,8 +91,8 @@ const fn late_revision() -> Revision {
     Revision::new((1 << 40) + 17)
 }
 
-fn cursor() -> Cursor {
-    Cursor::new(&profile(), revision(41), time(0))
+fn cursor(number: u64) -> Cursor {
+    Cursor::new(&profile(), revision(number), time(number))
 }
 
 fn text(text: &str) -> Value {

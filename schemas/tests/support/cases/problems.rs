@@ -21,9 +21,9 @@ fn example(code: Code) -> Problem {
             plain("a record exists that was expected to be absent").with_failed(key("theme"), Some(revision(39)))
         }
         Code::OverQuota => plain("the profile would hold too many records").with_limit(50_000, 50_001),
-        Code::Behind => plain("this replica has not reached that revision").with_limit(44, 42),
+        Code::Behind => plain("the profile has not reached that revision here").with_limit(44, 42),
         Code::Reset => plain("the cursor is older than what is still known: fetch the whole profile"),
-        Code::Busy => plain("the pipeline is full: send the same again later"),
+        Code::Busy => plain("too many requests wait"),
         Code::StorageFull => plain("the disk of the service is full"),
         Code::Skipped => plain("an operator let the pipeline go past the batch that held this change"),
         Code::UnsupportedVersion => plain("the message is of version 2, this is version 1").with_limit(1, 2),

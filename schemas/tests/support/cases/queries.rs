@@ -50,13 +50,13 @@ fn latest_replies() -> Vec<Case> {
 
 fn changes() -> Vec<Case> {
     let since = ChangesRequest {
-        cursor: Some(cursor()),
+        cursor: Some(cursor(41)),
         limit: Some(100),
         min_revision: Some(revision(44)),
         wait_ms: Some(250),
     };
-    let page = ChangesReply { head: late_revision(), records: gone(), cursor: cursor(), more: true };
-    let nothing = ChangesReply { head: revision(41), records: vec![], cursor: cursor(), more: false };
+    let page = ChangesReply { head: revision(60), records: gone(), cursor: cursor(44), more: true };
+    let nothing = ChangesReply { head: revision(41), records: vec![], cursor: cursor(41), more: false };
     vec![
         case("from_the_beginning", ChangesRequest::default()),
         case("since_a_cursor", since),
@@ -95,7 +95,7 @@ fn versions() -> Vec<Version> {
         base: None,
         conflict: false,
         state: live(text("light"), "text/plain", None),
-        ..deleted.clone()
+        ..deleted
     };
     let service = Version {
         revision: revision(40),
@@ -104,7 +104,7 @@ fn versions() -> Vec<Version> {
         change: id(11),
         conflict: false,
         state: live(Value::new(BINARY), "application/octet-stream", Some(time(60_000))),
-        ..deleted.clone()
+        ..deleted
     };
     vec![deleted, late, service]
 }

@@ -1,29 +1,28 @@
 //! The facts that `decide` is given: read from the store, under what earlier changes of the same batch are about to
-//! write. Where profiles stand is kept across batches, since this is the one writer.
+//! write. Where profiles stand and what was written lately is kept across batches, since this is the one writer.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::ControlFlow,
-};
+use std::collections::{HashMap, HashSet};
 
 use roam_schemas::{Change, ChangeId, Device, Key, Revision};
 
 use crate::{
     decide::{Facts, Known, KnownValue},
-    store::{Head, Place, ProfileKey, Reader, RowState, Seen, StoreError, VersionRow},
+    store::{Head, Lookup, Place, ProfileKey, Reader, RecordKey, RowState, Seen, StoreError, VersionRow},
 };
 
 /// How many heads are kept: about 20 MB at worst.
 const KEPT_HEADS: usize = 100_000;
+/// How many records are kept: about 10 MB, and 60 MB with the longest names.
+const KEPT_RECORDS: usize = 50_000;
 
 /// What is known of profiles: the store, and over it what the batch in hand will write.
 pub(super) struct Knowledge {
     reader: Reader,
     heads: HashMap<ProfileKey, Head>,
     moved: HashSet<ProfileKey>,
-    records: HashMap<(ProfileKey, Key), Known>,
+    records: HashMap<RecordKey, Known>,
     seen: HashMap<(ProfileKey, ChangeId), Seen>,
-    ranks: HashMap<(ProfileKey, Key, Revision), u32>,
+    ranks: HashMap<(RecordKey, Revision), u32>,
 }
 
 impl Knowledge {
@@ -38,40 +37,53 @@ impl Knowledge {
         }
     }
 
-    /// All that `decide` needs to know for a change.
-    pub(super) fn facts(&mut self, profile: &ProfileKey, change: &Change) -> Result<Facts, StoreError> {
+    /// All that `decide` needs to know for a change. `stored` looks into the store, and `keys` are those of the
+    /// change's operations.
+    pub(super) fn facts(
+        &mut self,
+        stored: &mut Lookup<'_>,
+        profile: &ProfileKey,
+        keys: &[RecordKey],
+        change: &Change,
+    ) -> Result<Facts, StoreError> {
         let seen = self.seen(profile, change.id())?;
         let head = self.head(profile)?;
         // A profile that was never written holds no records: nothing to look for.
-        let records =
-            if head == Head::default() { vec![None; change.ops().len()] } else { self.records(profile, change)? };
+        let records = if head == Head::default() {
+            vec![None; keys.len()]
+        } else {
+            let ops = keys.iter().zip(change.ops());
+            ops.map(|(key, op)| self.record(stored, key, &op.key)).collect::<Result<_, _>>()?
+        };
         Ok(Facts { seen, head, records })
     }
 
     pub(super) fn learn_head(&mut self, profile: &ProfileKey, head: Head) {
-        self.heads.insert(profile.clone(), head);
-        self.moved.insert(profile.clone());
+        match self.heads.get_mut(profile) {
+            Some(known) => *known = head,
+            None => {
+                self.heads.insert(profile.clone(), head);
+            }
+        }
+        if !self.moved.contains(profile) {
+            self.moved.insert(profile.clone());
+        }
     }
 
-    pub(super) fn learn_record(&mut self, profile: &ProfileKey, key: &Key, known: Known) {
-        self.records.insert((profile.clone(), key.clone()), known);
+    pub(super) fn learn_record(&mut self, key: RecordKey, known: Known) {
+        self.records.insert(key, known);
     }
 
-    pub(super) fn learn_seen(&mut self, profile: &ProfileKey, id: ChangeId, seen: Seen) {
-        self.seen.insert((profile.clone(), id), seen);
+    pub(super) fn learn_seen(&mut self, profile: ProfileKey, id: ChangeId, seen: Seen) {
+        self.seen.insert((profile, id), seen);
     }
 
     /// The rank of one more operation that came too late for that version.
-    pub(super) fn next_rank(
-        &mut self,
-        profile: &ProfileKey,
-        key: &Key,
-        beaten_by: Revision,
-    ) -> Result<u32, StoreError> {
-        let place = (profile.clone(), key.clone(), beaten_by);
+    pub(super) fn next_rank(&mut self, key: &RecordKey, beaten_by: Revision) -> Result<u32, StoreError> {
+        let place = (key.clone(), beaten_by);
         let rank = match self.ranks.get(&place) {
             Some(rank) => *rank,
-            None => self.reader.newest().ranks(profile, key, beaten_by)?,
+            None => self.reader.newest().ranks(key, beaten_by)?,
         } + 1;
         self.ranks.insert(place, rank);
         Ok(rank)
@@ -85,17 +97,20 @@ impl Knowledge {
     /// The batch in hand is committed: the store knows it all now.
     pub(super) fn settle(&mut self) {
         self.moved.clear();
-        self.records.clear();
         self.seen.clear();
         self.ranks.clear();
         if self.heads.len() > KEPT_HEADS {
             self.heads.clear();
+        }
+        if self.records.len() > KEPT_RECORDS {
+            self.records.clear();
         }
     }
 
     /// The batch in hand is given up.
     pub(super) fn forget(&mut self) {
         self.heads.clear();
+        self.records.clear();
         self.settle();
     }
 
@@ -117,22 +132,11 @@ impl Knowledge {
         self.reader.newest().seen(profile, id)
     }
 
-    fn records(&self, profile: &ProfileKey, change: &Change) -> Result<Vec<Option<Known>>, StoreError> {
-        let mut known = Vec::with_capacity(change.ops().len());
-        let keys = change.ops().iter().map(|op| &op.key);
-        self.reader.newest().records_of(profile, keys, |index, found| {
-            let key = &change.ops()[index].key;
-            known.push(found.map(|(place, row)| read(key, place, &row)).transpose()?);
-            Ok(ControlFlow::Continue(()))
-        })?;
-        if !self.records.is_empty() {
-            for (op, known) in change.ops().iter().zip(&mut known) {
-                if let Some(newer) = self.records.get(&(profile.clone(), op.key.clone())) {
-                    *known = Some(newer.clone());
-                }
-            }
+    fn record(&self, stored: &mut Lookup<'_>, row_key: &RecordKey, key: &Key) -> Result<Option<Known>, StoreError> {
+        if let Some(known) = self.records.get(row_key) {
+            return Ok(Some(known.clone()));
         }
-        Ok(known)
+        stored.record(row_key)?.map(|(place, row)| read(key, place, &row)).transpose()
     }
 }
 

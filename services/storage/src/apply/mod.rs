@@ -9,7 +9,9 @@ use roam_schemas::{Action, BatchId, JournalBatch, Outcome, Problem, Revision, St
 
 use crate::{
     decide::{Decision, Effect, Effects, Known, KnownValue, decide},
-    store::{Commit, Place, Position, ProfileKey, Reader, RowState, Seen, StoreError, Traces, VersionRow, Writer},
+    store::{
+        Commit, Place, Position, ProfileKey, Reader, RecordKey, RowState, Seen, StoreError, Traces, VersionRow, Writer,
+    },
 };
 use facts::Knowledge;
 
@@ -65,13 +67,14 @@ pub enum ApplyError {
 /// Applies batches, one after the other.
 pub struct Applier {
     writer: Writer,
+    reader: Reader,
     knowledge: Knowledge,
 }
 
 impl Applier {
     /// Takes over the right to write.
     pub fn new(writer: Writer, reader: Reader) -> Self {
-        Self { writer, knowledge: Knowledge::new(reader) }
+        Self { writer, knowledge: Knowledge::new(reader.clone()), reader }
     }
 
     /// Decides on every change of a batch and collects what is to be written. Nothing is written yet.
@@ -101,13 +104,17 @@ impl Applier {
             return Err(ApplyError::Rules { batch: batch.id, rules: batch.rules });
         }
         let mut prepared = Prepared::default();
+        let reader = self.reader.clone();
+        let newest = reader.newest();
+        let mut stored = newest.lookup()?;
         for (index, stamped) in batch.changes.iter().enumerate() {
             let profile = ProfileKey::new(&stamped.profile);
-            let facts = self.knowledge.facts(&profile, &stamped.change)?;
+            let keys: Vec<_> = stamped.change.ops().iter().map(|op| profile.record(&op.key)).collect();
+            let facts = self.knowledge.facts(&mut stored, &profile, &keys, &stamped.change)?;
             let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, &batch.terms, stamped)))
                 .map_err(|_| ApplyError::Panicked { batch: batch.id, index })?;
-            let change = InBatch { batch: batch.id, index, profile, stamped, records: &facts.records };
-            prepared.verdicts.push(self.write(&mut prepared.commit, &change, decision)?);
+            let change = InBatch { batch: batch.id, index, profile, keys, stamped, records: facts.records };
+            prepared.verdicts.push(self.write(&mut prepared.commit, change, decision)?);
         }
         for (profile, head) in self.knowledge.moved_heads() {
             self.writer.put_head(&mut prepared.commit, profile, head)?;
@@ -117,17 +124,18 @@ impl Applier {
         Ok(prepared)
     }
 
-    fn write(&mut self, commit: &mut Commit, change: &InBatch<'_>, decision: Decision) -> Result<Verdict, StoreError> {
+    fn write(&mut self, commit: &mut Commit, change: InBatch<'_>, decision: Decision) -> Result<Verdict, StoreError> {
         let (time, outcome, effects) = match decision {
             Decision::Again(outcome) => return Ok(Verdict::Again(outcome)),
             Decision::Mismatch(problem) => return Ok(Verdict::Mismatch(problem)),
             Decision::Decided { time, outcome, effects } => (time, outcome, effects),
         };
-        self.write_effects(commit, change, time, &effects)?;
+        let id = change.stamped.change.id();
         let seen = change.seen(time, outcome);
-        self.writer.put_seen(commit, &change.profile, change.stamped.change.id(), &seen)?;
+        self.write_effects(commit, &change, time, &effects)?;
+        self.writer.put_seen(commit, &change.profile, id, &seen)?;
         let verdict = Verdict::Decided(seen.outcome.clone());
-        self.knowledge.learn_seen(&change.profile, change.stamped.change.id(), seen);
+        self.knowledge.learn_seen(change.profile, id, seen);
         Ok(verdict)
     }
 
@@ -138,22 +146,22 @@ impl Applier {
         time: Timestamp,
         effects: &Effects,
     ) -> Result<(), StoreError> {
-        let operations = change.stamped.change.ops().iter().zip(&effects.operations).zip(change.records);
-        for ((op, effect), old) in operations {
+        let operations =
+            change.stamped.change.ops().iter().zip(&effects.operations).zip(&change.records).zip(&change.keys);
+        for (((op, effect), old), key) in operations {
             match (*effect, effects.head) {
                 (Effect::Record { expires, conflict }, Some(head)) => {
                     let row = change.row(&op.action, time, expires, conflict);
                     let known = change.known(op, head.revision, time, expires);
                     let old = old.as_ref().map(traces);
-                    self.writer.put_record(commit, (&change.profile, &op.key), &row, traces(&known), old)?;
-                    self.knowledge.learn_record(&change.profile, &op.key, known);
+                    self.writer.put_record(commit, key, &row, traces(&known), old)?;
+                    self.knowledge.learn_record(key.clone(), known);
                 }
                 (Effect::Late { beaten_by }, _) => {
                     let raw = change.stamped.stamp.time;
                     let row = change.row(&op.action, raw, expiry_of(&op.action, raw), false);
-                    let rank = self.knowledge.next_rank(&change.profile, &op.key, beaten_by)?;
-                    let place = Place { revision: beaten_by, rank };
-                    self.writer.put_version(commit, (&change.profile, &op.key), place, &row)?;
+                    let rank = self.knowledge.next_rank(key, beaten_by)?;
+                    self.writer.put_version(commit, key, Place { revision: beaten_by, rank }, &row)?;
                 }
                 (Effect::Record { .. }, None) => {}
             }
@@ -180,8 +188,10 @@ struct InBatch<'a> {
     batch: BatchId,
     index: usize,
     profile: ProfileKey,
+    /// Those of its operations.
+    keys: Vec<RecordKey>,
     stamped: &'a StampedChange,
-    records: &'a [Option<Known>],
+    records: Vec<Option<Known>>,
 }
 
 impl InBatch<'_> {

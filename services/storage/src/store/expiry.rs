@@ -6,9 +6,9 @@
 //! | value | empty |
 //! | lifetime | until the record that it speaks of is replaced or gone |
 
-use roam_schemas::{Key, Timestamp};
+use roam_schemas::Timestamp;
 
-use super::keys::{self, ProfileKey};
+use super::keys::RecordKey;
 
 /// The name of the column family.
 pub(super) const TABLE: &str = "expiry";
@@ -24,11 +24,6 @@ pub(super) enum Ending {
 }
 
 /// The key of a row.
-pub(super) fn key(time: Timestamp, ending: Ending, profile: &ProfileKey, key: &Key) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(96);
-    bytes.extend_from_slice(&time.as_nanos().to_be_bytes());
-    bytes.push(ending as u8);
-    bytes.extend_from_slice(profile.as_bytes());
-    keys::push_part(&mut bytes, key.as_str());
-    bytes
+pub(super) fn key(time: Timestamp, ending: Ending, record: &RecordKey) -> Vec<u8> {
+    [&time.as_nanos().to_be_bytes()[..], &[ending as u8], record.as_bytes()].concat()
 }

@@ -11,17 +11,16 @@ use roam_schemas::{Key, Revision};
 
 use super::{
     StoreError,
-    keys::{self, ProfileKey},
+    keys::{self, ProfileKey, RecordKey},
 };
 
 /// The name of the column family.
 pub(super) const TABLE: &str = "feed";
 
 /// The key of a row.
-pub(super) fn key(profile: &ProfileKey, revision: Revision, key: &Key) -> Vec<u8> {
-    let mut bytes = from(profile, revision);
-    keys::push_part(&mut bytes, key.as_str());
-    bytes
+pub(super) fn key(record: &RecordKey, revision: Revision) -> Vec<u8> {
+    let (profile, key) = record.parts();
+    [profile, &revision.get().to_be_bytes(), key].concat()
 }
 
 /// Where the rows of a revision begin.

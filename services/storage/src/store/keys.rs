@@ -12,6 +12,14 @@ const ZERO: [u8; 2] = [0, 2];
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProfileKey(Box<[u8]>);
 
+/// A key of a profile, as it stands in the keys of rows: tenant, user, app, key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordKey {
+    bytes: Box<[u8]>,
+    /// How many of the bytes are the profile.
+    profile: usize,
+}
+
 impl ProfileKey {
     /// The beginning of all keys of this profile.
     pub fn new(profile: &Profile) -> Self {
@@ -25,6 +33,13 @@ impl ProfileKey {
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The beginning of the keys of all rows that belong to a key of this profile.
+    pub fn record(&self, key: &Key) -> RecordKey {
+        let mut bytes = self.begin(key.as_str().len() + END.len());
+        push_part(&mut bytes, key.as_str());
+        RecordKey { bytes: bytes.into(), profile: self.0.len() }
     }
 
     /// A new key that begins with this profile, with room for `more` bytes.
@@ -45,8 +60,20 @@ impl ProfileKey {
     }
 }
 
+impl RecordKey {
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The part that is the profile, and the part that is the key in it.
+    pub(super) fn parts(&self) -> (&[u8], &[u8]) {
+        self.bytes.split_at(self.profile)
+    }
+}
+
 /// Appends a part and its end.
-pub(super) fn push_part(bytes: &mut Vec<u8>, part: &str) {
+fn push_part(bytes: &mut Vec<u8>, part: &str) {
     push_escaped(bytes, part);
     bytes.extend_from_slice(&END);
 }

@@ -18,9 +18,10 @@ use std::{fs, path::Path, sync::Arc};
 use rocksdb::{ColumnFamily, DB, ErrorKind};
 
 pub use head::Head;
-pub use keys::ProfileKey;
+pub use keys::{ProfileKey, RecordKey};
 pub use meta::Position;
 pub use options::StoreSettings;
+pub(crate) use read::Lookup;
 pub use read::{Reader, RecordRow, Snapshot};
 pub use seen::Seen;
 pub use version::{Place, RowState, VersionRow};

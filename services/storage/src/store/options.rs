@@ -2,7 +2,7 @@
 
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamilyDescriptor, CompactOptions, DBCompressionType,
-    DBRecoveryMode, Options, SliceTransform, WriteBufferManager,
+    DBRecoveryMode, LruCacheOptions, Options, SliceTransform, WriteBufferManager,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,13 +32,22 @@ pub(super) struct Tables {
 
 pub(super) fn tables(settings: &StoreSettings) -> Tables {
     let bytes = settings.memory_mib * 1024 * 1024;
-    let cache = Cache::new_lru_cache(bytes);
+    let cache = shared_cache(bytes);
     // Write buffers are charged to the cache, so that both share one bound; at half of it they are flushed.
     let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, false, cache.clone());
     let mut families: Vec<_> =
         TABLES.iter().map(|table| ColumnFamilyDescriptor::new(*table, table_options(table, &cache, bytes))).collect();
     families.push(ColumnFamilyDescriptor::new("default", table_options(meta::TABLE, &cache, bytes)));
     Tables { database: database_options(settings, &buffers), families }
+}
+
+/// Few large parts: write buffers are charged in lumps of 256 KiB to parts by chance, and of the 64 parts that are the
+/// default some would hold nothing else, so that what belongs there is read from disk each time.
+fn shared_cache(bytes: usize) -> Cache {
+    let mut options = LruCacheOptions::default();
+    options.set_capacity(bytes);
+    options.set_num_shard_bits(std::env::var("SHARDS").map_or(2, |t| t.parse().unwrap_or(2)));
+    Cache::new_lru_cache_opts(&options)
 }
 
 fn database_options(settings: &StoreSettings, buffers: &WriteBufferManager) -> Options {

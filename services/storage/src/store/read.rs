@@ -9,7 +9,7 @@ use rocksdb::{DBRawIterator, ReadOptions};
 use super::{
     Store, StoreError, feed,
     head::{self, Head},
-    keys::{self, ProfileKey},
+    keys::{self, ProfileKey, RecordKey},
     meta::{self, Position},
     seen::{self, Seen},
     version::{self, Place, VersionRow},
@@ -29,6 +29,11 @@ pub struct Snapshot<'a> {
     store: &'a Store,
     /// None for the writer, beside whom nobody changes anything.
     pinned: Option<rocksdb::Snapshot<'a>>,
+}
+
+/// Looks records up, one after the other, at the price of one iterator. Sees the state at its making.
+pub(crate) struct Lookup<'a> {
+    rows: DBRawIterator<'a>,
 }
 
 /// A row of `version` as a scan hands it out.
@@ -92,25 +97,20 @@ impl Snapshot<'_> {
         keys: impl IntoIterator<Item = &'k Key>,
         mut visit: impl FnMut(usize, Option<(Place, VersionRow<'_>)>) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut options = self.options();
-        options.set_prefix_same_as_start(true);
-        let mut rows = self.iterate(version::TABLE, options)?;
+        let mut lookup = self.lookup()?;
         for (index, key) in keys.into_iter().enumerate() {
-            let prefix = version::prefix(profile, key);
-            rows.seek(&prefix);
-            let found = rows.item().and_then(|(row_key, value)| Some((row_key.strip_prefix(&prefix[..])?, value)));
-            let flow = match found {
-                Some((rest, value)) => visit(index, Some((version::place(rest)?, VersionRow::read(value)?)))?,
-                None => {
-                    rows.status()?;
-                    visit(index, None)?
-                }
-            };
-            if flow.is_break() {
+            if visit(index, lookup.record(&profile.record(key))?)?.is_break() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// For looking up records one after the other.
+    pub(crate) fn lookup(&self) -> Result<Lookup<'_>, StoreError> {
+        let mut options = self.options();
+        options.set_prefix_same_as_start(true);
+        Ok(Lookup { rows: self.iterate(version::TABLE, options)? })
     }
 
     /// Hands the records whose key begins with `prefix` and comes after `after` to `visit`, in order of their keys.
@@ -127,7 +127,7 @@ impl Snapshot<'_> {
         let mut beginning = profile.as_bytes().to_vec();
         keys::push_escaped(&mut beginning, prefix);
         let mut rows = self.scan(version::TABLE, keys::beyond(&beginning))?;
-        match after.and_then(|key| keys::beyond(&version::prefix(profile, key))) {
+        match after.and_then(|key| keys::beyond(profile.record(key).as_bytes())) {
             Some(next) if next > beginning => rows.seek(next),
             _ => rows.seek(&beginning),
         }
@@ -151,11 +151,19 @@ impl Snapshot<'_> {
         &self,
         profile: &ProfileKey,
         key: &Key,
+        visit: impl FnMut(Place, VersionRow<'_>) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.versions_of(&profile.record(key), visit)
+    }
+
+    fn versions_of(
+        &self,
+        record: &RecordKey,
         mut visit: impl FnMut(Place, VersionRow<'_>) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        let prefix = version::prefix(profile, key);
-        let mut rows = self.scan(version::TABLE, keys::beyond(&prefix))?;
-        rows.seek(&prefix);
+        let prefix = record.as_bytes();
+        let mut rows = self.scan(version::TABLE, keys::beyond(prefix))?;
+        rows.seek(prefix);
         while let Some((row_key, value)) = rows.item() {
             let place = version::place(&row_key[prefix.len()..])?;
             if visit(place, VersionRow::read(value)?)?.is_break() {
@@ -167,9 +175,9 @@ impl Snapshot<'_> {
     }
 
     /// How many operations came too late for that version of a key.
-    pub(crate) fn ranks(&self, profile: &ProfileKey, key: &Key, beaten_by: Revision) -> Result<u32, StoreError> {
+    pub(crate) fn ranks(&self, key: &RecordKey, beaten_by: Revision) -> Result<u32, StoreError> {
         let mut ranks = 0;
-        self.versions(profile, key, |place, _| {
+        self.versions_of(key, |place, _| {
             if place.revision == beaten_by {
                 ranks = ranks.max(place.rank);
             }
@@ -231,6 +239,19 @@ impl Snapshot<'_> {
             options.set_snapshot(pinned);
         }
         options
+    }
+}
+
+impl Lookup<'_> {
+    /// The record of a key; none if it is unknown.
+    pub(crate) fn record(&mut self, key: &RecordKey) -> Result<Option<(Place, VersionRow<'_>)>, StoreError> {
+        self.rows.seek(key.as_bytes());
+        let found = self.rows.item().and_then(|(row, value)| Some((row.strip_prefix(key.as_bytes())?, value)));
+        let Some((rest, value)) = found else {
+            self.rows.status()?;
+            return Ok(None);
+        };
+        Ok(Some((version::place(rest)?, VersionRow::read(value)?)))
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     StoreError,
-    keys::{self, ProfileKey},
+    keys::{self, RecordKey},
     row,
 };
 
@@ -71,19 +71,10 @@ pub struct Place {
     pub rank: u32,
 }
 
-/// The beginning of the keys of all versions of a key.
-pub(super) fn prefix(profile: &ProfileKey, key: &Key) -> Vec<u8> {
-    let mut bytes = profile.begin(key.as_str().len() + 16);
-    keys::push_part(&mut bytes, key.as_str());
-    bytes
-}
-
 /// The key of a row.
-pub(super) fn key(profile: &ProfileKey, key: &Key, place: Place) -> Vec<u8> {
-    let mut bytes = prefix(profile, key);
-    bytes.extend_from_slice(&(u64::MAX - place.revision.get()).to_be_bytes());
-    bytes.extend_from_slice(&place.rank.to_be_bytes());
-    bytes
+pub(super) fn key(record: &RecordKey, place: Place) -> Vec<u8> {
+    let newest_first = u64::MAX - place.revision.get();
+    [record.as_bytes(), &newest_first.to_be_bytes(), &place.rank.to_be_bytes()].concat()
 }
 
 /// Reads the order part of a row's key, given what is behind the key's terminator.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use roam_schemas::{Key, Revision, Timestamp};
+use roam_schemas::{ChangeId, Revision, Timestamp};
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     expiry::{self, Ending},
     feed,
     head::{self, Head},
-    keys::ProfileKey,
+    keys::{ProfileKey, RecordKey},
     meta, options,
     seen::{self, Seen},
     version::{self, Place, VersionRow},
@@ -79,25 +79,25 @@ impl Writer {
     pub(crate) fn put_record(
         &self,
         commit: &mut Commit,
-        (profile, key): (&ProfileKey, &Key),
+        key: &RecordKey,
         row: &VersionRow<'_>,
         new: Traces,
         old: Option<Traces>,
     ) -> Result<(), StoreError> {
         let place = Place { revision: new.revision, rank: 0 };
-        self.put_version(commit, (profile, key), place, row)?;
+        self.put_version(commit, key, place, row)?;
         if let Some(old) = old {
             // Each feed row is written once and removed once, which is what makes a single delete right.
-            let row = feed::key(profile, old.revision, key);
+            let row = feed::key(key, old.revision);
             commit.batch.single_delete_cf(self.store.table(feed::TABLE)?, row);
             if let Some((time, ending)) = old.ending() {
-                let row = expiry::key(time, ending, profile, key);
+                let row = expiry::key(time, ending, key);
                 commit.batch.single_delete_cf(self.store.table(expiry::TABLE)?, row);
             }
         }
-        commit.batch.put_cf(self.store.table(feed::TABLE)?, feed::key(profile, new.revision, key), []);
+        commit.batch.put_cf(self.store.table(feed::TABLE)?, feed::key(key, new.revision), []);
         if let Some((time, ending)) = new.ending() {
-            let row = expiry::key(time, ending, profile, key);
+            let row = expiry::key(time, ending, key);
             commit.batch.put_cf(self.store.table(expiry::TABLE)?, row, []);
         }
         Ok(())
@@ -107,12 +107,12 @@ impl Writer {
     pub(crate) fn put_version(
         &self,
         commit: &mut Commit,
-        (profile, key): (&ProfileKey, &Key),
+        key: &RecordKey,
         place: Place,
         row: &VersionRow<'_>,
     ) -> Result<(), StoreError> {
         let table = self.store.table(version::TABLE)?;
-        commit.batch.put_cf(table, version::key(profile, key, place), row.write()?);
+        commit.batch.put_cf(table, version::key(key, place), row.write()?);
         Ok(())
     }
 
@@ -121,7 +121,7 @@ impl Writer {
         &self,
         commit: &mut Commit,
         profile: &ProfileKey,
-        id: roam_schemas::ChangeId,
+        id: ChangeId,
         seen: &Seen,
     ) -> Result<(), StoreError> {
         commit.batch.put_cf(self.store.table(seen::TABLE)?, seen::key(profile, id), seen.write()?);

@@ -1,0 +1,194 @@
+//! Back-pressure: whether anything may be pulled. Access servers pull nothing while the journal is ahead of its
+//! announcer, so the journal never discards what nobody applied, and a full pipeline shows up at publishers as `busy`.
+//!
+//! [`Gate`] decides, from what was seen and nothing else. What is seen comes from the watcher in `look.rs`.
+
+mod look;
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, Instant},
+};
+
+#[cfg(test)]
+use look::Seen;
+pub(crate) use look::{Look, watch};
+
+/// Nothing is pulled while more batches than this wait to be announced.
+pub(crate) const BACKLOG: u64 = 256;
+/// Nothing is pulled while a batch that this server appended has waited for its announcement for this long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// The gate may be closed by back-pressure for this long before the service counts as not ready: until then that is
+/// ordinary work.
+const ORDINARY: Duration = Duration::from_secs(5);
+
+/// Why nothing is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// It is not known how far the announcer is.
+    Unknown,
+    /// A consumer stands ahead of its stream.
+    Ahead,
+    /// More than [`BACKLOG`] batches wait to be announced.
+    Backlog,
+    /// One of our batches has waited for [`PATIENCE`].
+    Waiting,
+}
+
+/// Decides whether anything may be pulled.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// Our batches that are not announced yet, as far as was seen: sequence in the journal, and when it had its PubAck.
+    unannounced: VecDeque<(u64, Instant)>,
+    closed: Option<(Closed, Instant)>,
+}
+
+impl Gate {
+    /// A gate that is closed until something is seen.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { unannounced: VecDeque::new(), closed: Some((Closed::Unknown, now)) }
+    }
+
+    /// Takes note that a batch of ours is in the journal.
+    pub(crate) fn appended(&mut self, sequence: u64, now: Instant) {
+        self.unannounced.push_back((sequence, now));
+    }
+
+    /// Opens or closes the gate after a look. Says why it is closed, if it is.
+    pub(crate) fn heed(&mut self, look: &Look, now: Instant) -> Option<Closed> {
+        let closed = self.judge(look, now);
+        self.closed = closed.map(|why| match self.closed {
+            Some((_, since)) => (why, since),
+            None => (why, now),
+        });
+        closed
+    }
+
+    /// Whether nothing may be pulled.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    /// Why the service is not ready, if it is not because of the gate.
+    pub(crate) fn not_ready(&self, now: Instant) -> Option<Closed> {
+        let (why, since) = self.closed?;
+        (why.is_alarm() || now.saturating_duration_since(since) >= ORDINARY).then_some(why)
+    }
+
+    fn judge(&mut self, look: &Look, now: Instant) -> Option<Closed> {
+        let Look::Seen(seen) = look else {
+            return Some(Closed::Unknown);
+        };
+        if seen.ahead {
+            return Some(Closed::Ahead);
+        }
+        if seen.backlog == 0 {
+            // Also after the journal was rolled back, when some of ours are gone.
+            self.unannounced.clear();
+        }
+        self.unannounced.retain(|(sequence, _)| *sequence > seen.announced);
+        let oldest = self.unannounced.front().map(|(_, since)| now.saturating_duration_since(*since));
+        if seen.backlog > BACKLOG {
+            Some(Closed::Backlog)
+        } else if oldest.is_some_and(|waited| waited >= PATIENCE) {
+            Some(Closed::Waiting)
+        } else {
+            None
+        }
+    }
+}
+
+impl Closed {
+    /// Whether this is never ordinary work.
+    fn is_alarm(self) -> bool {
+        matches!(self, Self::Unknown | Self::Ahead)
+    }
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("it is not known how far the journal is announced"),
+            Self::Ahead => f.write_str("a consumer stands ahead of its stream: see `roam repair consumers`"),
+            Self::Backlog => write!(f, "more than {BACKLOG} batches of the journal wait to be announced"),
+            Self::Waiting => write!(f, "a batch has waited {} s to be announced", PATIENCE.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gate, the instant at which it was made, and a way to name later instants.
+    fn gate() -> (Gate, impl Fn(u64) -> Instant) {
+        let start = Instant::now();
+        (Gate::new(start), move |millis| start + Duration::from_millis(millis))
+    }
+
+    fn seen(backlog: u64, announced: u64) -> Look {
+        Look::Seen(Seen { backlog, announced, ahead: false })
+    }
+
+    #[test]
+    fn the_gate_is_closed_until_something_is_seen_and_while_nothing_is() {
+        let (mut gate, at) = gate();
+        assert_eq!(gate.not_ready(at(0)), Some(Closed::Unknown));
+        assert_eq!(gate.heed(&seen(0, 0), at(1)), None);
+        assert_eq!(gate.not_ready(at(1)), None);
+        assert_eq!(gate.heed(&Look::Unknown, at(2)), Some(Closed::Unknown));
+        assert_eq!(gate.not_ready(at(2)), Some(Closed::Unknown));
+    }
+
+    #[test]
+    fn the_gate_closes_beyond_256_batches_and_not_before() {
+        let (mut gate, at) = gate();
+        assert_eq!(gate.heed(&seen(256, 0), at(1)), None);
+        assert_eq!(gate.heed(&seen(257, 0), at(2)), Some(Closed::Backlog));
+        assert_eq!(gate.heed(&seen(256, 0), at(3)), None);
+    }
+
+    #[test]
+    fn the_gate_closes_when_a_batch_of_ours_has_waited_for_five_seconds() {
+        let (mut gate, at) = gate();
+        gate.appended(7, at(0));
+        gate.appended(9, at(3_000));
+        assert_eq!(gate.heed(&seen(2, 6), at(4_999)), None);
+        assert_eq!(gate.heed(&seen(2, 6), at(5_000)), Some(Closed::Waiting));
+        // The first is announced, the second has waited for two seconds.
+        assert_eq!(gate.heed(&seen(1, 7), at(5_001)), None);
+        assert_eq!(gate.heed(&seen(1, 8), at(8_000)), Some(Closed::Waiting));
+        assert_eq!(gate.heed(&seen(1, 9), at(8_001)), None);
+    }
+
+    #[test]
+    fn a_batch_that_a_rolled_back_journal_lost_does_not_close_the_gate_for_ever() {
+        let (mut gate, at) = gate();
+        gate.appended(1_000, at(0));
+        assert_eq!(gate.heed(&seen(1, 3), at(5_000)), Some(Closed::Waiting));
+        assert_eq!(gate.heed(&seen(0, 4), at(5_200)), None);
+        assert_eq!(gate.heed(&seen(1, 4), at(60_000)), None);
+    }
+
+    #[test]
+    fn a_consumer_ahead_of_its_stream_closes_the_gate_and_is_never_ordinary() {
+        let (mut gate, at) = gate();
+        let ahead = Look::Seen(Seen { backlog: 0, announced: 0, ahead: true });
+        assert_eq!(gate.heed(&ahead, at(1)), Some(Closed::Ahead));
+        assert_eq!(gate.not_ready(at(1)), Some(Closed::Ahead));
+        assert_eq!(gate.heed(&seen(0, 0), at(2)), None);
+    }
+
+    #[test]
+    fn back_pressure_counts_as_not_ready_only_once_it_lasts() {
+        let (mut gate, at) = gate();
+        assert_eq!(gate.heed(&seen(0, 0), at(0)), None);
+        gate.heed(&seen(300, 0), at(1_000));
+        assert_eq!(gate.not_ready(at(5_999)), None);
+        gate.heed(&seen(301, 0), at(5_999));
+        assert_eq!(gate.not_ready(at(6_000)), Some(Closed::Backlog));
+        gate.heed(&seen(1, 0), at(6_001));
+        assert_eq!(gate.not_ready(at(6_001)), None);
+    }
+}

@@ -1,0 +1,17 @@
+//! Measuring a running system from outside, as a publisher and a watcher see it: throughput in a closed loop, latency at
+//! a fixed rate. It shares its machine with what it measures, so it is lean: two connections, no task for each change,
+//! nothing kept but a start time.
+
+mod load;
+mod pace;
+mod plan;
+mod report;
+mod run;
+mod tracker;
+mod wire;
+
+pub(crate) use load::load;
+pub(crate) use plan::Plan;
+pub(crate) use report::{Measured, Report, Settings};
+pub(crate) use run::{latency, throughput};
+pub(crate) use wire::{BenchError, Wire};

@@ -1,0 +1,217 @@
+//! The two connections of a bench: one that publishes and hears PubAcks and receipts, one that hears notices as a
+//! watching device does. What comes is read here, and told by the number of its change.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use roam_nats::{Bus, BusSettings, ConnectError, Headers, Message, SendError, SubscribeError};
+use roam_schemas::{Code, Notice, Outcome, Problem, Receipt, decode};
+use serde::Deserialize;
+
+use super::plan::{Plan, PlanError};
+
+/// How long the server may take to have made the subscriptions.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How many messages are taken at once if so many are there.
+const CHUNK: usize = 512;
+/// JetStream's "maximum messages exceeded", also for one subject: nothing was stored.
+const FULL: u64 = 10_077;
+
+/// Why a bench cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    /// The system cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It cannot be listened to.
+    #[error("notices and receipts cannot be listened for")]
+    Subscribe(#[from] SubscribeError),
+    /// A change cannot be sent.
+    #[error("a change cannot be sent")]
+    Send(#[from] SendError),
+    /// A change cannot be made.
+    #[error("a change cannot be made")]
+    Plan(#[from] PlanError),
+    /// A change was rejected.
+    #[error("a change was rejected: {0}")]
+    Rejected(Problem),
+    /// The stream did not take a change, for another reason than being full.
+    #[error("the stream refuses a change: {0}")]
+    Refused(String),
+    /// The connection was closed.
+    #[error("the connection was lost for good")]
+    Closed,
+    /// The thread that keeps the rate could not be started.
+    #[error("the rate cannot be kept")]
+    Pace(#[source] std::io::Error),
+    /// A histogram could not be made.
+    #[error("the latencies cannot be counted")]
+    Histogram(#[from] hdrhistogram::CreationError),
+    /// Some of the records were not loaded.
+    #[error("{changes} changes were not saved while loading")]
+    NotLoaded {
+        /// How many changes.
+        changes: u64,
+    },
+    /// The profiles cannot hold so much.
+    #[error("{records} records in {profiles} profiles are more than they may hold; take more profiles")]
+    TooManyRecords {
+        /// How many were asked for.
+        records: u64,
+        /// In how many profiles.
+        profiles: u64,
+    },
+}
+
+/// What was heard of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The stream is full; nothing was stored.
+    Busy(u64),
+    /// It is saved.
+    Receipt(u64),
+    /// A watcher was told.
+    Notice(u64),
+    /// Nothing that matters here: a PubAck, or what another run caused.
+    Nothing,
+}
+
+enum Raw {
+    Ack(Message),
+    Receipt(Message),
+    Notice(Message),
+}
+
+/// The connections, and what comes over them.
+pub(crate) struct Wire {
+    publishing: Bus,
+    watching: Bus,
+    acks: String,
+    coming: stream::BoxStream<'static, Vec<Raw>>,
+}
+
+impl Wire {
+    /// Connects and listens. Without `watch` nobody listens for notices.
+    pub(crate) async fn open(settings: &BusSettings, plan: &Plan, watch: bool) -> Result<Self, BenchError> {
+        let settings = BusSettings { inbox_prefix: Some(plan.inbox_prefix()), ..settings.clone() };
+        let publishing = Bus::connect(&settings, "roam-bench-publish").await?;
+        let watching = Bus::connect(&settings, "roam-bench-watch").await?;
+        let acks = publishing.new_inbox();
+        let pub_acks = publishing.subscribe(format!("{acks}.*")).await?.map(Raw::Ack);
+        let receipts = publishing.subscribe(plan.receipts()).await?.map(Raw::Receipt);
+        let mut notices = stream::SelectAll::new();
+        for subject in plan.notices().filter(|_| watch) {
+            notices.push(watching.subscribe(subject).await?);
+        }
+        publishing.round_trip(SETTLE).await?;
+        watching.round_trip(SETTLE).await?;
+        // A set that listens to nothing would end at once, and with it everything.
+        let notices = notices.map(Raw::Notice).chain(stream::pending());
+        let coming = stream::select(stream::select(pub_acks, receipts), notices).ready_chunks(CHUNK).boxed();
+        Ok(Self { publishing, watching, acks, coming })
+    }
+
+    /// Publishes a change as JetStream clients do: asking for a PubAck.
+    pub(super) async fn send(&self, plan: &Plan, number: u64, change: (String, Bytes)) -> Result<(), BenchError> {
+        let (subject, payload) = change;
+        let headers = Headers::new().with_content_type(plan.encoding());
+        self.publishing.send_with_reply(subject, format!("{}.{number}", self.acks), headers, payload).await?;
+        Ok(())
+    }
+
+    /// Waits for something, then gives all that is there. Cancel-safe.
+    pub(super) async fn hear(&mut self, plan: &Plan, heard: &mut Vec<Heard>) -> Result<(), BenchError> {
+        let raw = self.coming.next().await.ok_or(BenchError::Closed)?;
+        for message in raw {
+            heard.push(understand(plan, &message)?);
+        }
+        Ok(())
+    }
+
+    /// Closes the connections.
+    pub(crate) async fn close(self) {
+        self.publishing.close().await;
+        self.watching.close().await;
+    }
+}
+
+fn understand(plan: &Plan, message: &Raw) -> Result<Heard, BenchError> {
+    match message {
+        Raw::Ack(message) => understand_ack(message),
+        Raw::Receipt(message) => understand_receipt(plan, message),
+        Raw::Notice(message) => Ok(understand_notice(plan, message)),
+    }
+}
+
+fn understand_receipt(plan: &Plan, message: &Message) -> Result<Heard, BenchError> {
+    let Some(receipt) = read::<Receipt>(message) else { return Ok(Heard::Nothing) };
+    let Some(number) = receipt.id.and_then(|id| plan.number(id)) else { return Ok(Heard::Nothing) };
+    match receipt.outcome {
+        Outcome::Applied(_) => Ok(Heard::Receipt(number)),
+        Outcome::Rejected(problem) if problem.code == Code::Busy => Ok(Heard::Busy(number)),
+        Outcome::Rejected(problem) => Err(BenchError::Rejected(problem)),
+    }
+}
+
+fn understand_notice(plan: &Plan, message: &Message) -> Heard {
+    let number = read::<Notice>(message).and_then(|notice| plan.number(notice.change));
+    number.map_or(Heard::Nothing, Heard::Notice)
+}
+
+fn read<M: roam_schemas::Message>(message: &Message) -> Option<M> {
+    decode(&message.payload, message.headers.encoding()?).ok()
+}
+
+#[derive(Deserialize)]
+struct PubAck {
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    err_code: u64,
+    description: String,
+}
+
+/// A PubAck says nothing that the receipt does not say better, unless it is a refusal.
+fn understand_ack(message: &Message) -> Result<Heard, BenchError> {
+    const REFUSAL: &[u8] = b"{\"error\"";
+    if message.payload.is_empty() {
+        return Err(BenchError::Refused("there is none; is the system provisioned?".to_owned()));
+    }
+    if !message.payload.starts_with(REFUSAL) {
+        return Ok(Heard::Nothing);
+    }
+    let number = message.subject.rsplit('.').next().and_then(|number| number.parse().ok());
+    let refusal = serde_json::from_slice(&message.payload).ok().and_then(|ack: PubAck| ack.error);
+    match (refusal, number) {
+        (Some(ApiError { err_code: FULL, .. }), Some(number)) => Ok(Heard::Busy(number)),
+        (Some(refusal), _) => Err(BenchError::Refused(refusal.description)),
+        (None, _) => Err(BenchError::Refused(String::from_utf8_lossy(&message.payload).into_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn ack(payload: &str) -> Result<Heard, BenchError> {
+        let subject = "_INBOX.bench.$svc.bench.x.17".to_owned();
+        let payload = Bytes::from(payload.to_owned());
+        understand_ack(&Message { subject, reply: None, headers: Headers::new(), payload })
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_a_pub_ack() {
+        assert_eq!(ack(r#"{"stream":"ROAM_CHANGES","seq":4}"#).unwrap(), Heard::Nothing);
+        let full =
+            r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"S","seq":0}"#;
+        assert_eq!(ack(full).unwrap(), Heard::Busy(17));
+        let other =
+            r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum"},"stream":"S"}"#;
+        assert!(ack(other).unwrap_err().to_string().contains("message size"));
+        assert!(ack("").unwrap_err().to_string().contains("provisioned"));
+    }
+}

@@ -1,0 +1,368 @@
+//! The command line as types: commands, options, help. Each command's own options and its example stand in one place.
+//! Nothing is done here; parsing refuses whatever is not of its type, with exit code 64.
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+#[cfg(feature = "embedded")]
+use std::net::SocketAddr;
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, Tenant};
+
+use crate::failure::Exit;
+use parse::{content_type, cursor, device, expect, key, tenant, ttl};
+
+/// The first thing to try; a build for devices has no `roam up`.
+#[cfg(not(feature = "embedded"))]
+macro_rules! first_example {
+    () => {
+        "roam --server nats://roam.example.com ls acme/alice/editor"
+    };
+}
+#[cfg(feature = "embedded")]
+macro_rules! first_example {
+    () => {
+        "roam up                                        # the whole system, on this machine"
+    };
+}
+
+/// What `roam --help` ends with.
+const ABOUT_ALL: &str = concat!(
+    "\
+A profile is written tenant/user/app; a `/` inside a name is written %2F, a `%` is written %25.
+
+Example:
+  ",
+    first_example!(),
+    "
+  roam put acme/alice/editor theme dark          # on one device
+  roam watch acme/alice/editor                   # on another
+
+Exit codes: 0 done, 1 failed, 2 not found, 64 wrong command line, 75 not now, try again later."
+);
+
+/// Keeps a user's application configuration the same on all of that user's devices.
+#[derive(Debug, Parser)]
+#[command(name = "roam", version, max_term_width = 120, after_help = ABOUT_ALL)]
+#[command(propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// The NATS servers, separated by commas
+    #[arg(long, global = true, env = "ROAM_SERVER", value_name = "URL", value_delimiter = ',')]
+    #[arg(default_value = roam_nats::DEFAULT_SERVER)]
+    pub(crate) server: Vec<String>,
+    /// The name of this device [default: the host name]
+    #[arg(long, global = true, env = "ROAM_DEVICE", value_name = "NAME", value_parser = device)]
+    pub(crate) device: Option<Device>,
+    /// A NATS credentials file
+    #[arg(long, global = true, env = "ROAM_CREDS", value_name = "FILE")]
+    pub(crate) creds: Option<PathBuf>,
+    /// How messages are encoded on the wire
+    #[arg(long, global = true, value_name = "ENCODING", default_value = "postcard")]
+    pub(crate) encoding: WireEncoding,
+    /// Print JSON: one object, or one a line where there may be many
+    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    pub(crate) json: bool,
+    /// Print results and failures only
+    #[arg(long, short, global = true, action = ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+    /// What to log on standard error, such as "info" or "roam_nats=debug"
+    #[arg(long, global = true, env = "ROAM_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// The encodings, by the names that they have on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WireEncoding {
+    /// Compact
+    Postcard,
+    /// Readable by any other program
+    Json,
+}
+
+impl From<WireEncoding> for Encoding {
+    fn from(encoding: WireEncoding) -> Self {
+        match encoding {
+            WireEncoding::Postcard => Self::Postcard,
+            WireEncoding::Json => Self::Json,
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[cfg(feature = "embedded")]
+    /// Run the whole system on this machine, in one process
+    #[command(after_help = "Example:\n  roam up --data ~/roam-data --listen 127.0.0.1:4222")]
+    Up(Up),
+    /// Prepare the streams of a NATS cluster; once, and again to check them
+    #[command(after_help = "Example:\n  roam provision --server nats://nats-1:4222 --replicas 3 --storage-replicas 2")]
+    Provision(Provision),
+    /// Write the value of a key
+    #[command(after_help = "\
+Example:
+  roam put acme/alice/editor theme dark
+  roam put acme/alice/editor keymap --file keymap.json
+  date | roam put acme/alice/editor seen -
+  roam put acme/alice/editor lock mine --expect absent --ttl 10m")]
+    Put(Put),
+    /// Read the value of a key
+    #[command(after_help = "Example:\n  roam get acme/alice/editor theme\n  roam get acme/alice/editor theme --json")]
+    Get(Get),
+    /// Delete keys, all of them or none
+    #[command(after_help = "Example:\n  roam rm acme/alice/editor theme keymap")]
+    Rm(Rm),
+    /// List the records of a profile
+    #[command(after_help = "Example:\n  roam ls acme/alice/editor keymaps/")]
+    Ls(Ls),
+    /// Show what changed since a cursor, deletions included, and the cursor for the next time
+    #[command(
+        after_help = "Example:\n  roam changes acme/alice/editor\n  roam changes acme/alice/editor --cursor CURSOR"
+    )]
+    Changes(Changes),
+    /// Show the kept versions of a key, newest first
+    #[command(after_help = "Example:\n  roam history acme/alice/editor theme --limit 3")]
+    History(History),
+    /// Print every change of a profile as it comes, until Ctrl-C
+    #[command(after_help = "Example:\n  roam watch acme/alice/editor --from-beginning --json")]
+    Watch(Watch),
+    /// Send a directory tree into a profile: each file becomes the value of a key
+    #[command(after_help = "\
+The key of a file is its path below DIR, with `/`. Only what differs is sent. Left out, and listed: whatever is no
+regular file (symbolic links are not followed), cannot be read, has a name that is not UTF-8, is over 256 KiB, or has a
+path over 512 bytes. Owner, permissions and times of a file are not sent: the protocol does not carry them.
+
+Example:
+  roam push acme/alice/dotfiles ~/.config --delete")]
+    Push(Push),
+    /// Write the records of a profile as files below a directory
+    #[command(after_help = "\
+A file is replaced at once and whole. A new file is readable by all as far as the umask allows (0644); one that is
+replaced keeps its permissions; nothing is ever made executable, because the protocol does not carry that. Refused, and
+listed: keys that are no path below DIR (`..`, `/etc/passwd`, …), and paths where a symbolic link, a directory or
+anything else that is no regular file is in the way.
+
+Example:
+  roam pull acme/alice/dotfiles ~/.config --watch")]
+    Pull(Pull),
+    /// Measure a running system: how many changes a second it saves, and how long one takes
+    #[command(after_help = "\
+It writes into profiles of the tenant `bench` (or another, by --tenant) and leaves its records there.
+
+Example:
+  roam bench --seconds 20 --in-flight 1024 --json")]
+    Bench(Bench),
+    /// Print the completions for a shell
+    #[command(after_help = "Example:\n  roam completions bash > ~/.local/share/bash-completion/completions/roam")]
+    Completions(Completions),
+}
+
+/// `roam up`.
+#[cfg(feature = "embedded")]
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Where everything is kept [default: roam in the XDG data directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where clients connect. There is no password: let nobody else reach it
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4222")]
+    pub(crate) listen: SocketAddr,
+    /// Where /livez, /readyz and /metrics answer; port 0 takes a free one, which the log names
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9600")]
+    pub(crate) metrics: SocketAddr,
+    /// Write this file once ready, and remove it at the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+/// `roam provision`.
+#[derive(Debug, Args)]
+pub(crate) struct Provision {
+    /// On how many NATS servers each stream is kept: 1, or 3 in a cluster
+    #[arg(long, value_name = "1|3", default_value = "1", value_parser = parse::stream_replicas)]
+    pub(crate) replicas: usize,
+    /// How many storage replicas the deployment has
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) storage_replicas: u16,
+}
+
+/// `roam put`.
+#[derive(Debug, Args)]
+pub(crate) struct Put {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// The key
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+    /// The value; `-` reads it from standard input
+    #[arg(required_unless_present = "file", allow_negative_numbers = true)]
+    pub(crate) value: Option<String>,
+    /// Read the value from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    pub(crate) file: Option<PathBuf>,
+    /// What the value is, as in HTTP [default: guessed]
+    #[arg(long, value_name = "TYPE", value_parser = content_type)]
+    pub(crate) content_type: Option<ContentType>,
+    /// After how long it expires, in seconds, or with a unit: 90, 15m, 12h, 30d
+    #[arg(long, value_name = "SECONDS", value_parser = ttl)]
+    pub(crate) ttl: Option<u32>,
+    /// Write only if the record is absent, or at this revision: any, absent, at:REVISION
+    #[arg(long, value_name = "EXPECTATION", default_value = "any", value_parser = expect)]
+    pub(crate) expect: Expect,
+}
+
+/// `roam get`.
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// The key
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+    /// Print the bytes of the value and nothing else; this is the default
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+/// `roam rm`.
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// The keys, at most 1,000
+    #[arg(required = true, value_name = "KEY", value_parser = key)]
+    pub(crate) keys: Vec<Key>,
+}
+
+/// `roam ls`.
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// Only keys that begin with this
+    pub(crate) prefix: Option<String>,
+}
+
+/// `roam changes`.
+#[derive(Debug, Args)]
+pub(crate) struct Changes {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// What the last call ended with; without it, everything
+    #[arg(long, value_name = "CURSOR", value_parser = cursor)]
+    pub(crate) cursor: Option<Cursor>,
+}
+
+/// `roam history`.
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// The key
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+    /// At most this many versions
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: Option<u32>,
+}
+
+/// `roam watch`.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// Begin after this place, with all that changed since
+    #[arg(long, value_name = "CURSOR", value_parser = cursor, conflicts_with = "from_beginning")]
+    pub(crate) cursor: Option<Cursor>,
+    /// Begin with all that the profile holds
+    #[arg(long)]
+    pub(crate) from_beginning: bool,
+}
+
+/// `roam push`.
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Delete keys whose file is gone
+    #[arg(long)]
+    pub(crate) delete: bool,
+}
+
+/// `roam pull`.
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// The directory, made if it is missing
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Delete files whose key is gone
+    #[arg(long)]
+    pub(crate) delete: bool,
+    /// Stay, and apply every change as it comes, until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// `roam bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Over how many profiles the changes are spread
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) profiles: u32,
+    /// Changes a second while latency is measured
+    #[arg(long, value_name = "RATE", default_value = "2000", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+    /// For how long each of the two is measured
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub(crate) seconds: u32,
+    /// Changes in flight while throughput is measured
+    #[arg(long, value_name = "N", default_value = "256", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) in_flight: u32,
+    /// The size of a value
+    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(0..=262_144))]
+    pub(crate) value_bytes: u32,
+    /// Load this many records first
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) records: u64,
+    /// The tenant whose profiles are written
+    #[arg(long, value_name = "TENANT", default_value = "bench", value_parser = tenant)]
+    pub(crate) tenant: Tenant,
+}
+
+/// `roam completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: Shell,
+}
+
+/// Prints what clap has to say, be it an error or the help that was asked for, and the code to leave with.
+pub(crate) fn leave(refused: &clap::Error) -> ExitCode {
+    // A closed output leaves nobody to tell.
+    let _ = refused.print();
+    match refused.use_stderr() {
+        true => ExitCode::from(Exit::Usage as u8),
+        false => ExitCode::SUCCESS,
+    }
+}

@@ -1,0 +1,117 @@
+//! How single values are written on the command line. Pure.
+
+use roam_schemas::{ContentType, Cursor, Device, Expect, Key, NameError, Problem, Revision, Tenant, limits};
+
+pub(super) fn device(text: &str) -> Result<Device, NameError> {
+    Device::parse(text)
+}
+
+pub(super) fn tenant(text: &str) -> Result<Tenant, NameError> {
+    Tenant::parse(text)
+}
+
+pub(super) fn key(text: &str) -> Result<Key, Problem> {
+    Key::parse(text)
+}
+
+pub(super) fn cursor(text: &str) -> Result<Cursor, Problem> {
+    Cursor::from_text(text)
+}
+
+pub(super) fn content_type(text: &str) -> Result<ContentType, Problem> {
+    ContentType::parse(text)
+}
+
+pub(super) fn stream_replicas(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("streams are kept on 1 server or on 3".to_owned()),
+    }
+}
+
+/// `any`, `absent` or `at:REVISION`.
+pub(super) fn expect(text: &str) -> Result<Expect, String> {
+    match text {
+        "any" => return Ok(Expect::Any),
+        "absent" => return Ok(Expect::Absent),
+        _ => {}
+    }
+    let number = text.strip_prefix("at:").and_then(|number| number.parse().ok());
+    match number {
+        Some(0) => Err("there is no record at revision 0; write `absent`".to_owned()),
+        Some(number) if number < limits::REVISION_END => Ok(Expect::At(Revision::new(number))),
+        _ => Err("write any, absent or at:REVISION".to_owned()),
+    }
+}
+
+/// Seconds, or a number with the unit s, m, h or d.
+pub(super) fn ttl(text: &str) -> Result<u32, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let seconds = match unit {
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => 1,
+    };
+    let number: u32 = number.parse().map_err(|_| "write seconds, or a number with s, m, h or d".to_owned())?;
+    match number.checked_mul(seconds) {
+        Some(0) => Err("a time to live is at least one second".to_owned()),
+        Some(ttl) if ttl <= limits::TTL_SECONDS => Ok(ttl),
+        _ => Err(format!("a time to live is at most {} days", limits::TTL_SECONDS / 86_400)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expectations_are_read() {
+        for (text, expected) in [
+            ("any", Some(Expect::Any)),
+            ("absent", Some(Expect::Absent)),
+            ("at:7", Some(Expect::At(Revision::new(7)))),
+            ("at:9007199254740991", Some(Expect::At(Revision::new(9_007_199_254_740_991)))),
+            ("at:9007199254740992", None),
+            ("at:0", None),
+            ("at:", None),
+            ("at:-1", None),
+            ("7", None),
+            ("", None),
+        ] {
+            assert_eq!(expect(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_to_live_are_read() {
+        for (text, expected) in [
+            ("90", Some(90)),
+            ("90s", Some(90)),
+            ("15m", Some(900)),
+            ("12h", Some(43_200)),
+            ("3650d", Some(limits::TTL_SECONDS)),
+            ("3651d", None),
+            ("4294967295d", None),
+            ("0", None),
+            ("0d", None),
+            ("d", None),
+            ("1w", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(ttl(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn streams_are_kept_on_one_server_or_on_three() {
+        for (text, expected) in [("1", Some(1)), ("3", Some(3)), ("2", None), ("0", None), ("x", None)] {
+            assert_eq!(stream_replicas(text).ok(), expected, "{text:?}");
+        }
+    }
+}

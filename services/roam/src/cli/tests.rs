@@ -1,0 +1,94 @@
+//! The command line as a whole: what is accepted, what is refused, and that every command explains itself.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use clap::{CommandFactory, error::ErrorKind};
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn the_definition_of_the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_an_example_of_itself_in_its_help() {
+    let mut root = Cli::command();
+    root.build();
+    let mut seen = 0;
+    for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = command.get_name();
+        let help = command.get_after_help().unwrap_or_else(|| panic!("{name} has no example")).to_string();
+        let (_, example) = help.split_once("Example:\n").unwrap_or_else(|| panic!("{name} has no example: {help}"));
+        assert!(example.contains(&format!("roam {name}")), "{name}: {example}");
+        assert!(command.get_about().is_some(), "{name} does not say what it does");
+        seen += 1;
+    }
+    assert!(seen >= 12, "only {seen} commands");
+    assert!(root.get_after_help().unwrap().to_string().contains("Example:\n"));
+}
+
+#[test]
+fn every_example_is_a_valid_command_line() {
+    let mut root = Cli::command();
+    root.build();
+    let helps: Vec<String> =
+        root.get_subcommands().chain([&root]).filter_map(|c| Some(c.get_after_help()?.to_string())).collect();
+    let mut seen = 0;
+    for line in helps.iter().flat_map(|help| help.lines()) {
+        let Some(at) = line.find("roam ").filter(|_| line.starts_with("  ")) else { continue };
+        let words = line[at..].split(" #").next().unwrap().split(" > ").next().unwrap();
+        let words = words.replace("CURSOR", &"A".repeat(32));
+        let parsed = Cli::try_parse_from(words.split_whitespace());
+        assert!(parsed.is_ok(), "{words}: {}", parsed.unwrap_err());
+        seen += 1;
+    }
+    assert!(seen >= 16, "only {seen} examples");
+}
+
+#[test]
+fn command_lines_are_accepted_or_refused() {
+    for (line, refused) in [
+        ("roam put t/u/a k v", None),
+        ("roam put t/u/a k -", None),
+        ("roam put t/u/a k -5", None),
+        ("roam put t/u/a k --file f", None),
+        ("roam put t/u/a k v --file f", Some(ErrorKind::ArgumentConflict)),
+        ("roam put t/u/a k", Some(ErrorKind::MissingRequiredArgument)),
+        ("roam put t/u k v", Some(ErrorKind::ValueValidation)),
+        ("roam put t/u/a/b k v", Some(ErrorKind::ValueValidation)),
+        ("roam put t//a k v", Some(ErrorKind::ValueValidation)),
+        ("roam put t/u/a k v --ttl 0", Some(ErrorKind::ValueValidation)),
+        ("roam put t/u/a k v --expect none", Some(ErrorKind::ValueValidation)),
+        ("roam get t/u/a k --raw", None),
+        ("roam get t/u/a k --raw --json", Some(ErrorKind::ArgumentConflict)),
+        ("roam rm t/u/a", Some(ErrorKind::MissingRequiredArgument)),
+        ("roam rm t/u/a k l m", None),
+        ("roam changes t/u/a --cursor rubbish", Some(ErrorKind::ValueValidation)),
+        ("roam history t/u/a k --limit 0", Some(ErrorKind::ValueValidation)),
+        ("roam watch t/u/a --from-beginning", None),
+        ("roam provision --replicas 2", Some(ErrorKind::ValueValidation)),
+        ("roam bench --profiles 0", Some(ErrorKind::ValueValidation)),
+        ("roam completions tcsh", Some(ErrorKind::InvalidValue)),
+        ("roam frobnicate", Some(ErrorKind::InvalidSubcommand)),
+        ("roam --json ls t/u/a", None),
+        ("roam ls t/u/a p --json --quiet --encoding json --device pc", None),
+    ] {
+        assert_eq!(parse(line).err().map(|error| error.kind()), refused, "{line}");
+    }
+}
+
+#[test]
+fn an_oversized_key_is_refused_with_its_limit() {
+    let error = parse(&format!("roam get t/u/a {}", "k".repeat(513))).unwrap_err();
+    assert!(error.to_string().contains("limit 512, actual 513"), "{error}");
+}
+
+#[test]
+fn servers_are_separated_by_commas() {
+    let cli = parse("roam ls t/u/a --server nats://a,nats://b").unwrap();
+    assert_eq!(cli.global.server, ["nats://a", "nats://b"]);
+}

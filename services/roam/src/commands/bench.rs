@@ -1,0 +1,79 @@
+//! `roam bench`: measures a running system.
+
+use roam_schemas::limits::CLIENT_WINDOW;
+
+use crate::{
+    bench::{self, BenchError, Measured, Plan, Report, Settings, Wire},
+    cli::{Bench, Global},
+    connect::{bus_settings, not_on_the_bus},
+    failure::Failure,
+    output::Output,
+};
+
+const WHAT: &str = "bench";
+
+pub(super) async fn run(args: Bench, global: &Global, out: Output) -> Result<(), Failure> {
+    check(&args)?;
+    let encoding = global.encoding.into();
+    let value_bytes = usize::try_from(args.value_bytes).unwrap_or(usize::MAX);
+    let plan = Plan::new(args.tenant.clone(), args.profiles, args.records, value_bytes, encoding);
+    let plan = plan.map_err(|error| Failure::usage(WHAT, error.to_string()))?;
+    let report = Box::pin(measure(&args, &plan, global, out)).await.map_err(|error| not_measured(&error))?;
+    out.object(&report)?;
+    out.row(report.to_string().trim_end())?;
+    match report.throughput.lost + report.latency.lost {
+        0 => Ok(()),
+        lost => Err(Failure::new(WHAT, format!("{lost} changes never got their receipt or notice"))),
+    }
+}
+
+/// Refuses what the stream would refuse.
+fn check(args: &Bench) -> Result<(), Failure> {
+    let of_each = args.in_flight.div_ceil(args.profiles);
+    if usize::try_from(of_each).is_ok_and(|of_each| of_each <= CLIENT_WINDOW) {
+        return Ok(());
+    }
+    let why = format!("{of_each} changes in flight on each profile are more than {CLIENT_WINDOW}");
+    Err(Failure::usage(WHAT, why).hint("raise --profiles, or lower --in-flight"))
+}
+
+async fn measure(args: &Bench, plan: &Plan, global: &Global, out: Output) -> Result<Report, BenchError> {
+    let settings = bus_settings(global);
+    let mut first = 0;
+    let mut loaded = None;
+    if args.records > 0 {
+        let mut wire = Wire::open(&settings, plan, false).await?;
+        let bar = out.bar(args.records, "loading");
+        let (result, next) = bench::load(&mut wire, plan, args.records, args.value_bytes, &bar).await?;
+        bar.finish_and_clear();
+        wire.close().await;
+        (loaded, first) = (Some(result), next);
+    }
+    let mut wire = Wire::open(&settings, plan, true).await?;
+    let bar = out.bar(u64::from(args.seconds) * 2, "measuring");
+    let (throughput, next): (Measured, u64) =
+        bench::throughput(&mut wire, plan, first, args.in_flight, args.seconds, &bar).await?;
+    let (latency, _) = bench::latency(&mut wire, plan, next, args.rate, args.seconds, &bar).await?;
+    bar.finish_and_clear();
+    wire.close().await;
+    let settings = Settings {
+        profiles: args.profiles,
+        in_flight: args.in_flight,
+        rate: args.rate,
+        seconds: args.seconds,
+        value_bytes: args.value_bytes,
+        records: args.records,
+        encoding: plan.encoding(),
+    };
+    Ok(Report { settings, loaded, throughput, latency })
+}
+
+fn not_measured(error: &BenchError) -> Failure {
+    match error {
+        BenchError::Connect(error) => not_on_the_bus(WHAT, error),
+        BenchError::Rejected(problem) => Failure::problem(WHAT, problem),
+        BenchError::TooManyRecords { .. } => Failure::usage(WHAT, error.to_string()),
+        BenchError::Closed | BenchError::NotLoaded { .. } => Failure::later(WHAT, crate::failure::chain(error)),
+        _ => Failure::because(WHAT, error),
+    }
+}

@@ -1,0 +1,46 @@
+//! `roam provision`: makes the streams and durables of a deployment, or checks them.
+
+use roam_nats::{Bus, Deployment, ProvisionError, Report, provision};
+use serde_json::json;
+
+use crate::{
+    cli::{Global, Provision},
+    connect::{bus_settings, not_on_the_bus},
+    failure::{Exit, Failure},
+    output::Output,
+};
+
+const WHAT: &str = "provision";
+
+pub(super) async fn run(args: &Provision, global: &Global, out: Output) -> Result<(), Failure> {
+    let bus = Bus::connect(&bus_settings(global), "roam-provision").await;
+    let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
+    let deployment = Deployment::new(args.replicas, args.storage_replicas.into());
+    let report = provision(&bus, &deployment).await;
+    bus.close().await;
+    say(&report.map_err(|error| not_provisioned(WHAT, &error))?, out)
+}
+
+fn say(report: &Report, out: Output) -> Result<(), Failure> {
+    out.object(&json!({ "created": report.created, "unchanged": report.unchanged }))?;
+    for object in &report.created {
+        out.say(format_args!("created    {object}"))?;
+    }
+    for object in &report.unchanged {
+        out.say(format_args!("unchanged  {object}"))?;
+    }
+    Ok(())
+}
+
+/// Why a deployment was not provisioned.
+pub(super) fn not_provisioned(what: &str, error: &ProvisionError) -> Failure {
+    let failure = Failure::because(what, error);
+    match error {
+        ProvisionError::Replicas { .. } => Failure { exit: Exit::Usage, ..failure },
+        ProvisionError::Drift(_) => {
+            failure.hint("nothing was changed; mend what differs with the tools of NATS, on purpose")
+        }
+        ProvisionError::Unavailable { .. } => Failure { exit: Exit::TryLater, ..failure },
+        _ => failure,
+    }
+}

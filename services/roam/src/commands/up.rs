@@ -1,0 +1,185 @@
+//! `roam up`: the whole system in one process. NATS runs as its child; the access server and the storage replica are
+//! mounted as they are. They start in that order, and stop from the front of the pipeline to its end: the access server,
+//! then the replica, then NATS. A part that stops unasked stops the whole, with its reason.
+
+mod part;
+mod place;
+mod ready;
+
+use std::{process::ExitCode, time::Duration};
+
+use roam_client::{App, Client, ClientSettings, Identity, ServiceName, Tenant, User};
+use roam_nats::{Bus, BusSettings, Deployment, NatsServer, ServerSettings, StartError, SyncInterval, provision};
+use roam_process::{Context, ProcessSettings};
+use roam_schemas::{LatestRequest, NameError};
+use tokio::{runtime::Handle, task::spawn_blocking};
+
+use self::{
+    part::Part,
+    place::{Place, PlaceError},
+    ready::announce,
+};
+use super::provision::not_provisioned;
+use crate::{
+    cli::{Global, Up},
+    connect::{not_answered, not_connected, not_on_the_bus},
+    failure::{Failure, chain},
+    output::Output,
+};
+
+const WHAT: &str = "up";
+/// What is logged unless something else is asked for. How the process ends is said without it.
+const LOG: &str = "warn,roam_process::health=off";
+/// After a crash NATS reads what it holds, which takes longer the more that is.
+const NATS_READY: Duration = Duration::from_secs(120);
+/// For both services, one after the other, and for NATS.
+const GRACE_SECONDS: u64 = 30;
+
+/// Runs until it is asked to stop.
+pub(super) fn run(args: Up, global: &Global, out: Output) -> ExitCode {
+    let process = ProcessSettings {
+        listen: args.metrics,
+        log_filter: global.log.clone().unwrap_or_else(|| LOG.to_owned()),
+        grace_seconds: GRACE_SECONDS,
+        ..ProcessSettings::default()
+    };
+    roam_process::launch("roam", &process, move |context| live(args, out, context))
+}
+
+/// From the first step to the last, and says how it went.
+async fn live(args: Up, out: Output, context: Context) -> Result<(), Failure> {
+    let ended = Box::pin(live_until_stopped(&args, out, &context)).await;
+    context.shutdown.cancel();
+    if let Err(failure) = &ended {
+        out.fail(failure);
+    }
+    ended
+}
+
+async fn live_until_stopped(args: &Up, out: Output, context: &Context) -> Result<(), Failure> {
+    let place = Place::of(args.data.as_deref()).map_err(|error| no_place(&error))?;
+    out.note(format_args!("starting in {}", place.root.display()));
+    let Some(started) = context.shutdown.run_until_cancelled(System::start(args, &place, context)).await else {
+        return Ok(());
+    };
+    let mut system = started?;
+    let served = system.serve(args, &place, out, context).await;
+    // From here on the clock runs against a stop that hangs.
+    context.shutdown.cancel();
+    out.note("stopping");
+    let stopped = system.stop().await;
+    served.and(stopped)
+}
+
+/// The parts, in the order in which they stop.
+struct System {
+    access: Part,
+    storage: Part,
+    nats: NatsServer,
+}
+
+impl System {
+    async fn start(args: &Up, place: &Place, context: &Context) -> Result<Self, Failure> {
+        let nats = start_nats(args, place).await?;
+        let bus = BusSettings::at(nats.client_url());
+        make_streams(&bus).await?;
+        let access = roam_access_server::Settings { bus: bus.clone(), ..Default::default() };
+        let access = Part::start("access-server", context, |context| roam_access_server::run(access, context));
+        let storage = roam_storage::Settings { bus, directory: place.storage(), ..Default::default() };
+        let storage = Part::start("storage", context, |context| roam_storage::run(storage, context));
+        Ok(Self { access, storage, nats })
+    }
+
+    /// Waits until it is ready, says so, and waits on until it is asked to stop.
+    async fn serve(&mut self, args: &Up, place: &Place, out: Output, context: &Context) -> Result<(), Failure> {
+        let server = self.nats.client_url();
+        tokio::select! {
+            () = context.shutdown.cancelled() => Ok(()),
+            why = self.access.stopped() => Err(Failure::new(WHAT, why)),
+            why = self.storage.stopped() => Err(Failure::new(WHAT, why)),
+            status = self.nats.ended() => {
+                let log = self.nats.log_path();
+                Err(Failure::new(WHAT, format!("nats-server ended ({status})")).hint(format!("see {}", log.display())))
+            }
+            ended = tell(&server, args, place, out, context) => ended,
+        }
+    }
+
+    /// What is in the pipeline goes through it before its end stops.
+    async fn stop(mut self) -> Result<(), Failure> {
+        let access = self.access.stop().await;
+        let storage = self.storage.stop().await;
+        let nats = self.nats.stop().await.map_err(|error| chain(&error));
+        access.and(storage).and(nats).map_err(|why| Failure::new(WHAT, why))
+    }
+}
+
+/// Says that the system is ready once it is, for as long as it lives.
+async fn tell(server: &str, args: &Up, place: &Place, out: Output, context: &Context) -> Result<(), Failure> {
+    until_ready(server, context).await?;
+    let _ready = announce(server, &place.root, args, out)?;
+    context.shutdown.cancelled().await;
+    Ok(())
+}
+
+async fn start_nats(args: &Up, place: &Place) -> Result<NatsServer, Failure> {
+    let port = (args.listen.port() != 0).then(|| args.listen.port());
+    let settings = ServerSettings {
+        address: args.listen.ip(),
+        port,
+        // A receipt means that the store has fsynced, whatever NATS does: what a power cut takes from it had no receipt
+        // yet. Syncing each message would cost most of the throughput (5,300 changes a second are left, measured).
+        sync: SyncInterval::Default,
+        ready_within: NATS_READY,
+        ..ServerSettings::new(place.nats())
+    };
+    NatsServer::start(settings).await.map_err(|error| {
+        let failure = Failure::because(WHAT, &error);
+        match error {
+            StartError::Port { .. } => failure.hint("take another one with --listen"),
+            StartError::DirectoryInUse { .. } => failure.hint("is roam up running there already?"),
+            _ => failure,
+        }
+    })
+}
+
+async fn make_streams(settings: &BusSettings) -> Result<(), Failure> {
+    let bus = Bus::connect(settings, "roam-up").await.map_err(|error| not_on_the_bus(WHAT, &error))?;
+    let made = provisioned(bus.clone()).await;
+    bus.close().await;
+    made
+}
+
+/// Provisions on a thread of its own, because the compiler cannot tell that its future may move between threads.
+async fn provisioned(bus: Bus) -> Result<(), Failure> {
+    let runtime = Handle::current();
+    let made = spawn_blocking(move || runtime.block_on(provision(&bus, &Deployment::new(1, 1)))).await;
+    let made = made.map_err(|error| Failure::because(WHAT, &error))?;
+    made.map(drop).map_err(|error| not_provisioned(WHAT, &error))
+}
+
+/// Waits until a request is answered and every part says that it is ready. The answer comes first: a part that has not
+/// begun says nothing at all, and before it begins the others may be ready already.
+async fn until_ready(server: &str, context: &Context) -> Result<(), Failure> {
+    let (identity, user, app) = nobody().map_err(|error| Failure::because(WHAT, &error))?;
+    let client = Client::connect(ClientSettings::at(server), identity).await;
+    let client = client.map_err(|error| not_connected(WHAT, &error))?;
+    let profile = client.profile_of(user, app);
+    while let Err(error) = profile.latest(LatestRequest::default()).await {
+        if !error.retry() {
+            return Err(not_answered(WHAT, &error));
+        }
+    }
+    client.close().await;
+    context.health.ready().await.map_err(|why| Failure::new(WHAT, why))
+}
+
+/// A profile that nobody has.
+fn nobody() -> Result<(Identity, User, App), NameError> {
+    let name = ServiceName::parse("up")?;
+    Ok((Identity::Service { tenant: Tenant::parse("roam")?, name }, User::parse("nobody")?, App::parse("none")?))
+}
+
+fn no_place(error: &PlaceError) -> Failure {
+    Failure::because(WHAT, error).hint("name a directory with --data DIR")
+}

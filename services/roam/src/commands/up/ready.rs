@@ -1,0 +1,120 @@
+//! Telling that the system is ready: to a person, to a program, and by a file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{cli::Up, failure::Failure, output::Output};
+
+/// What is told.
+#[derive(Debug, Serialize)]
+struct Ready<'a> {
+    /// Where clients connect.
+    server: &'a str,
+    /// Where everything is kept.
+    data: String,
+    /// Of this process.
+    pid: u32,
+}
+
+/// The file that is there as long as the system is ready.
+#[derive(Debug)]
+pub(super) struct ReadyFile {
+    path: PathBuf,
+}
+
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        // It may have been removed already, which is as good.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Says that the system is ready, and how to use it.
+pub(super) fn announce(server: &str, data: &Path, args: &Up, out: Output) -> Result<Option<ReadyFile>, Failure> {
+    let ready = Ready { server, data: data.display().to_string(), pid: std::process::id() };
+    out.object(&serde_json::json!({ "ready": ready }))?;
+    out.say(banner(&ready, args))?;
+    let written = args.ready_file.as_ref().map(|path| write(path, &ready)).transpose();
+    written.map_err(|error| Failure::because("--ready-file", &error))
+}
+
+/// The file appears whole: whoever waits for it may read it at once.
+fn write(path: &Path, ready: &Ready<'_>) -> io::Result<ReadyFile> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    fs::write(&beside, serde_json::to_vec(ready)?)?;
+    fs::rename(&beside, path)?;
+    Ok(ReadyFile { path: path.to_owned() })
+}
+
+fn banner(ready: &Ready<'_>, args: &Up) -> String {
+    let Ready { server, data, .. } = ready;
+    let option = if *server == roam_nats::DEFAULT_SERVER { String::new() } else { format!(" --server {server}") };
+    let open = if args.listen.ip().is_loopback() {
+        ""
+    } else {
+        "\n  Whoever reaches that address can read and change everything: there is no password.\n"
+    };
+    let pages = match args.metrics.port() {
+        0 => "http://… (the log names the port)".to_owned(),
+        _ => format!("http://{}/metrics, /livez, /readyz", args.metrics),
+    };
+    format!(
+        "\
+Roam is ready.
+
+  server  {server}
+  data    {data}
+  health  {pages}
+{open}
+Try:
+  roam{option} put acme/alice/editor theme dark
+  roam{option} get acme/alice/editor theme
+  roam{option} watch acme/alice/editor
+
+Ctrl-C stops it."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn args(line: &str) -> Up {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Up(args) => args,
+            other => panic!("not up: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_commands_to_try_name_the_server_unless_it_is_the_default() {
+        let banner = |server, line: &str| banner(&Ready { server, data: "/d".to_owned(), pid: 1 }, &args(line));
+        assert!(banner("nats://127.0.0.1:4222", "roam up").contains("  roam get acme/alice/editor theme\n"));
+        let other = banner("nats://127.0.0.1:5000", "roam up --listen 127.0.0.1:5000");
+        assert_eq!(other.matches("roam --server nats://127.0.0.1:5000 ").count(), 3);
+        assert!(!other.contains("password"));
+        assert!(banner("nats://10.0.0.1:4222", "roam up --listen 0.0.0.0:4222").contains("there is no password"));
+    }
+
+    #[test]
+    fn the_ready_file_is_there_as_long_as_its_guard() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("ready");
+        let ready = Ready { server: "nats://a", data: "/d".to_owned(), pid: 7 };
+        let guard = write(&path, &ready).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(told, serde_json::json!({ "server": "nats://a", "data": "/d", "pid": 7 }));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        drop(guard);
+        assert!(!path.exists());
+    }
+}

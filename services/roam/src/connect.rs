@@ -1,0 +1,157 @@
+//! From the command line to a client of one profile, and from the client's errors to what a person is told.
+
+use roam_client::{ChangeError, Client, ClientSettings, ConnectError, Identity, ProfileClient, ReadError, Silence};
+use roam_nats::BusSettings;
+use roam_schemas::{Code, Device, Profile};
+
+use crate::{cli::Global, failure::Failure, show};
+
+const START_ONE: &str = "is it running? start one with: roam up";
+
+/// How to reach the bus.
+pub(crate) fn bus_settings(global: &Global) -> BusSettings {
+    BusSettings { servers: global.server.clone(), credentials: global.creds.clone(), ..BusSettings::default() }
+}
+
+/// Does something with a profile, then closes the connection in good order. `what` is what is attempted, for people.
+pub(crate) async fn with_profile<T>(
+    global: &Global,
+    profile: &Profile,
+    what: &str,
+    work: impl AsyncFnOnce(ProfileClient) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let Profile { tenant, user, app } = profile.clone();
+    let identity = Identity::Device { tenant, user, device: this_device(global)? };
+    let client = client(global, identity, what).await?;
+    let done = work(client.profile(app)).await;
+    client.close().await;
+    done
+}
+
+/// Connects.
+pub(crate) async fn client(global: &Global, identity: Identity, what: &str) -> Result<Client, Failure> {
+    let settings =
+        ClientSettings { bus: bus_settings(global), encoding: global.encoding.into(), ..ClientSettings::default() };
+    Client::connect(settings, identity).await.map_err(|error| not_connected(what, &error))
+}
+
+/// The name of this device: as given, else the host name.
+fn this_device(global: &Global) -> Result<Device, Failure> {
+    if let Some(device) = &global.device {
+        return Ok(device.clone());
+    }
+    let host = rustix::system::uname();
+    let refused =
+        || Failure::usage("device", "the host name is no name for a device").hint("name it with --device NAME");
+    let name = host.nodename().to_str().map_err(|_| refused())?;
+    Device::parse(name).map_err(|_| refused())
+}
+
+/// Why there is no connection.
+pub(crate) fn not_connected(what: &str, error: &ConnectError) -> Failure {
+    match error {
+        ConnectError::Settings(problems) => Failure::usage(what, problems.join("; ")),
+        ConnectError::Bus(error) => not_on_the_bus(what, error),
+        ConnectError::Receipts(_) => Failure { exit: crate::failure::Exit::TryLater, ..Failure::because(what, error) },
+    }
+}
+
+/// Why there is no connection to the bus.
+pub(crate) fn not_on_the_bus(what: &str, error: &roam_nats::ConnectError) -> Failure {
+    use roam_nats::ConnectError as E;
+    let failure = Failure::because(what, error);
+    match error {
+        E::Settings(problems) => Failure::usage(what, problems.join("; ")),
+        E::Credentials(_) => failure,
+        E::Denied(_) => failure.hint("name your credentials with --creds FILE"),
+        E::Unreachable { .. } | E::Lost => Failure::later(what, failure.why).hint(START_ONE),
+    }
+}
+
+/// Why a change was not saved.
+pub(crate) fn not_saved(what: &str, error: &ChangeError) -> Failure {
+    match error {
+        ChangeError::Invalid(problem) | ChangeError::Rejected(problem) => Failure::problem(what, problem),
+        ChangeError::Busy => Failure { code: Some(Code::Busy), ..Failure::later(what, error.to_string()) },
+        ChangeError::Unknown { .. } => Failure::later(what, error.to_string())
+            .hint("it may have been saved, or may still be: look before you repeat it"),
+        _ => Failure { code: error.code(), ..Failure::because(what, error) },
+    }
+}
+
+/// Why there is no answer.
+pub(crate) fn not_answered(what: &str, error: &ReadError) -> Failure {
+    match error {
+        ReadError::Invalid(problem)
+        | ReadError::Denied(problem)
+        | ReadError::Behind(problem)
+        | ReadError::Busy(problem) => Failure::problem(what, problem),
+        ReadError::Unanswered(silence) => {
+            let failure = Failure::later(what, error.to_string());
+            match silence {
+                Silence::NoResponders => failure.hint("is a storage replica running, and has it caught up?"),
+                _ => failure,
+            }
+        }
+        ReadError::Reset => Failure { code: Some(Code::Reset), ..Failure::new(what, error.to_string()) }
+            .hint("run it again without --cursor, and forget what is not in the answer"),
+        _ => Failure { code: error.code(), ..Failure::because(what, error) },
+    }
+}
+
+/// A profile and a key in the words of a message.
+pub(crate) fn named(verb: &str, profile: &Profile, rest: &str) -> String {
+    let text = format!("{verb} {profile} {rest}");
+    show::text(text.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use roam_schemas::{ChangeId, Problem};
+
+    use super::*;
+    use crate::failure::Exit;
+
+    #[test]
+    fn every_failure_to_save_says_whether_to_try_again() {
+        let id = ChangeId::random();
+        for (error, exit, code) in [
+            (ChangeError::Busy, Exit::TryLater, Some(Code::Busy)),
+            (ChangeError::Unknown { id }, Exit::TryLater, None),
+            (ChangeError::Denied, Exit::Failed, Some(Code::Denied)),
+            (ChangeError::Closed, Exit::Failed, None),
+            (ChangeError::Rejected(Problem::new(Code::Conflict, "no")), Exit::Failed, Some(Code::Conflict)),
+            (ChangeError::Invalid(Problem::invalid("no")), Exit::Failed, Some(Code::Invalid)),
+        ] {
+            let failure = not_saved("put", &error);
+            assert_eq!((failure.exit, failure.code), (exit, code), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_failure_to_read_says_whether_to_try_again() {
+        for (error, exit, code) in [
+            (ReadError::Reset, Exit::Failed, Some(Code::Reset)),
+            (ReadError::Unanswered(Silence::NoResponders), Exit::TryLater, None),
+            (ReadError::Unanswered(Silence::TimedOut), Exit::TryLater, None),
+            (ReadError::Behind(Problem::new(Code::Behind, "no")), Exit::TryLater, Some(Code::Behind)),
+            (ReadError::Denied(Problem::new(Code::Denied, "no")), Exit::Failed, Some(Code::Denied)),
+            (ReadError::Closed, Exit::Failed, None),
+        ] {
+            let failure = not_answered("get", &error);
+            assert_eq!((failure.exit, failure.code), (exit, code), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_host_name_stands_in_for_a_device() {
+        use clap::Parser;
+        let line = ["roam", "ls", "t/u/a", "--device", "pc"];
+        let mut global = crate::cli::Cli::try_parse_from(line).unwrap().global;
+        assert_eq!(this_device(&global).unwrap().as_str(), "pc");
+        global.device = None;
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(this_device(&global).unwrap().as_str(), host.trim());
+    }
+}

@@ -1,0 +1,156 @@
+//! Everything that a command prints: results on standard output (lines for people, or JSON), notes, progress and
+//! failures on standard error. Nothing else in this program prints.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::failure::{Exit, Failure};
+
+/// How often a spinner moves.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Where a command prints, and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+}
+
+impl Output {
+    /// For programs if `json`, else for people; `quiet` leaves out what was not asked for.
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Whether a program reads.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// One JSON object on a line of its own, for programs only.
+    pub(crate) fn object(self, value: &impl Serialize) -> Result<(), Failure> {
+        if !self.json {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(value).map_err(|error| Failure::because("output", &error))?;
+        line.push(b'\n');
+        self.bytes(&line)
+    }
+
+    /// A line of the result, for people only.
+    pub(crate) fn row(self, text: impl Display) -> Result<(), Failure> {
+        if self.json {
+            return Ok(());
+        }
+        self.bytes(format!("{text}\n").as_bytes())
+    }
+
+    /// A line that confirms what was done, for people only, and not if quiet.
+    pub(crate) fn say(self, text: impl Display) -> Result<(), Failure> {
+        if self.quiet { Ok(()) } else { self.row(text) }
+    }
+
+    /// Bytes as they are.
+    pub(crate) fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+    }
+
+    /// A line beside the result, for people only, and not if quiet.
+    pub(crate) fn note(self, text: impl Display) {
+        if !self.json && !self.quiet {
+            // With standard error closed there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// A bar towards a known end, shown only to somebody who sits before a terminal.
+    pub(crate) fn bar(self, end: u64, what: &'static str) -> ProgressBar {
+        let style = "{msg:>10} [{bar:32}] {human_pos}/{human_len}  {per_sec}  {eta} left";
+        self.progress(ProgressBar::new(end), style, what)
+    }
+
+    /// A count towards an unknown end, likewise.
+    pub(crate) fn spinner(self, what: &'static str) -> ProgressBar {
+        let bar = self.progress(ProgressBar::new_spinner(), "{msg:>10} {spinner} {human_pos}", what);
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(TICK);
+        }
+        bar
+    }
+
+    fn progress(self, bar: ProgressBar, style: &str, what: &'static str) -> ProgressBar {
+        if self.json || self.quiet || !io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.with_message(what)
+    }
+
+    /// Says why the command failed.
+    pub(crate) fn fail(self, failure: &Failure) {
+        if failure.exit == Exit::ReaderGone {
+            return;
+        }
+        let text = if self.json { failure_json(failure) } else { failure_text(failure) };
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+}
+
+fn failure_text(failure: &Failure) -> String {
+    let mut text = format!("roam: {failure}\n");
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    if let Some(page) = failure.page() {
+        text.push_str(&format!("see:  {page}\n"));
+    }
+    text
+}
+
+fn failure_json(failure: &Failure) -> String {
+    let error = serde_json::json!({
+        "what": failure.what,
+        "why": failure.why,
+        "hint": failure.hint,
+        "code": failure.code,
+        "page": failure.page(),
+        "exit": failure.exit as u8,
+    });
+    format!("{}\n", serde_json::json!({ "error": error }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use roam_schemas::{Code, Problem};
+
+    use super::*;
+
+    fn failure() -> Failure {
+        Failure::problem("put", &Problem::new(Code::Busy, "not now")).hint("wait a little")
+    }
+
+    #[test]
+    fn a_failure_reads_as_a_line_a_hint_and_a_page() {
+        let expected = "roam: put: busy: not now\nhint: wait a little\nsee:  docs/errors/busy.md\n";
+        assert_eq!(failure_text(&failure()), expected);
+        assert_eq!(failure_text(&Failure::new("up", "no disk")), "roam: up: no disk\n");
+    }
+
+    #[test]
+    fn a_failure_is_one_json_object_for_programs() {
+        let value: serde_json::Value = serde_json::from_str(&failure_json(&failure())).unwrap();
+        assert_eq!(value["error"]["code"], "busy");
+        assert_eq!(value["error"]["exit"], 75);
+        assert_eq!(value["error"]["hint"], "wait a little");
+    }
+}

@@ -1,0 +1,152 @@
+//! The program as a shell sees it, where no system is needed: help, completions, exit codes, and what is printed where.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    net::TcpListener,
+    process::{Command, Output},
+};
+
+fn roam(line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roam"));
+    command.args(line.split_whitespace());
+    for variable in ["ROAM_SERVER", "ROAM_DEVICE", "ROAM_CREDS", "ROAM_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn run(line: &str) -> Output {
+    roam(line).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// A URL at which nobody listens: the port was free a moment ago.
+fn nobody() -> String {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    format!("nats://127.0.0.1:{port}")
+}
+
+#[test]
+fn help_and_version_go_to_standard_output_and_end_well() {
+    for line in ["--help", "put --help", "help pull", "--version", "bench --version"] {
+        let output = run(line);
+        assert_eq!(output.status.code(), Some(0), "{line}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_64_and_prints_no_result() {
+    for line in [
+        "",
+        "frobnicate",
+        "get tenant/user k",
+        "get t/u/a",
+        "put t/u/a k v --ttl never",
+        "watch t/u/a --cursor rubbish",
+        "bench --profiles 1 --in-flight 1000",
+        "ls t/u/a --server ::",
+        "ls t/u/a --log =?",
+    ] {
+        let output = run(line);
+        assert_eq!(output.status.code(), Some(64), "{line}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&format!("completions {shell}"));
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = text(&output.stdout);
+        for word in ["history", "content-type", "from-beginning"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+}
+
+#[test]
+fn bash_takes_the_completions() {
+    let script = run("completions bash").stdout;
+    let check = Command::new("bash").args(["-n", "-c", text(&script)]).output().unwrap();
+    assert!(check.status.success(), "{}", text(&check.stderr));
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_temporary_failure_with_a_hint() {
+    let server = nobody();
+    let directory = tempfile::tempdir().unwrap();
+    let tree = directory.path().display();
+    for line in [
+        "put t/u/a k v",
+        "get t/u/a k",
+        "rm t/u/a k",
+        "ls t/u/a",
+        "changes t/u/a",
+        "history t/u/a k",
+        "watch t/u/a",
+        "provision",
+        "bench --seconds 1",
+        &format!("push t/u/a {tree}"),
+        &format!("pull t/u/a {tree}"),
+    ] {
+        let output = run(&format!("{line} --server {server}"));
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(75), "{line}: {stderr}");
+        let word = line.split(' ').next().unwrap();
+        let mut lines = stderr.lines();
+        let first = lines.next().unwrap();
+        assert!(first.starts_with(&format!("roam: {word}")) && first.contains(&server), "{line}: {stderr}");
+        assert_eq!(lines.next(), Some("hint: is it running? start one with: roam up"), "{line}: {stderr}");
+        assert!(output.stdout.is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn a_failure_is_json_for_programs() {
+    let output = run(&format!("get t/u/a k --json --server {}", nobody()));
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["error"]["exit"], 75);
+    assert_eq!(error["error"]["what"], "get t/u/a k");
+}
+
+#[test]
+fn a_value_that_is_too_large_is_refused_before_anything_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("big");
+    std::fs::write(&file, vec![b'x'; 256 * 1024 + 1]).unwrap();
+    let output = run(&format!("put t/u/a k --file {} --server {}", file.display(), nobody()));
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("too_large") && stderr.contains("limit 262144, actual 262145"), "{stderr}");
+    assert!(stderr.contains("see:  docs/errors/too_large.md"), "{stderr}");
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let output = run(&format!("push t/u/a /nonexistent/tree --server {}", nobody()));
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.starts_with("roam: push t/u/a /nonexistent/tree: "), "{stderr}");
+}
+
+#[test]
+fn every_code_that_a_failure_names_has_its_page() {
+    let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+    for code in roam_schemas::Code::ALL {
+        assert!(pages.join(format!("{code}.md")).is_file(), "{code} has no page");
+    }
+}
+
+#[test]
+fn the_environment_stands_in_for_options() {
+    let server = nobody();
+    let output = roam("ls t/u/a").env("ROAM_SERVER", &server).output().unwrap();
+    assert!(text(&output.stderr).contains(&server), "{}", text(&output.stderr));
+    let output = roam("ls t/u/a").env("ROAM_DEVICE", "").env("ROAM_SERVER", &server).output().unwrap();
+    assert_eq!(output.status.code(), Some(64), "an empty device is no device");
+}
