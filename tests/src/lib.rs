@@ -14,11 +14,13 @@
 //! # }
 //! ```
 //!
-//! `ROAM_TESTS_LOG` (such as `info` or `roam_storage=debug`) says what the services log into the output of a test.
+//! `ROAM_TESTS_LOG` (such as `info` or `roam_storage=debug`) says what the services log into the output of a test, and
+//! `ROAM_TESTS_SEED` (a number that a test printed) has its dice fall again as they did.
 
 // A world that cannot be made is a failed test, and says why.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod dice;
 mod eventually;
 mod names;
 mod pages;
@@ -28,6 +30,7 @@ mod socket;
 mod wire;
 mod world;
 
+pub use dice::dice;
 pub use eventually::{PATIENCE, eventually};
 pub use names::{app, device, key, keys, profile, tenant, text, user};
 pub use pages::Pages;

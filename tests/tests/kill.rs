@@ -10,11 +10,11 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::Rng;
 use roam_client::{Change, ChangeId, Encoding, Operation, Profile, Record, Select, State};
 use roam_nats::PublishError;
 use roam_schemas::{Applied, Outcome, Receipt, encode, subjects};
-use roam_tests::{Mailbox, Post, World, app, device, envelope, eventually, key, profile, text};
+use roam_tests::{Mailbox, Post, World, app, device, dice, envelope, eventually, key, profile, text};
 use tokio::{task::JoinSet, time::sleep};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_roam-tests-service");
@@ -205,12 +205,6 @@ async fn check(world: &World, ledger: &Ledger) {
         assert!(records.len() <= own.len());
     }
     println!("{checked} changes with a receipt are there");
-}
-
-fn dice() -> StdRng {
-    let seed = rand::random();
-    println!("seed {seed}");
-    StdRng::seed_from_u64(seed)
 }
 
 #[tokio::test(flavor = "multi_thread")]

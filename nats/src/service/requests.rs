@@ -65,17 +65,20 @@ impl Requests {
         Ok(Self { shared: Arc::clone(shared), endpoints, turn: 0, leaving, left: false })
     }
 
-    /// The next request; `None` after the service was stopped and all that had come is taken. Cancel-safe.
+    /// The next request; `None` after the service was stopped and all that had come is taken, or while the connection is
+    /// down then: no more can come over it, and no answer could leave. Cancel-safe.
     pub async fn next(&mut self) -> Option<Request> {
         loop {
             if !self.left && self.leaving.is_cancelled() {
                 self.leave().await;
             }
             let leaving = self.leaving.clone();
+            let left = self.left.then(|| Arc::clone(&self.shared));
             tokio::select! {
                 biased;
                 request = poll_fn(|context| self.poll_next(context)) => return request,
                 () = leaving.cancelled(), if !self.left => {}
+                () = disconnected(left) => return None,
             }
         }
     }
@@ -108,6 +111,13 @@ impl Requests {
         }
         if self.endpoints.iter().all(Option::is_none) { Poll::Ready(None) } else { Poll::Pending }
     }
+}
+
+/// Waits until the connection of a service that has left is down; for ever while it has not left.
+async fn disconnected(left: Option<Arc<Shared>>) {
+    let Some(shared) = left else { return std::future::pending().await };
+    // The sender lives in the bus, so waiting cannot fail.
+    let _ = shared.bus.watch_state().wait_for(|state| !state.connected).await;
 }
 
 impl Request {

@@ -35,12 +35,15 @@ impl Connections {
         shutdown: CancellationToken,
     ) -> impl Future<Output = Result<(), Infallible>> + Send + use<> {
         let states = [&self.consuming, &self.appending, &self.telling].map(Bus::watch_state);
-        let observing = all_connected(states, move |connected| match connected {
-            true => bus.set_ready(),
-            false => bus.set_not_ready("a connection is down"),
-        });
+        let observe =
+            all_connected(
+                states,
+                move |connected| {
+                    if connected { bus.set_ready() } else { bus.set_not_ready("a connection is down") }
+                },
+            );
         async move {
-            shutdown.run_until_cancelled(observing).await;
+            shutdown.run_until_cancelled(observe).await;
             Ok(())
         }
     }

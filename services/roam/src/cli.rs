@@ -186,9 +186,23 @@ pub(crate) struct Up {
     /// Where /livez, /readyz and /metrics answer; port 0 takes a free one, which the log names
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9600")]
     pub(crate) metrics: SocketAddr,
+    /// When NATS asks the disk to keep what it took in. A change with a receipt survives a power cut either way; with
+    /// `always` also one that has only been accepted does, at a small part of the speed
+    #[arg(long, value_name = "WHEN", default_value = "default")]
+    pub(crate) sync: Sync,
     /// Write this file once ready, and remove it at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+/// When NATS asks the disk to keep what it took in.
+#[cfg(feature = "embedded")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sync {
+    /// Every two minutes
+    Default,
+    /// Before it is called accepted
+    Always,
 }
 
 /// `roam provision`.

@@ -31,6 +31,12 @@ pub(crate) fn count(number: u64) -> HumanCount {
     HumanCount(number)
 }
 
+/// A number of things, such as `1 file` and `1,200 files`.
+pub(crate) fn of(number: u64, thing: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{plural}", count(number))
+}
+
 /// A size in bytes, rounded.
 pub(crate) fn bytes(number: u64) -> HumanBytes {
     HumanBytes(number)

@@ -11,7 +11,7 @@ pub(crate) use guess::guess_content_type;
 pub(crate) use keys::path_of;
 pub(crate) use read::read;
 pub(crate) use scan::{Candidate, LeftOut, Reason, Scan, ScanError, scan};
-pub(crate) use write::{Directory, OpenError, WriteError, Written};
+pub(crate) use write::{Directory, NewFile, OpenError, WriteError, Written};
 
 /// What the names of files begin with that are being written. They never become keys, and no key becomes one.
 const TEMPORARY: &str = ".roam-pull-";

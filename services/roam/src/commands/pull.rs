@@ -94,7 +94,7 @@ impl Pulling<'_> {
                 cursor = Some(Cursor::new(&args.profile, page.head, page.time));
             }
             live.extend(page.records.iter().map(|record| record.key.clone()));
-            let lines = self.apply(move |applier| applier.apply_for_now(page.records)).await?;
+            let lines = self.apply(move |applier| applier.apply_for_now(&page.records)).await?;
             self.count(lines);
         }
         if args.delete {
@@ -125,9 +125,9 @@ impl Pulling<'_> {
             };
             let whole = std::mem::take(&mut after_reset).then(|| live_keys(&records));
             let lines = self.apply(move |applier| match whole {
-                None => applier.apply(records),
+                None => applier.apply(&records),
                 Some(live) => {
-                    let mut lines = applier.apply_for_now(records)?;
+                    let mut lines = applier.apply_for_now(&records)?;
                     lines.extend(applier.remove_others(&live)?);
                     Ok(lines)
                 }
@@ -183,10 +183,11 @@ impl Report {
         for Refused { key, why } in &self.refused {
             out.say(format_args!("refused   {}: {why}", show::text(key)))?;
         }
-        let [pulled, unchanged, deleted] = [self.pulled, self.unchanged, self.deleted].map(show::count);
+        let [unchanged, deleted] = [self.unchanged, self.deleted].map(show::count);
+        let pulled = show::of(self.pulled, "file");
         let (bytes, refused, took) = (show::bytes(self.bytes), self.refused.len(), show::seconds(took));
         out.say(format_args!(
-            "pulled {pulled} files ({bytes}), {took}; {unchanged} unchanged, {deleted} deleted, {refused} refused"
+            "pulled {pulled} ({bytes}), {took}; {unchanged} unchanged, {deleted} deleted, {refused} refused"
         ))
     }
 }

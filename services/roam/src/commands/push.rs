@@ -19,7 +19,7 @@ use crate::{
     output::Output,
     show,
     transfer::{Batcher, Held, Sender},
-    tree::{Candidate, LeftOut, Scan, guess_content_type, path_of, read, scan},
+    tree::{Candidate, LeftOut, Reason, Scan, guess_content_type, path_of, read, scan},
 };
 
 /// How many files are read ahead of what is being sent.
@@ -174,7 +174,7 @@ impl Pushing<'_> {
         let failure = not_saved(what, error);
         match (&failure.hint, self.sender.saved().operations) {
             (None, saved @ 1..) => {
-                failure.hint(format!("{} keys were saved before; run it again to go on", show::count(saved)))
+                failure.hint(format!("saved before: {}; run it again to go on", show::of(saved, "key")))
             }
             _ => failure,
         }
@@ -191,8 +191,15 @@ impl Report {
     fn print(mut self, took: Duration, out: Output) -> Result<(), Failure> {
         self.seconds = took.as_secs_f64();
         out.object(&self)?;
-        for left_out in &self.left_out {
+        // There may be hundreds of links, and one line says it of all.
+        let (links, others): (Vec<_>, Vec<_>) =
+            self.left_out.iter().partition(|left_out| left_out.reason == Reason::Link);
+        for left_out in others {
             out.say(format_args!("left out  {}: {}", show::text(&left_out.path), left_out.reason))?;
+        }
+        if !links.is_empty() {
+            let links = show::of(links.len() as u64, "symbolic link");
+            out.say(format_args!("left out  {links}, which are not followed (--json names them)"))?;
         }
         for key in &self.conflicts {
             out.say(format_args!(
@@ -200,11 +207,11 @@ impl Report {
                 show::text(key)
             ))?;
         }
-        let [pushed, unchanged, deleted, changes] =
-            [self.pushed, self.unchanged, self.deleted, self.changes].map(show::count);
+        let (pushed, changes) = (show::of(self.pushed, "file"), show::of(self.changes, "change"));
+        let [unchanged, deleted] = [self.unchanged, self.deleted].map(show::count);
         let (bytes, left_out, took) = (show::bytes(self.bytes), self.left_out.len(), show::seconds(took));
         out.say(format_args!(
-            "pushed {pushed} files ({bytes}) in {changes} changes, {took}; \
+            "pushed {pushed} ({bytes}) in {changes}, {took}; \
              {unchanged} unchanged, {deleted} deleted, {left_out} left out"
         ))
     }

@@ -17,11 +17,11 @@ use tokio::{runtime::Handle, task::spawn_blocking};
 use self::{
     part::Part,
     place::{Place, PlaceError},
-    ready::announce,
+    ready::{announce, not_yet},
 };
 use super::provision::not_provisioned;
 use crate::{
-    cli::{Global, Up},
+    cli::{Global, Sync, Up},
     connect::{not_answered, not_connected, not_on_the_bus},
     failure::{Failure, chain},
     output::Output,
@@ -58,6 +58,7 @@ async fn live(args: Up, out: Output, context: Context) -> Result<(), Failure> {
 
 async fn live_until_stopped(args: &Up, out: Output, context: &Context) -> Result<(), Failure> {
     let place = Place::of(args.data.as_deref()).map_err(|error| no_place(&error))?;
+    not_yet(args)?;
     out.note(format_args!("starting in {}", place.root.display()));
     let Some(started) = context.shutdown.run_until_cancelled(System::start(args, &place, context)).await else {
         return Ok(());
@@ -107,8 +108,11 @@ impl System {
 
     /// What is in the pipeline goes through it before its end stops.
     async fn stop(mut self) -> Result<(), Failure> {
-        let access = self.access.stop().await;
-        let storage = self.storage.stop().await;
+        let (access, storage) = match self.nats.pid() {
+            Some(_) => (self.access.stop().await, self.storage.stop().await),
+            // Nothing gets through any more: neither has to wait for the other.
+            None => tokio::join!(self.access.stop(), self.storage.stop()),
+        };
         let nats = self.nats.stop().await.map_err(|error| chain(&error));
         access.and(storage).and(nats).map_err(|why| Failure::new(WHAT, why))
     }
@@ -127,9 +131,7 @@ async fn start_nats(args: &Up, place: &Place) -> Result<NatsServer, Failure> {
     let settings = ServerSettings {
         address: args.listen.ip(),
         port,
-        // A receipt means that the store has fsynced, whatever NATS does: what a power cut takes from it had no receipt
-        // yet. Syncing each message would cost most of the throughput (5,300 changes a second are left, measured).
-        sync: SyncInterval::Default,
+        sync: sync(args.sync),
         ready_within: NATS_READY,
         ..ServerSettings::new(place.nats())
     };
@@ -141,6 +143,13 @@ async fn start_nats(args: &Up, place: &Place) -> Result<NatsServer, Failure> {
             _ => failure,
         }
     })
+}
+
+fn sync(chosen: Sync) -> SyncInterval {
+    match chosen {
+        Sync::Default => SyncInterval::Default,
+        Sync::Always => SyncInterval::Always,
+    }
 }
 
 async fn make_streams(settings: &BusSettings) -> Result<(), Failure> {

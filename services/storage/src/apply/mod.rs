@@ -99,6 +99,14 @@ impl Applier {
         Ok(())
     }
 
+    /// Compacts everything: for tests and for proofs that bytes are gone.
+    ///
+    /// # Errors
+    /// None that RocksDB reports.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        self.writer.compact()
+    }
+
     fn decide_all(&mut self, batch: &JournalBatch, position: &Position) -> Result<Prepared, ApplyError> {
         if batch.rules != roam_schemas::RULES {
             return Err(ApplyError::Rules { batch: batch.id, rules: batch.rules });

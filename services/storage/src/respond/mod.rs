@@ -90,6 +90,10 @@ impl Responder {
                 Some(answered) = waiting.next(), if !waiting.is_empty() => answered?,
                 request = requests.next() => {
                     let Some(request) = request else {
+                        // Nobody's wait goes on beyond the shutdown.
+                        while let Some(answered) = waiting.next().await {
+                            answered?;
+                        }
                         return Ok(());
                     };
                     if let Some((asked, request)) = self.answer_at_once(request).await? {
@@ -132,7 +136,8 @@ impl Responder {
         }
     }
 
-    /// Waits until the profile has reached the revision, or for as long as the request allows, and answers.
+    /// Waits until the profile has reached the revision, for as long as the request allows and at most until shutdown, and
+    /// answers.
     async fn answer_later(&self, asked: Asked, request: Request) -> Result<(), RespondError> {
         let key = ProfileKey::new(&asked.profile);
         let revision = asked.awaited().unwrap_or(Revision::ZERO);
@@ -141,7 +146,7 @@ impl Responder {
         if here < revision {
             let wait = Duration::from_millis(asked.wait().unwrap_or_default().into());
             // Whether it came or the time ran out: the store says what is there.
-            let _ = timeout(wait, signal).await;
+            let _ = self.context.shutdown.run_until_cancelled(timeout(wait, signal)).await;
         }
         let reply = {
             let snapshot = self.reader.snapshot();

@@ -1,6 +1,7 @@
 //! The store of one replica: a RocksDB directory with one column family a table, one writer and any number of readers.
 //! Only this module and its children name `rocksdb`. It knows rows, never messages on a bus, and decides nothing.
 
+mod digest;
 mod expiry;
 mod feed;
 mod head;
@@ -17,6 +18,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use rocksdb::{ColumnFamily, DB, ErrorKind};
 
+pub use digest::Digest;
 pub use head::Head;
 pub use keys::{ProfileKey, RecordKey};
 pub use meta::Position;
@@ -29,7 +31,7 @@ pub(crate) use write::Traces;
 pub use write::{Commit, Writer};
 
 /// Every table.
-const TABLES: [&str; 6] = [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, head::TABLE, meta::TABLE];
+pub const TABLES: [&str; 6] = [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, head::TABLE, meta::TABLE];
 
 /// What the store can fail with. Only [`StoreError::Full`] heals by itself; after any other the process must end and
 /// replay the journal.

@@ -209,6 +209,26 @@ impl Snapshot<'_> {
         Ok(rows.status()?)
     }
 
+    /// Hands key and value of every row of a table to `visit`, in order, as they lie on disk.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn rows(
+        &self,
+        table: &'static str,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(table, None)?;
+        rows.seek_to_first();
+        while let Some((key, value)) = rows.item() {
+            if visit(key, value)?.is_break() {
+                return Ok(());
+            }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
     fn get<T>(
         &self,
         table: &'static str,

@@ -12,7 +12,7 @@ use crate::{
     failure::Failure,
     output::Output,
     show,
-    tree::{Directory, OpenError, WriteError, Written, path_of, scan},
+    tree::{Directory, NewFile, OpenError, WriteError, Written, path_of, scan},
 };
 
 /// Writes records below a directory.
@@ -49,28 +49,27 @@ impl Applier {
     }
 
     /// Makes the files be as the records are, and survive a power cut. No key is among the records twice.
-    pub(super) fn apply(&mut self, records: Vec<Record>) -> Result<Vec<Line>, WriteError> {
+    pub(super) fn apply(&mut self, records: &[Record]) -> Result<Vec<Line>, WriteError> {
         // What is deleted may be in the way of what is written: the file `a` of the file `a/b`.
-        let (written, gone): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| matches!(record.state, State::Value(_)));
-        let mut lines = Vec::with_capacity(written.len() + gone.len());
-        for record in gone.iter().chain(&written) {
-            lines.extend(self.apply_one(record)?);
+        let mut lines = Vec::with_capacity(records.len());
+        for record in records.iter().filter(|record| value(record).is_none()) {
+            lines.extend(self.remove(&record.key)?);
         }
+        lines.extend(self.write(records)?.into_iter().map(|(_, line)| line));
         self.directory.sync()?;
         Ok(lines)
     }
 
     /// As [`Self::apply`], but nothing is said yet of records in whose way something is: [`Self::remove_others`] follows.
-    pub(super) fn apply_for_now(&mut self, records: Vec<Record>) -> Result<Vec<Line>, WriteError> {
+    pub(super) fn apply_for_now(&mut self, records: &[Record]) -> Result<Vec<Line>, WriteError> {
         if !self.delete {
             return self.apply(records);
         }
         let mut lines = Vec::with_capacity(records.len());
-        for record in records {
-            match self.apply_one(&record)? {
-                Some(Line::Refused { .. }) if path_of(&record.key).is_ok() => self.blocked.push(record),
-                line => lines.extend(line),
+        for (record, line) in self.write(records)? {
+            match line {
+                Line::Refused { .. } if path_of(&record.key).is_ok() => self.blocked.push(record.clone()),
+                line => lines.push(line),
             }
         }
         self.directory.sync()?;
@@ -88,29 +87,34 @@ impl Applier {
             lines.extend(self.remove(&key)?);
         }
         let blocked = std::mem::take(&mut self.blocked);
-        lines.extend(self.apply(blocked)?);
+        lines.extend(self.apply(&blocked)?);
         Ok(lines)
     }
 
-    fn apply_one(&mut self, record: &Record) -> Result<Option<Line>, WriteError> {
-        let State::Value(stored) = &record.state else { return self.remove(&record.key) };
-        let key = record.key.to_string();
-        let names = match path_of(&record.key) {
-            Ok(names) => names,
-            Err(refused) => return Ok(Some(Line::Refused { key, why: refused.to_string() })),
-        };
-        let bytes = stored.value.as_bytes();
-        Ok(Some(match self.directory.write(&names, bytes) {
-            Ok(Written::Same) => Line::Same { key },
-            Ok(Written::Changed) => Line::Written {
-                key,
-                revision: record.revision,
-                device: record.device.clone(),
-                bytes: bytes.len() as u64,
-            },
-            Err(error @ WriteError::InTheWay { .. }) => Line::Refused { key, why: error.to_string() },
-            Err(error) => return Err(error),
-        }))
+    /// Writes those records that have a value, and says what became of each of them.
+    fn write<'r>(&mut self, records: &'r [Record]) -> Result<Vec<(&'r Record, Line)>, WriteError> {
+        let mut lines = Vec::with_capacity(records.len());
+        let mut files = Vec::with_capacity(records.len());
+        let mut of = Vec::with_capacity(records.len());
+        for (record, bytes) in records.iter().filter_map(|record| Some((record, value(record)?))) {
+            match path_of(&record.key) {
+                Ok(names) => {
+                    files.push(NewFile { names, bytes });
+                    of.push(record);
+                }
+                Err(refused) => lines.push((record, Line::refused(record, refused))),
+            }
+        }
+        for ((record, file), written) in of.into_iter().zip(&files).zip(self.directory.write(&files)) {
+            let line = match written {
+                Ok(Written::Same) => Line::Same { key: record.key.to_string() },
+                Ok(Written::Changed) => Line::written(record, file.bytes.len() as u64),
+                Err(error @ WriteError::InTheWay { .. }) => Line::refused(record, error),
+                Err(error) => return Err(error),
+            };
+            lines.push((record, line));
+        }
+        Ok(lines)
     }
 
     /// Nothing is said of a key that never had a file here.
@@ -128,6 +132,13 @@ impl Applier {
     }
 }
 
+fn value(record: &Record) -> Option<&[u8]> {
+    match &record.state {
+        State::Value(stored) => Some(stored.value.as_bytes()),
+        State::Deleted | State::Expired => None,
+    }
+}
+
 fn others(path: &Path, live: &BTreeSet<Key>) -> Result<Vec<Key>, WriteError> {
     let failed = |error: crate::tree::ScanError| WriteError::Io {
         at: path.display().to_string(),
@@ -138,6 +149,15 @@ fn others(path: &Path, live: &BTreeSet<Key>) -> Result<Vec<Key>, WriteError> {
 }
 
 impl Line {
+    fn written(record: &Record, bytes: u64) -> Self {
+        let Record { key, revision, device, .. } = record;
+        Self::Written { key: key.to_string(), revision: *revision, device: device.clone(), bytes }
+    }
+
+    fn refused(record: &Record, why: impl std::error::Error) -> Self {
+        Self::Refused { key: record.key.to_string(), why: why.to_string() }
+    }
+
     /// Says it. Of a file that was as it should be there is nothing to say.
     pub(super) fn print(&self, out: Output) -> Result<(), Failure> {
         if let Self::Same { .. } = self {
@@ -199,10 +219,13 @@ mod tests {
     fn records_become_files_and_hostile_ones_do_not() {
         let root = tempfile::tempdir().unwrap();
         let mut applier = Applier::open(root.path().join("tree"), false).unwrap();
-        let records = vec![put("a/b", "one"), put("../out", "x"), put("/abs", "x"), put("a/b/c", "x"), put("e", "")];
-        let lines = applier.apply(records).unwrap();
-        assert_eq!(said(&lines), ["written a/b 3", "refused ../out", "refused /abs", "refused a/b/c", "written e 0"]);
-        assert_eq!(said(&applier.apply(vec![put("a/b", "one")]).unwrap()), ["same a/b"]);
+        let records = [put("a/b", "one"), put("../out", "x"), put("/abs", "x"), put("e", "")];
+        let lines = applier.apply(&records).unwrap();
+        assert_eq!(said(&lines), ["refused ../out", "refused /abs", "written a/b 3", "written e 0"]);
+        assert_eq!(
+            said(&applier.apply(&[put("a/b", "one"), put("a/b/c", "x")]).unwrap()),
+            ["same a/b", "refused a/b/c"]
+        );
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
 
@@ -211,10 +234,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for (delete, expected) in [(false, "kept a"), (true, "removed a")] {
             let mut applier = Applier::open(root.path().to_owned(), delete).unwrap();
-            applier.apply(vec![put("a", "one")]).unwrap();
+            applier.apply(&[put("a", "one")]).unwrap();
             let gone =
                 vec![record("a", State::Deleted), record("never", State::Expired), record("../x", State::Deleted)];
-            assert_eq!(said(&applier.apply(gone).unwrap()), [expected]);
+            assert_eq!(said(&applier.apply(&gone).unwrap()), [expected]);
         }
     }
 
@@ -228,7 +251,7 @@ mod tests {
         let live = BTreeSet::from([Key::parse("kept").unwrap()]);
         for (delete, expected) in [(false, vec![]), (true, vec!["removed old"])] {
             let mut applier = Applier::open(root.path().to_owned(), delete).unwrap();
-            applier.apply(vec![put("kept", "x")]).unwrap();
+            applier.apply(&[put("kept", "x")]).unwrap();
             assert_eq!(said(&applier.remove_others(&live).unwrap()), expected);
         }
     }
@@ -237,8 +260,8 @@ mod tests {
     fn what_is_in_the_way_and_gone_makes_room_first() {
         let root = tempfile::tempdir().unwrap();
         let mut applier = Applier::open(root.path().to_owned(), true).unwrap();
-        applier.apply(vec![put("a", "file"), put("d/x", "file")]).unwrap();
-        let lines = applier.apply(vec![
+        applier.apply(&[put("a", "file"), put("d/x", "file")]).unwrap();
+        let lines = applier.apply(&[
             put("a/b", "1"),
             put("d", "2"),
             record("a", State::Deleted),
@@ -247,7 +270,7 @@ mod tests {
         assert_eq!(said(&lines.unwrap()), ["removed a", "removed d/x", "written a/b 1", "written d 1"]);
 
         assert_eq!(
-            said(&applier.apply_for_now(vec![put("a", "1"), put("d/y", "2"), put("../x", "")]).unwrap()),
+            said(&applier.apply_for_now(&[put("a", "1"), put("d/y", "2"), put("../x", "")]).unwrap()),
             ["refused ../x"]
         );
         let live = ["a", "d/y"].map(|key| Key::parse(key).unwrap());

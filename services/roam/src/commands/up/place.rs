@@ -35,8 +35,9 @@ impl Place {
             None => xdg_data(variable("XDG_DATA_HOME"), variable("HOME")).ok_or(PlaceError::Nowhere)?.join("roam"),
         };
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&root);
-        made.map_err(|source| PlaceError::Make { path: root.clone(), source })?;
-        Ok(Self { root })
+        // Made absolute, so that it can be shown to somebody who is elsewhere.
+        let absolute = made.and_then(|()| std::path::absolute(&root));
+        Ok(Self { root: absolute.map_err(|source| PlaceError::Make { path: root, source })? })
     }
 
     /// Where NATS keeps the streams.

@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use crate::{cli::Up, failure::Failure, output::Output};
 
+const FILE: &str = "--ready-file";
+
 /// What is told.
 #[derive(Debug, Serialize)]
 struct Ready<'a> {
@@ -33,13 +35,22 @@ impl Drop for ReadyFile {
     }
 }
 
+/// Takes away what an earlier run that was killed has left: it is not ready any more.
+pub(super) fn not_yet(args: &Up) -> Result<(), Failure> {
+    let Some(path) = &args.ready_file else { return Ok(()) };
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failure::because(FILE, &error)),
+        _ => Ok(()),
+    }
+}
+
 /// Says that the system is ready, and how to use it.
 pub(super) fn announce(server: &str, data: &Path, args: &Up, out: Output) -> Result<Option<ReadyFile>, Failure> {
     let ready = Ready { server, data: data.display().to_string(), pid: std::process::id() };
     out.object(&serde_json::json!({ "ready": ready }))?;
     out.say(banner(&ready, args))?;
     let written = args.ready_file.as_ref().map(|path| write(path, &ready)).transpose();
-    written.map_err(|error| Failure::because("--ready-file", &error))
+    written.map_err(|error| Failure::because(FILE, &error))
 }
 
 /// The file appears whole: whoever waits for it may read it at once.
@@ -116,5 +127,11 @@ mod tests {
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
         drop(guard);
         assert!(!path.exists());
+
+        fs::write(&path, "of a run that was killed").unwrap();
+        let args = args(&format!("roam up --ready-file {}", path.display()));
+        not_yet(&args).unwrap();
+        assert!(!path.exists());
+        not_yet(&args).unwrap();
     }
 }
