@@ -47,6 +47,8 @@ pub enum Side {
 /// A message on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
+    /// Which connection it is on, counted from the first one that was made over the wire.
+    pub connection: usize,
     /// Where it goes.
     pub to: Side,
     /// Its subject.
@@ -152,12 +154,14 @@ impl Wire {
 
 async fn accept(listener: TcpListener, server: String, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
+    let mut made = 0;
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
                 if *shared.whole.borrow() {
-                    connections.spawn(connect(client, server.clone(), Arc::clone(&shared)));
+                    connections.spawn(connect(made, client, server.clone(), Arc::clone(&shared)));
+                    made += 1;
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -166,28 +170,28 @@ async fn accept(listener: TcpListener, server: String, shared: Arc<Shared>) {
 }
 
 /// Joins a client with the server until one of them goes away, or the wire is cut.
-async fn connect(client: TcpStream, server: String, shared: Arc<Shared>) {
+async fn connect(connection: usize, client: TcpStream, server: String, shared: Arc<Shared>) {
     let Ok(server) = TcpStream::connect(server).await else { return };
     // A delay of Nagle's would not be the network's.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let mut whole = shared.whole.subscribe();
     tokio::select! {
-        () = carry(from_client, to_server, Side::Server, &shared) => {}
-        () = carry(from_server, to_client, Side::Client, &shared) => {}
+        () = carry(from_client, to_server, (connection, Side::Server), &shared) => {}
+        () = carry(from_server, to_client, (connection, Side::Client), &shared) => {}
         _ = whole.wait_for(|whole| !whole) => {}
     }
 }
 
-async fn carry(from: OwnedReadHalf, to: OwnedWriteHalf, side: Side, shared: &Shared) {
+async fn carry(from: OwnedReadHalf, to: OwnedWriteHalf, way: (usize, Side), shared: &Shared) {
     let (sender, queue) = mpsc::channel(QUEUE);
     tokio::select! {
-        () = read(from, sender, side, shared) => {}
+        () = read(from, sender, way, shared) => {}
         () = write(to, queue) => {}
     }
 }
 
-async fn read(mut from: OwnedReadHalf, to: mpsc::Sender<Bytes>, side: Side, shared: &Shared) {
+async fn read(mut from: OwnedReadHalf, to: mpsc::Sender<Bytes>, (connection, side): (usize, Side), shared: &Shared) {
     let mut buffer = BytesMut::with_capacity(64 * 1024);
     while let Ok(1..) = from.read_buf(&mut buffer).await {
         while let Some((length, head)) = frames::first(&buffer) {
@@ -199,7 +203,7 @@ async fn read(mut from: OwnedReadHalf, to: mpsc::Sender<Bytes>, side: Side, shar
                     continue;
                 }
             };
-            let fate = (shared.judge.lock().unwrap())(&Frame { to: side, subject, reply });
+            let fate = (shared.judge.lock().unwrap())(&Frame { connection, to: side, subject, reply });
             match fate {
                 Fate::Pass => drop(to.send(frame).await),
                 Fate::Twice => {

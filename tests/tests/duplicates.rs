@@ -53,7 +53,9 @@ async fn told_once(watch: &mut Watch, until: Revision) {
     let mut at = Revision::ZERO;
     while at < until {
         let event = timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
-        let (Event::Revision { revision, .. } | Event::State { head: revision, .. }) = event else { panic!("{event:?}") };
+        let (Event::Revision { revision, .. } | Event::State { head: revision, .. }) = event else {
+            panic!("{event:?}")
+        };
         assert!(revision > at, "{event:?} after {at}");
         at = revision;
     }

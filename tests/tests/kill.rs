@@ -14,7 +14,7 @@ use rand::Rng;
 use roam_client::{Change, ChangeId, Encoding, Operation, Profile, Record, Select, State};
 use roam_nats::PublishError;
 use roam_schemas::{Applied, Outcome, Receipt, encode, subjects};
-use roam_tests::{Mailbox, Post, World, app, device, dice, envelope, eventually, key, profile, text};
+use roam_tests::{Fate, Mailbox, Post, Side, World, app, device, dice, envelope, eventually, key, profile, text};
 use tokio::{task::JoinSet, time::sleep};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_roam-tests-service");
@@ -271,4 +271,50 @@ async fn a_nats_server_that_is_killed_loses_nothing_that_was_accepted() {
     load.goes_on(200).await;
     // Receipts that were under way when the server died are lost.
     load.check_after_sending_again(&world).await;
+}
+
+/// Publishes one change, and gives its sequence.
+async fn publish_one(world: &World) -> (Mailbox, u64) {
+    let post = world.post("acme", "user-0", "laptop").await;
+    let mailbox = post.receipts(&profile_of(0), &device("laptop")).await;
+    let change = Change::new(ChangeId::random(), None, vec![Operation::put(key("theme"), "dark", text())]).unwrap();
+    let payload = encode(&change, Encoding::Postcard).unwrap();
+    let subject = subjects::change(&profile_of(0), &device("laptop"));
+    (mailbox, post.publish(&subject, envelope(Encoding::Postcard), payload).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_whose_append_was_under_way_when_the_access_server_was_killed_is_appended_by_the_next() {
+    let mut world = World::new().as_processes(BINARY).with_wires().start().await;
+    let wire = world.access_servers[0].wire();
+    wire.judge(|frame| if frame.subject == subjects::journal(0) { Fate::Hold } else { Fate::Pass });
+    let (mut mailbox, sequence) = publish_one(&world).await;
+    eventually("the append is under way", async || (wire.held() > 0).then_some(())).await;
+    wire.pass_all();
+    world.access_servers[0].kill().await;
+    world.access_servers[0].start().await;
+    let (receipt, _) = mailbox.receipt().await;
+    assert_eq!((receipt.sequence, receipt.again), (sequence, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_was_under_way_when_the_replica_was_killed_is_sent_by_the_next() {
+    let mut world = World::new().as_processes(BINARY).with_wires().start().await;
+    let wire = world.replicas[0].wire();
+    // The connection that receipts leave on stalls with the first of them.
+    let mut stalled = None;
+    wire.judge(move |frame| {
+        if frame.to == Side::Server && frame.subject.starts_with("roam.v1.receipt.") {
+            stalled = Some(frame.connection);
+        }
+        let stalls = frame.to == Side::Server && stalled == Some(frame.connection);
+        if stalls { Fate::Hold } else { Fate::Pass }
+    });
+    let (mut mailbox, sequence) = publish_one(&world).await;
+    eventually("the receipt is under way", async || (wire.held() > 0).then_some(())).await;
+    wire.pass_all();
+    world.replicas[0].kill().await;
+    world.replicas[0].start().await;
+    let (receipt, _) = mailbox.receipt().await;
+    assert_eq!((receipt.sequence, receipt.again), (sequence, false), "the same batch announces it");
 }

@@ -177,7 +177,8 @@ async fn ask_on(post: Post, stop: CancellationToken) -> (usize, usize) {
     let subject = subjects::request(Verb::Latest, &profile("acme/alice/editor"));
     let (mut asked, mut again) = (0, 0);
     while !stop.is_cancelled() {
-        let ask = || post.bus.request(subject.clone(), envelope(Encoding::Postcard), Bytes::new(), Duration::from_secs(1));
+        let ask =
+            || post.bus.request(subject.clone(), envelope(Encoding::Postcard), Bytes::new(), Duration::from_secs(1));
         let answer = match ask().await {
             Ok(answer) => answer,
             // It was on its way to a replica just as that one left.

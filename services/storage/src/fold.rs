@@ -1,5 +1,6 @@
-//! The fold: the one thread that decides and writes. Batches come in, are applied one after the other, and what became
-//! of them is told to the rest of the process only after the fsync.
+//! The fold: the one thread that decides and writes. Batches are decided one after the other; those that came while the
+//! ones before were fsynced are written together. What became of them is told to the rest of the process only after the
+//! fsync.
 
 use std::{
     sync::mpsc::RecvTimeoutError,
@@ -7,6 +8,7 @@ use std::{
 };
 
 use roam_process::Condition;
+use roam_schemas::JournalBatch;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +22,9 @@ use crate::{
 
 /// How long to wait for room on a full disk before trying again.
 const FULL_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// How many batches are written at once at most.
+const MOST_IN_GROUP: usize = 8;
 
 /// Applies batches.
 pub(crate) struct Fold {
@@ -58,24 +63,52 @@ impl Fold {
         result
     }
 
-    fn apply_all(mut self, mut batches: mpsc::Receiver<Work>) -> Result<(), FoldError> {
-        while let Some(work) = batches.blocking_recv() {
-            match work {
-                Work::Passed(sequence) => self.progress.passed(sequence),
-                Work::Batch(position, batch) => {
-                    let began = Instant::now();
-                    let prepared = self.applier.prepare(&batch, &position)?;
-                    let decided = began.elapsed();
-                    if !self.commit(&prepared, &position)? {
-                        return Ok(());
-                    }
-                    let Prepared { verdicts, heads, .. } = prepared;
-                    self.metrics.applied(position.sequence, &verdicts, decided, began.elapsed() - decided);
-                    self.progress.applied(AppliedBatch { sequence: position.sequence, batch, verdicts }, &heads);
-                }
+    fn apply_all(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), FoldError> {
+        let mut group = Vec::new();
+        while let Some(first) = work.blocking_recv() {
+            let mut next = Some(first);
+            while let Some(Work::Batch(position, batch)) = next {
+                group.push((position, batch));
+                next = if group.len() < MOST_IN_GROUP { work.try_recv().ok() } else { None };
+            }
+            if !self.apply_group(&mut group)? {
+                return Ok(());
+            }
+            if let Some(Work::Passed(sequence)) = next {
+                self.progress.passed(sequence);
             }
         }
         Ok(())
+    }
+
+    /// Applies the batches that came while the ones before were fsynced, in one write. False if the disk was still full
+    /// at shutdown.
+    fn apply_group(&mut self, group: &mut Vec<(Position, JournalBatch)>) -> Result<bool, FoldError> {
+        let Some((last, _)) = group.last().cloned() else {
+            return Ok(true);
+        };
+        let began = Instant::now();
+        let mut prepared = Prepared::default();
+        for (index, (position, batch)) in group.iter().enumerate() {
+            if let Err(error) = self.applier.prepare_more(&mut prepared, batch, position) {
+                // Those before it are as good as ever: they are applied without it.
+                group.truncate(index);
+                self.apply_group(group)?;
+                return Err(error.into());
+            }
+        }
+        let decided = began.elapsed();
+        if !self.commit(&prepared, &last)? {
+            return Ok(false);
+        }
+        self.metrics.applied(&last, group.len(), &prepared.verdicts, decided, began.elapsed() - decided);
+        let mut verdicts = prepared.verdicts.into_iter();
+        let applied = group.drain(..).map(|(position, batch)| {
+            let verdicts = verdicts.by_ref().take(batch.changes.len()).collect();
+            AppliedBatch { sequence: position.sequence, batch, verdicts }
+        });
+        self.progress.applied(applied, &prepared.heads);
+        Ok(true)
     }
 
     /// Writes; waits while the disk is full. False if it was still full at shutdown.

@@ -14,7 +14,7 @@ use prometheus_client::{
 };
 use roam_schemas::{Code, subjects::Verb};
 
-use crate::apply::Verdict;
+use crate::{apply::Verdict, store::Position};
 
 /// The metrics of one replica. Clones are the same metrics.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub(crate) struct Metrics {
 struct Inner {
     batches: Counter,
     verdicts: Family<VerdictLabel, Counter>,
-    batch_changes: Histogram,
+    write_changes: Histogram,
     decide_seconds: Histogram,
     commit_seconds: Histogram,
     sequence: Gauge,
@@ -65,7 +65,7 @@ impl Metrics {
         let inner = Inner {
             batches: Counter::default(),
             verdicts: Family::default(),
-            batch_changes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
+            write_changes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             decide_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 16)),
             commit_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 16)),
             sequence: Gauge::default(),
@@ -82,15 +82,22 @@ impl Metrics {
         Self { inner: Arc::new(inner) }
     }
 
-    /// A batch was applied and fsynced.
-    pub(crate) fn applied(&self, sequence: u64, verdicts: &[Verdict], decide: Duration, commit: Duration) {
+    /// Batches were applied and fsynced, in one write.
+    pub(crate) fn applied(
+        &self,
+        last: &Position,
+        batches: usize,
+        verdicts: &[Verdict],
+        decide: Duration,
+        commit: Duration,
+    ) {
         let inner = &self.inner;
-        inner.batches.inc();
-        #[expect(clippy::cast_precision_loss, reason = "a batch holds at most 1,000 changes")]
-        inner.batch_changes.observe(verdicts.len() as f64);
+        inner.batches.inc_by(batches as u64);
+        #[expect(clippy::cast_precision_loss, reason = "a write holds at most some thousand changes")]
+        inner.write_changes.observe(verdicts.len() as f64);
         inner.decide_seconds.observe(decide.as_secs_f64());
         inner.commit_seconds.observe(commit.as_secs_f64());
-        inner.sequence.set(i64::try_from(sequence).unwrap_or(i64::MAX));
+        inner.sequence.set(i64::try_from(last.sequence).unwrap_or(i64::MAX));
         for (verdict, count) in count(verdicts) {
             inner.verdicts.get_or_create(&VerdictLabel { verdict }).inc_by(count);
         }
@@ -156,10 +163,10 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     let registry = registry.sub_registry_with_prefix("roam_storage");
     registry.register("batches", "Journal batches applied and fsynced", inner.batches.clone());
     registry.register("changes", "Changes of applied batches, by verdict", inner.verdicts.clone());
-    registry.register("batch_changes", "Changes in a batch", inner.batch_changes.clone());
-    let help = "Time to decide on all changes of a batch";
+    registry.register("write_changes", "Changes in a synced write", inner.write_changes.clone());
+    let help = "Time to decide on all changes of a write";
     registry.register_with_unit("decide", help, Unit::Seconds, inner.decide_seconds.clone());
-    let help = "Time to write and fsync a batch";
+    let help = "Time to write and fsync";
     registry.register_with_unit("commit", help, Unit::Seconds, inner.commit_seconds.clone());
     registry.register("journal_sequence", "Sequence of the last batch applied", inner.sequence.clone());
     registry.register("journal_not_ours", "Entries of the journal that no access server wrote", inner.not_ours.clone());

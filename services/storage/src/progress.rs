@@ -58,11 +58,19 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// A batch is applied and fsynced, and visible to readers.
-    pub(crate) fn applied(&self, batch: AppliedBatch, heads: &Heads) {
-        let sequence = batch.sequence;
-        lock(&self.shared.recent).remember(batch);
-        self.passed(sequence);
+    /// Batches are applied and fsynced, and visible to readers.
+    pub(crate) fn applied(&self, batches: impl Iterator<Item = AppliedBatch>, heads: &Heads) {
+        let mut last = None;
+        {
+            let mut recent = lock(&self.shared.recent);
+            for batch in batches {
+                last = Some(batch.sequence);
+                recent.remember(batch);
+            }
+        }
+        if let Some(sequence) = last {
+            self.passed(sequence);
+        }
         if self.shared.waiters.load(Ordering::Acquire) > 0 {
             self.wake(heads);
         }

@@ -14,7 +14,7 @@ use proptest::{collection::vec, prelude::*};
 use roam_schemas::{BatchId, ChangeId, Key, Profile, Revision, StampedChange};
 use roam_storage::{
     apply::Verdict,
-    store::{ProfileKey, Reader, RowState, VersionRow},
+    store::{Place, ProfileKey, Reader, RecordRow, RowState, VersionRow},
 };
 use support::{
     batches::{batch, batch_of, position},
@@ -91,7 +91,7 @@ fn compare(reader: &Reader, profile: &Profile, model: &Model) {
     assert_eq!((head.records, head.bytes), model.count());
 
     let mut records = Vec::new();
-    let visit = |found: roam_storage::store::RecordRow<'_>| {
+    let visit = |found: RecordRow<'_>| {
         records.push((
             found.key.as_str().to_owned(),
             found.place.revision.get(),
@@ -108,7 +108,7 @@ fn compare(reader: &Reader, profile: &Profile, model: &Model) {
 
     for name in model.records().keys() {
         let mut versions = Vec::new();
-        let visit = |place: roam_storage::store::Place, row: VersionRow<'_>| {
+        let visit = |place: Place, row: VersionRow<'_>| {
             versions.push((place.revision.get(), place.rank, written(&row)));
             Ok(ControlFlow::Continue(()))
         };

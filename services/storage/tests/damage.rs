@@ -168,3 +168,58 @@ fn zeros_in_the_log_refuse_or_leave_whole_batches() {
         });
     }
 }
+
+/// Where the records of a log begin: blocks of 32 KiB, in which each has a checksum (4 bytes), a length (2) and a kind (1)
+/// before it.
+fn headers(log: &[u8]) -> Vec<usize> {
+    const BLOCK: usize = 32 * 1024;
+    const HEADER: usize = 7;
+    let (mut at, mut found) = (0, Vec::new());
+    while at + HEADER <= log.len() {
+        if BLOCK - at % BLOCK < HEADER {
+            at += BLOCK - at % BLOCK;
+            continue;
+        }
+        found.push(at);
+        at += HEADER + usize::from(u16::from_le_bytes([log[at + 4], log[at + 5]]));
+    }
+    found
+}
+
+#[test]
+fn a_length_that_points_beyond_the_end_of_an_older_log_is_no_torn_tail() {
+    // Values that fill the memory of one table, so that a second log is begun while the first is still needed.
+    let mut replica = Replica::new();
+    let mut states = vec![digests(replica.reader()).unwrap()];
+    let mut random = Random(0x10C);
+    for sequence in 1..=30 {
+        let value: Vec<u8> = (0..25_000).flat_map(|_| random.next().to_be_bytes()).collect();
+        let changes = vec![put(PROFILE, sequence * 10, "large", value), put(PROFILE, sequence * 10 + 1, "small", "x")];
+        replica.apply(sequence, &batch_of(sequence, &Terms::default(), changes));
+        states.push(digests(replica.reader()).unwrap());
+    }
+    let directory = replica.close();
+    let logs = files(directory.path(), "log");
+    println!(
+        "{:?}",
+        logs.iter()
+            .map(|log| (log.file_name().unwrap().to_owned(), fs::metadata(log).unwrap().len()))
+            .collect::<Vec<_>>()
+    );
+    assert!(logs.len() > 1, "{logs:?}");
+    for log in &logs {
+        let headers = headers(&fs::read(log).unwrap());
+        let (tail, mut opened) = (headers.len().saturating_sub(4), 0);
+        for header in &headers[tail..] {
+            for bit in 0..16 {
+                let copy = damaged(directory.path(), log, |bytes| bytes[header + 4 + bit / 8] ^= 1 << (bit % 8));
+                let Ok((_writer, reader)) = open(copy.path()) else { continue };
+                let position = reader.snapshot().position().unwrap().map_or(0, |position| position.sequence);
+                opened += 1;
+                let same = digests(&reader).unwrap() == states[position as usize];
+                println!("{:?} header {header} bit {bit}: at {position} same {same}", log.file_name().unwrap());
+            }
+        }
+        println!("{log:?} {} records opened {opened}", headers.len());
+    }
+}

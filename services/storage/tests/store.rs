@@ -17,7 +17,7 @@ use roam_schemas::{
     Action, ChangeId, ContentType, Expect, Key, Operation, Origin, Put, Revision, StampedChange, Terms, Timestamp,
     Value,
 };
-use roam_storage::store::{ProfileKey, Reader, Snapshot, StoreError, TABLES};
+use roam_storage::store::{Place, ProfileKey, Reader, RecordRow, Snapshot, StoreError, TABLES, VersionRow};
 use support::{
     batches::{Random, batch, batch_of, one, put},
     cases,
@@ -34,7 +34,7 @@ fn key_of(profile: &str) -> ProfileKey {
 fn scan(snapshot: &Snapshot<'_>, profile: &str, prefix: &str, after: Option<&str>) -> Vec<(String, u64)> {
     let after = after.map(|key| Key::parse(key).unwrap());
     let mut found = Vec::new();
-    let visit = |row: roam_storage::store::RecordRow<'_>| {
+    let visit = |row: RecordRow<'_>| {
         assert_eq!(row.place.rank, 0, "only a version that was not too late is a record");
         found.push((row.key.as_str().to_owned(), row.place.revision.get()));
         Ok(ControlFlow::Continue(()))
@@ -53,7 +53,7 @@ fn all_of(snapshot: &Snapshot<'_>) -> String {
     };
     snapshot.feed(&key, Revision::ZERO, visit).unwrap();
     let mut versions = Vec::new();
-    let visit = |place, row: roam_storage::store::VersionRow<'_>| {
+    let visit = |place, row: VersionRow<'_>| {
         versions.push(format!("{place:?} {row:?}"));
         Ok(ControlFlow::Continue(()))
     };
@@ -138,7 +138,7 @@ fn a_scan_finds_exactly_the_keys_that_begin_with_the_prefix_and_come_after() {
         for key in &keys {
             let snapshot = replica.reader().snapshot();
             let mut known = false;
-            let visit = |_, found: Option<_>| {
+            let visit = |_, found: Option<(Place, VersionRow<'_>)>| {
                 known = found.is_some();
                 Ok(ControlFlow::Continue(()))
             };
@@ -261,7 +261,7 @@ fn a_late_operation_is_kept_behind_the_version_that_beat_it_and_is_never_the_rec
     replica.apply(1, &batch_of(1, &Terms::default(), vec![put(PROFILE, 9, "a", "first"), late]));
     replica.compact();
     let mut places = Vec::new();
-    let visit = |place: roam_storage::store::Place, row: roam_storage::store::VersionRow<'_>| {
+    let visit = |place: Place, row: VersionRow<'_>| {
         places.push((place.revision.get(), place.rank, row.time.as_nanos()));
         Ok(ControlFlow::Continue(()))
     };

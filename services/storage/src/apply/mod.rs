@@ -82,14 +82,30 @@ impl Applier {
     /// # Errors
     /// See [`ApplyError`]. Nothing of the batch counts then.
     pub fn prepare(&mut self, batch: &JournalBatch, position: &Position) -> Result<Prepared, ApplyError> {
-        let prepared = self.decide_all(batch, position);
-        if prepared.is_err() {
-            self.knowledge.forget();
-        }
-        prepared
+        let mut prepared = Prepared::default();
+        self.prepare_more(&mut prepared, batch, position)?;
+        Ok(prepared)
     }
 
-    /// Writes a prepared batch and returns once it is fsynced.
+    /// The same for the batch behind those that are prepared: all of them are committed at once, with the position of
+    /// the last.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]. Nothing of all that was prepared counts then.
+    pub fn prepare_more(
+        &mut self,
+        prepared: &mut Prepared,
+        batch: &JournalBatch,
+        position: &Position,
+    ) -> Result<(), ApplyError> {
+        let decided = self.decide_all(prepared, batch, position);
+        if decided.is_err() {
+            self.knowledge.forget();
+        }
+        decided
+    }
+
+    /// Writes what is prepared and returns once it is fsynced.
     ///
     /// # Errors
     /// [`StoreError::Full`] may be tried again; after any other the process must end.
@@ -107,11 +123,15 @@ impl Applier {
         self.writer.compact()
     }
 
-    fn decide_all(&mut self, batch: &JournalBatch, position: &Position) -> Result<Prepared, ApplyError> {
+    fn decide_all(
+        &mut self,
+        prepared: &mut Prepared,
+        batch: &JournalBatch,
+        position: &Position,
+    ) -> Result<(), ApplyError> {
         if batch.rules != roam_schemas::RULES {
             return Err(ApplyError::Rules { batch: batch.id, rules: batch.rules });
         }
-        let mut prepared = Prepared::default();
         let reader = self.reader.clone();
         let newest = reader.newest();
         let mut stored = newest.lookup()?;
@@ -129,7 +149,7 @@ impl Applier {
             prepared.heads.push((profile.clone(), head.revision));
         }
         self.writer.put_position(&mut prepared.commit, position)?;
-        Ok(prepared)
+        Ok(())
     }
 
     fn write(&mut self, commit: &mut Commit, change: InBatch<'_>, decision: Decision) -> Result<Verdict, StoreError> {
@@ -181,7 +201,7 @@ impl Applier {
     }
 }
 
-/// A batch that is decided, and what it writes.
+/// Batches that are decided, and what they write.
 #[derive(Default)]
 pub struct Prepared {
     commit: Commit,
