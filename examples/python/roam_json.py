@@ -83,8 +83,11 @@ class Roam:
         self._seen = {}  # the highest revision that was seen of each app
 
     @classmethod
-    async def connect(cls, server, tenant, user, device, **options):
-        """Connects. `options` go to nats.connect: credentials, TLS and the like."""
+    async def connect(cls, server, tenant, user, device, timeout=10, **options):
+        """Connects, or raises ConnectionError after `timeout` seconds; from then on the connection is made again for ever.
+
+        `options` go to nats.connect: credentials, TLS and the like.
+        """
         roam = None
 
         async def reconnected():
@@ -92,11 +95,13 @@ class Roam:
 
         async def error(reason):
             # Slow consumers drop messages, and permissions that do not fit are told here and nowhere else.
+            if roam is None:
+                return  # while connecting for the first time; the time-out tells
             print(f"nats: {reason!r}", file=sys.stderr)
-            if roam is not None and isinstance(reason, nats.errors.SlowConsumerError):
+            if isinstance(reason, nats.errors.SlowConsumerError):
                 roam._doubt()
 
-        nc = await nats.connect(
+        connecting = nats.connect(
             server,
             # Answers may come below this prefix only: it is what permissions allow, and what responders answer to.
             inbox_prefix=f"_INBOX.{token(tenant)}.{token(user)}.{token(device)}",
@@ -105,6 +110,10 @@ class Roam:
             error_cb=error,
             **options,
         )
+        try:
+            nc = await asyncio.wait_for(connecting, timeout)
+        except asyncio.TimeoutError:
+            raise ConnectionError(f"no server answers at {server}; is it running? start one with: roam up") from None
         roam = cls(nc, tenant, user, device)
         await nc.subscribe(f"roam.v1.receipt.{roam._tenant}.{roam._user}.*.{roam._device}", cb=roam._on_receipt)
         await nc.flush()

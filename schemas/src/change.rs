@@ -198,7 +198,8 @@ impl Change {
     ///
     /// # Errors
     /// `invalid` for no operation, a key twice, or a time to live of zero; `too_large` for more than 1,000 operations,
-    /// a value over 256 KiB, or a change whose keys and values alone pass 1 MiB.
+    /// a value over 256 KiB, or a change whose keys and values alone pass 1 MiB. Keys count as JSON writes them: so the
+    /// records of any one change fit into one reply, in either encoding.
     pub fn new(id: ChangeId, base: Option<Revision>, ops: Vec<Operation>) -> Result<Self, Problem> {
         if ops.is_empty() {
             return Err(Problem::invalid("a change has no operation"));
@@ -209,7 +210,7 @@ impl Change {
         }
         ops.iter().try_for_each(check_action)?;
         check_distinct(&ops)?;
-        let bytes = ops.iter().map(|op| op.key.as_str().len() + value_len(op)).sum();
+        let bytes = ops.iter().map(|op| op.key.json_len() + value_len(op)).sum();
         if bytes > CHANGE_BYTES {
             return Err(Problem::too_large("a change is too large, in bytes", CHANGE_BYTES, bytes));
         }

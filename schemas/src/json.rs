@@ -31,6 +31,16 @@ pub(crate) fn first_key(payload: &[u8]) -> Option<String> {
     key
 }
 
+/// How many bytes JSON takes for a text, quotes not counted (RFC 8259, section 7, as `serde_json` writes it).
+pub fn text_len(text: &str) -> usize {
+    let escaped = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(escaped).sum()
+}
+
 /// A message under its one top-level key.
 struct Keyed<M>(M);
 

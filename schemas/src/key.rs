@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Problem, limits::KEY_BYTES};
+use crate::{Problem, json, limits::KEY_BYTES};
 
 /// A UTF-8 key of 1 to 512 bytes. Any character is allowed; what a key means is the application's business.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -26,6 +26,11 @@ impl Key {
             return Err(Problem::too_large("a key is too long, in bytes", KEY_BYTES, text.len()));
         }
         Ok(Self(text))
+    }
+
+    /// How many bytes JSON takes for it, quotes not counted: up to six for a byte that is a control character.
+    pub fn json_len(&self) -> usize {
+        json::text_len(&self.0)
     }
 
     /// The key as text.

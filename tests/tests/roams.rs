@@ -200,7 +200,7 @@ async fn a_device_that_was_away_is_told_what_changed_since_and_nothing_else() {
 async fn a_large_profile_comes_page_by_page_whole_by_prefix_and_by_keys() {
     let world = World::new().start().await;
     let laptop = world.device("acme", "alice", "laptop").await.profile(app("mail"));
-    let name = |number: usize| format!("{}/{number:04}", if number % 2 == 0 { "even" } else { "odd" });
+    let name = |number: usize| format!("{}/{number:04}", if number.is_multiple_of(2) { "even" } else { "odd" });
     let mut all: Vec<String> = (0..2_500).map(name).collect();
     let changes = all.chunks(500).map(|part| {
         let ops = part.iter().map(|name| Operation::put(key(name), name.as_bytes(), text())).collect();

@@ -234,6 +234,10 @@ fn new_line(position: &Position, state: &StreamState, start: Start) -> Result<St
         let (position, batch) = (position.sequence, position.batch);
         return Err(FollowError::Forked { position, batch, replicas: start.replicas });
     }
+    if position.incarnation != start.incarnation && start.sequence > 1 {
+        // Nobody applied what the new stream held at its beginning.
+        return Err(FollowError::Gap { first: start.sequence, needed: 1 });
+    }
     tracing::warn!(
         position = position.sequence,
         first = state.first_sequence,
@@ -247,3 +251,6 @@ fn new_line(position: &Position, state: &StreamState, start: Start) -> Result<St
 fn nanos(time: time::OffsetDateTime) -> u64 {
     u64::try_from(time.unix_timestamp_nanos()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

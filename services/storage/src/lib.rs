@@ -11,6 +11,8 @@ pub mod store;
 
 mod announce;
 mod connect;
+#[cfg(test)]
+mod fixture;
 mod fold;
 mod journal;
 mod metrics;

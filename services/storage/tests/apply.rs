@@ -1,7 +1,7 @@
 //! Applying random histories to a real store: what lies in every table afterwards is what the model says, and it is the
 //! same however often the replica was stopped in between.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! A replica that is killed at any moment holds whole batches, in order, and every one that it said was fsynced. Killing
 //! proves atomicity; that an fsync survives a power cut is not shown here.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
 
 mod support;
 

@@ -3,7 +3,7 @@
 //! 20,000 histories in an ordinary run; `PROPTEST_CASES=100000 cargo test --release -p roam-storage --test decide` tries
 //! more.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! The store: what a snapshot sees, what scans hand out, what is left in the tables after many overwrites, and which
 //! directories do not open.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
 
 mod support;
 

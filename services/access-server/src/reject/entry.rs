@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use roam_nats::{Headers, Message};
-use roam_schemas::{EncodeError, Outcome, Receipt, encode, headers, limits::REJECTED_BYTES, subjects};
+use roam_schemas::{EncodeError, Outcome, Receipt, RejectedEntry, encode, subjects};
 
 use crate::validate::{Refusal, Sender};
 
@@ -17,18 +17,17 @@ pub(super) struct Letter {
 /// The entry of ROAM_REJECTED: the original, cut, with what is known of it in the headers. `sequence` is what it had in
 /// ROAM_CHANGES.
 pub(super) fn entry(original: &Message, sequence: u64, refusal: &Refusal) -> Letter {
-    let payload = &original.payload;
-    let headers = Headers::new()
-        .with_content_type(refusal.encoding)
-        .with(headers::CODE, refusal.problem.code.as_str())
-        .with(headers::REASON, refusal.problem.to_string())
-        .with(headers::SUBJECT, original.subject.clone())
-        .with(headers::SEQUENCE, sequence.to_string())
-        .with(headers::HASH, blake3::hash(payload).to_string())
-        .with(headers::SIZE, payload.len().to_string());
-    let kept = &payload[..payload.len().min(REJECTED_BYTES)];
+    let entry = RejectedEntry {
+        profile: refusal.sender.as_ref().map(|sender| &sender.profile),
+        subject: &original.subject,
+        sequence,
+        encoding: refusal.encoding,
+        payload: &original.payload,
+        problem: &refusal.problem,
+    };
+    let headers = entry.headers().into_iter().fold(Headers::new(), |headers, (name, value)| headers.with(name, value));
     // A copy, because a part of the original would keep all of it in memory.
-    Letter { subject: filed_on(refusal.sender.as_ref()), headers, payload: Bytes::copy_from_slice(kept) }
+    Letter { subject: entry.filed_on(), headers, payload: Bytes::copy_from_slice(entry.kept()) }
 }
 
 /// The receipt, in the encoding of the change; none if its subject names nobody to send it to.
@@ -43,17 +42,13 @@ pub(super) fn receipt(sequence: u64, refusal: &Refusal) -> Result<Option<Letter>
     Ok(Some(Letter { subject: subjects::receipt(profile, device), headers, payload }))
 }
 
-fn filed_on(sender: Option<&Sender>) -> String {
-    match sender {
-        Some(Sender { profile, .. }) => subjects::rejected(&profile.tenant, &profile.user),
-        None => subjects::rejected_of_nobody(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use roam_schemas::{App, ChangeId, Device, Encoding, Problem, Profile, Tenant, User, decode};
+    use roam_schemas::{
+        App, ChangeId, Device, Encoding, Problem, Profile, Tenant, User, decode, headers, limits::REJECTED_BYTES,
+        payload_hash, subjects,
+    };
 
     use super::*;
 
@@ -98,7 +93,7 @@ mod tests {
         let entry = entry(&original(payload.clone()), 1, &refusal(Some(sender())));
         assert_eq!(entry.payload.len(), REJECTED_BYTES);
         assert_eq!(entry.headers.get(headers::SIZE), Some((REJECTED_BYTES + 1).to_string().as_str()));
-        assert_eq!(entry.headers.get(headers::HASH), Some(blake3::hash(&payload).to_string().as_str()));
+        assert_eq!(entry.headers.get(headers::HASH), Some(payload_hash(&payload).as_str()));
     }
 
     #[test]

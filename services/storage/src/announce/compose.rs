@@ -1,9 +1,10 @@
 //! What is said of batches: a pure function from a batch and its verdicts to messages.
 
+use bytes::Bytes;
 use roam_nats::{Headers, Message};
 use roam_schemas::{
     Action, Applied, EncodeError, Encoding, JournalBatch, Notice, NoticeOperation, Outcome, Problem, Receipt,
-    StampedChange, State, Stored, encode, headers, limits, subjects,
+    RejectedEntry, StampedChange, State, Stored, encode, headers, limits, subjects,
 };
 
 use crate::{
@@ -145,17 +146,19 @@ fn filed(stamped: &StampedChange, problem: &Problem) -> Result<Option<Message>, 
     if problem.code.is_expected() {
         return Ok(None);
     }
-    let mut payload = encode(&stamped.change, Encoding::Postcard)?;
-    let (size, hash) = (payload.len(), roam_schemas::payload_hash(&payload));
-    payload.truncate(limits::REJECTED_BYTES);
-    let headers = Headers::new()
-        .with_content_type(Encoding::Postcard)
-        .with(headers::CODE, problem.code.as_str())
-        .with(headers::REASON, problem.to_string())
-        .with(headers::SUBJECT, subjects::change(&stamped.profile, &stamped.device))
-        .with(headers::SEQUENCE, stamped.stamp.origin.sequence.to_string())
-        .with(headers::SIZE, size.to_string())
-        .with(headers::HASH, hash);
-    let subject = subjects::rejected(&stamped.profile.tenant, &stamped.profile.user);
-    Ok(Some(Message { subject, reply: None, headers, payload: payload.into() }))
+    let payload = encode(&stamped.change, Encoding::Postcard)?;
+    let entry = RejectedEntry {
+        profile: Some(&stamped.profile),
+        subject: &subjects::change(&stamped.profile, &stamped.device),
+        sequence: stamped.stamp.origin.sequence,
+        encoding: Encoding::Postcard,
+        payload: &payload,
+        problem,
+    };
+    let headers = entry.headers().into_iter().fold(Headers::new(), |headers, (name, value)| headers.with(name, value));
+    let (subject, payload) = (entry.filed_on(), Bytes::copy_from_slice(entry.kept()));
+    Ok(Some(Message { subject, reply: None, headers, payload }))
 }
+
+#[cfg(test)]
+mod tests;

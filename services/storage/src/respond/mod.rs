@@ -6,6 +6,8 @@ mod changes;
 mod history;
 mod latest;
 mod page;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

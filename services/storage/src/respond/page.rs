@@ -1,10 +1,10 @@
 //! How much fits into one page of a reply.
 
-use roam_schemas::{Encoding, Key, limits};
+use roam_schemas::{Encoding, Key, json_text_len, limits};
 
 use crate::store::{RowState, VersionRow};
 
-/// Counts what a page holds, in records and in estimated bytes on the wire.
+/// Counts what a page holds, in records and in bytes on the wire.
 pub(super) struct Page {
     encoding: Encoding,
     limit: usize,
@@ -12,9 +12,9 @@ pub(super) struct Page {
     bytes: usize,
 }
 
-/// What a record costs beside its key and value: revision, time, device and names of fields.
-const OVERHEAD_POSTCARD: usize = 48;
-const OVERHEAD_JSON: usize = 224;
+/// What a record or version costs at most beside its texts and its value: numbers, times and names of fields.
+const OVERHEAD_POSTCARD: usize = 80;
+const OVERHEAD_JSON: usize = 320;
 
 impl Page {
     pub(super) fn new(encoding: Encoding, limit: Option<u32>) -> Self {
@@ -38,20 +38,16 @@ impl Page {
         self.records > 0 && self.bytes + self.cost(key, row) > limits::PAGE_BYTES
     }
 
-    /// In JSON a byte of a key takes at most six (a control character), one of a value at most two.
-    fn cost(&self, key: &Key, row: &VersionRow<'_>) -> usize {
-        let value = match &row.state {
-            RowState::Value { value, .. } => value.len(),
-            RowState::Deleted => 0,
+    /// At least what it takes on the wire. In JSON a byte of a value takes at most two.
+    pub(super) fn cost(&self, key: &Key, row: &VersionRow<'_>) -> usize {
+        let (content_type, value) = match &row.state {
+            RowState::Value { content_type, value, .. } => (*content_type, value.len()),
+            RowState::Deleted => ("", 0),
         };
+        let texts = [key.as_str(), row.device, content_type];
         match self.encoding {
-            Encoding::Postcard => OVERHEAD_POSTCARD + key.as_str().len() + value,
-            Encoding::Json => OVERHEAD_JSON + json_key(key) + 2 * value,
+            Encoding::Postcard => OVERHEAD_POSTCARD + texts.map(str::len).iter().sum::<usize>() + value,
+            Encoding::Json => OVERHEAD_JSON + texts.map(json_text_len).iter().sum::<usize>() + 2 * value,
         }
     }
-}
-
-fn json_key(key: &Key) -> usize {
-    let control = key.as_str().bytes().filter(|byte| *byte < b' ').count();
-    2 * key.as_str().len() + 4 * control
 }

@@ -146,7 +146,7 @@ mod tests {
             prop_assert_eq!(left.cmp(&right), written(&left).cmp(&written(&right)));
             let mut bytes = written(&left);
             bytes.extend_from_slice(&tail);
-            prop_assert_eq!(take_part(&bytes), Some((left.clone(), &tail[..])));
+            prop_assert_eq!(take_part(&bytes), Some((left, &tail[..])));
             prop_assert_eq!(parts_len(&bytes, 1), Some(bytes.len() - 3));
         }
 

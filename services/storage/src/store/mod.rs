@@ -6,6 +6,7 @@ mod expiry;
 mod feed;
 mod head;
 mod keys;
+mod log;
 mod meta;
 mod options;
 mod read;
@@ -43,9 +44,15 @@ pub enum StoreError {
     /// RocksDB refuses: damage, a failed fsync, a directory in use by another process.
     #[error("the store failed")]
     Engine(#[source] rocksdb::Error),
-    /// The directory cannot be made.
-    #[error("the directory of the store cannot be made")]
+    /// The directory cannot be made or looked into.
+    #[error("the directory of the store cannot be made or looked into")]
     Directory(#[source] std::io::Error),
+    /// A write-ahead log is damaged: it ends in the middle of a record, though a newer one follows.
+    #[error("the log {file} ends in the middle of a record, and another log follows it")]
+    Log {
+        /// Its path.
+        file: String,
+    },
     /// A row does not read.
     #[error("a row of table `{table}` is damaged: {what}")]
     Damaged {
@@ -89,6 +96,7 @@ struct Store {
 /// Damage refuses to open: only a torn tail of the write-ahead log, which nobody was told of, is dropped.
 pub fn open(path: &Path, settings: &StoreSettings) -> Result<(Writer, Reader), StoreError> {
     fs::create_dir_all(path).map_err(StoreError::Directory)?;
+    log::check(path)?;
     let tables = options::tables(settings);
     let db = DB::open_cf_descriptors(&tables.database, path, tables.families)?;
     let store = Arc::new(Store { db });

@@ -1,0 +1,123 @@
+//! A replica's store in a temporary directory, for the tests of this crate: fed with changes, it holds what a replica
+//! holds.
+#![allow(clippy::unwrap_used)]
+
+use roam_schemas::{
+    BatchId, Change, ChangeId, ContentType, Device, Encoding, JournalBatch, Key, Operation, Origin, Profile, RULES,
+    Revision, Stamp, StampedChange, Terms, Timestamp,
+};
+use tempfile::TempDir;
+
+use crate::{
+    apply::{AppliedBatch, Applier},
+    store::{self, Position, ProfileKey, Reader, StoreSettings},
+};
+
+/// A replica that has its batches from a test.
+pub(crate) struct Fixture {
+    pub(crate) profile: Profile,
+    pub(crate) device: Device,
+    pub(crate) terms: Terms,
+    pub(crate) reader: Reader,
+    applier: Applier,
+    changes: u64,
+    batches: u64,
+    /// Last, so that the store is closed before it goes.
+    _directory: TempDir,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        Self::of("acme/alice/mail", "laptop")
+    }
+
+    pub(crate) fn of(profile: &str, device: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (writer, reader) = store::open(directory.path(), &StoreSettings::default()).unwrap();
+        Self {
+            profile: profile.parse().unwrap(),
+            device: Device::parse(device).unwrap(),
+            terms: Terms::default(),
+            applier: Applier::new(writer, reader.clone()),
+            reader,
+            changes: 0,
+            batches: 0,
+            _directory: directory,
+        }
+    }
+
+    pub(crate) fn key(&self) -> ProfileKey {
+        ProfileKey::new(&self.profile)
+    }
+
+    /// A change that came one second after the one before.
+    pub(crate) fn change(&mut self, base: Option<u64>, ops: Vec<Operation>) -> StampedChange {
+        self.changes += 1;
+        let id = ChangeId::from_bytes(u128::from(self.changes).to_be_bytes());
+        let change = Change::new(id, base.map(Revision::new), ops).unwrap();
+        StampedChange {
+            profile: self.profile.clone(),
+            device: self.device.clone(),
+            encoding: Encoding::Json,
+            stamp: Stamp { time: seconds(self.changes), origin: Origin { incarnation: 1, sequence: self.changes } },
+            digest: change.digest(),
+            change,
+        }
+    }
+
+    /// Applies changes as one batch.
+    pub(crate) fn apply(&mut self, changes: Vec<StampedChange>) -> AppliedBatch {
+        self.batches += 1;
+        let id = BatchId::from_bytes(u128::from(self.batches).to_be_bytes());
+        let batch = JournalBatch { id, rules: RULES, terms: self.terms.clone(), changes };
+        let position = Position {
+            incarnation: 1,
+            sequence: self.batches,
+            batch: id,
+            published: 0,
+            line: 1,
+            terms: self.terms.clone(),
+        };
+        let prepared = self.applier.prepare(&batch, &position).unwrap();
+        self.applier.commit(&prepared).unwrap();
+        AppliedBatch { sequence: self.batches, batch, verdicts: prepared.verdicts }
+    }
+
+    /// Applies a change of these operations.
+    pub(crate) fn write(&mut self, ops: Vec<Operation>) -> AppliedBatch {
+        let change = self.change(None, ops);
+        self.apply(vec![change])
+    }
+
+    /// Applies each operation as a change of its own, all in one batch.
+    pub(crate) fn write_each(&mut self, ops: impl IntoIterator<Item = Operation>) -> AppliedBatch {
+        let changes = ops.into_iter().map(|op| self.change(None, vec![op])).collect();
+        self.apply(changes)
+    }
+}
+
+/// That many seconds after 1970.
+pub(crate) const fn seconds(seconds: u64) -> Timestamp {
+    Timestamp::from_nanos(seconds * 1_000_000_000)
+}
+
+pub(crate) fn key(text: &str) -> Key {
+    Key::parse(text).unwrap()
+}
+
+/// An unconditional put of text.
+pub(crate) fn put(name: &str, value: impl Into<Vec<u8>>) -> Operation {
+    Operation::put(key(name), value, ContentType::text())
+}
+
+pub(crate) fn delete(name: &str) -> Operation {
+    Operation::delete(key(name))
+}
+
+/// The same put with a time to live, in seconds.
+pub(crate) fn with_ttl(mut op: Operation, seconds: u32) -> Operation {
+    if let roam_schemas::Action::Put(put) = &mut op.action {
+        put.ttl = Some(seconds);
+    }
+    op
+}

@@ -1,0 +1,104 @@
+//! Who is woken, and what is remembered.
+#![allow(clippy::unwrap_used)]
+
+use futures_util::FutureExt;
+use roam_schemas::{BatchId, JournalBatch, Profile, RULES, Terms};
+
+use super::*;
+use crate::fixture::{Fixture, put};
+
+fn batch(sequence: u64) -> AppliedBatch {
+    let id = BatchId::from_bytes(u128::from(sequence).to_be_bytes());
+    let batch = JournalBatch { id, rules: RULES, terms: Terms::default(), changes: Vec::new() };
+    AppliedBatch { sequence, batch, verdicts: Vec::new() }
+}
+
+fn profile(name: &str) -> ProfileKey {
+    ProfileKey::new(&format!("acme/{name}/mail").parse::<Profile>().unwrap())
+}
+
+/// As many waiters as there are, by both counts.
+fn waiters(progress: &Progress) -> usize {
+    let counted = progress.shared.waiters.load(Ordering::Acquire);
+    assert_eq!(lock(&progress.shared.waiting).values().map(Vec::len).sum::<usize>(), counted);
+    counted
+}
+
+#[test]
+fn a_sequence_is_reached_once_it_is_applied_or_passed() {
+    let progress = Progress::default();
+    assert!(progress.reached(0).now_or_never().is_some());
+    assert!(progress.reached(1).now_or_never().is_none());
+    progress.passed(1);
+    assert!(progress.reached(1).now_or_never().is_some());
+    progress.applied([batch(2), batch(3)].into_iter(), &Vec::new());
+    assert!(progress.reached(3).now_or_never().is_some());
+    assert!(progress.reached(4).now_or_never().is_none());
+}
+
+#[test]
+fn whoever_waits_is_woken_at_the_revision_and_not_before() {
+    let progress = Progress::default();
+    let mut third = progress.revision(&profile("a"), Revision::new(3));
+    let mut fifth = progress.revision(&profile("a"), Revision::new(5));
+    let mut other = progress.revision(&profile("b"), Revision::new(1));
+    assert_eq!(waiters(&progress), 3);
+    progress.applied([batch(1)].into_iter(), &vec![(profile("a"), Revision::new(2))]);
+    assert!((&mut third).now_or_never().is_none());
+    progress.applied([batch(2)].into_iter(), &vec![(profile("a"), Revision::new(4))]);
+    assert_eq!((&mut third).now_or_never(), Some(Ok(())));
+    assert!((&mut fifth).now_or_never().is_none());
+    assert!((&mut other).now_or_never().is_none());
+    assert_eq!(waiters(&progress), 2);
+    progress.applied([batch(3)].into_iter(), &vec![(profile("a"), Revision::new(5)), (profile("b"), Revision::new(9))]);
+    assert_eq!((&mut fifth).now_or_never(), Some(Ok(())));
+    assert_eq!((&mut other).now_or_never(), Some(Ok(())));
+    assert_eq!(waiters(&progress), 0);
+    assert!(lock(&progress.shared.waiting).is_empty());
+}
+
+#[test]
+fn those_who_gave_up_waiting_are_forgotten() {
+    let progress = Progress::default();
+    for _ in 0..100 {
+        drop(progress.revision(&profile("a"), Revision::new(9)));
+    }
+    assert!(waiters(&progress) <= 1, "each that comes sweeps its profile");
+    progress.applied([batch(1)].into_iter(), &vec![(profile("a"), Revision::new(1))]);
+    assert_eq!(waiters(&progress), 0);
+}
+
+#[test]
+fn the_last_batches_are_remembered_and_older_ones_forgotten() {
+    let progress = Progress::default();
+    let many = REMEMBERED_BATCHES as u64 + 10;
+    // Not every entry of the journal is a batch.
+    progress.applied((1..=many).map(|number| batch(number * 2)), &Vec::new());
+    assert!(progress.recent(20).is_none());
+    assert_eq!(progress.recent(22).unwrap().sequence, 22);
+    assert_eq!(progress.recent(many * 2).unwrap().sequence, many * 2);
+    assert!(progress.recent(many * 2 - 1).is_none());
+    assert!(progress.recent(many * 2 + 2).is_none());
+}
+
+#[test]
+fn batches_with_very_many_changes_are_forgotten_sooner() {
+    let mut fixture = Fixture::new();
+    let full = fixture.write_each((0..1_000).map(|number| put(&format!("{number}"), "")));
+    let progress = Progress::default();
+    let batches = (1..=100).map(|sequence| AppliedBatch { sequence, batch: full.batch.clone(), verdicts: Vec::new() });
+    progress.applied(batches, &Vec::new());
+    assert!(progress.recent(100 - 65).is_none());
+    assert!(progress.recent(100 - 64).is_some());
+}
+
+#[test]
+fn a_new_line_of_the_journal_forgets_the_batches_of_the_old_one() {
+    let progress = Progress::default();
+    progress.applied((1..=9).map(batch), &Vec::new());
+    progress.applied([batch(5)].into_iter(), &Vec::new());
+    assert!(progress.recent(4).is_none());
+    assert!(progress.recent(9).is_none());
+    assert_eq!(progress.recent(5).unwrap().sequence, 5);
+    assert!(progress.reached(6).now_or_never().is_none());
+}

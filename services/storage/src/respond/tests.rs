@@ -1,0 +1,556 @@
+//! What is answered, given what the store holds. What is refused before the store is asked is in `admit.rs`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{collections::BTreeSet, time::Duration};
+
+use proptest::{collection::vec, prelude::*};
+use roam_nats::{BusSettings, Message, NatsServer, ServerSettings, SyncInterval};
+use roam_schemas::{
+    ChangeId, ChangesReply, ChangesRequest, ContentType, Cursor, Device, HistoryReply, HistoryRequest, Key,
+    LatestReply, LatestRequest, Operation, Origin, Profile, Select, Stamp, State, decode, limits,
+};
+use tokio::task::JoinSet;
+
+use super::{page::Page, *};
+use crate::{
+    fixture::{Fixture, delete, key, put, seconds, with_ttl},
+    store::{RowState, VersionRow},
+};
+
+/// How long an answer may take before the test fails.
+const WITHIN: Duration = Duration::from_secs(20);
+const NOW: Timestamp = seconds(1_000_000);
+const ENCODINGS: [Encoding; 2] = [Encoding::Postcard, Encoding::Json];
+
+fn latest(fixture: &Fixture, encoding: Encoding, request: &LatestRequest) -> LatestReply {
+    let snapshot = fixture.reader.snapshot();
+    let head = snapshot.head(&fixture.key()).unwrap().unwrap_or_default();
+    let reply = latest::latest(&snapshot, &fixture.key(), head, request, encoding, NOW).unwrap();
+    fits(&reply, encoding);
+    reply
+}
+
+fn changes(fixture: &Fixture, encoding: Encoding, after: u64, limit: Option<u32>) -> ChangesReply {
+    let snapshot = fixture.reader.snapshot();
+    let head = snapshot.head(&fixture.key()).unwrap().unwrap_or_default();
+    let since = Since { profile: &fixture.profile, after: Revision::new(after), limit, encoding };
+    let reply = changes::changes(&snapshot, &fixture.key(), head, &since, NOW).unwrap();
+    fits(&reply, encoding);
+    reply
+}
+
+fn history(fixture: &Fixture, name: &str, limit: Option<u32>, depth: u32) -> HistoryReply {
+    let snapshot = fixture.reader.snapshot();
+    let head = snapshot.head(&fixture.key()).unwrap().unwrap_or_default();
+    let request = HistoryRequest { key: key(name), limit };
+    let encoding = Encoding::Json;
+    let reply = history::history(&snapshot, &fixture.key(), head, &request, (encoding, depth), NOW).unwrap();
+    fits(&reply, encoding);
+    reply
+}
+
+/// Whatever is answered can be sent.
+fn fits<M: roam_schemas::Message>(reply: &M, encoding: Encoding) {
+    let size = encode(reply, encoding).unwrap().len();
+    assert!(size < limits::MAX_PAYLOAD, "{size} bytes of {encoding:?}");
+}
+
+fn all() -> LatestRequest {
+    LatestRequest::default()
+}
+
+/// Follows `next` until there is none.
+fn pages(fixture: &Fixture, encoding: Encoding, request: &LatestRequest) -> Vec<Vec<String>> {
+    let mut request = request.clone();
+    let mut pages = Vec::new();
+    loop {
+        let reply = latest(fixture, encoding, &request);
+        pages.push(reply.records.iter().map(|record| record.key.as_str().to_owned()).collect());
+        request.after = reply.next;
+        if request.after.is_none() {
+            return pages;
+        }
+    }
+}
+
+/// Follows the cursor until there is no more; the revisions and keys of each page.
+fn deltas(fixture: &Fixture, encoding: Encoding, limit: Option<u32>) -> Vec<Vec<(u64, String)>> {
+    let (mut after, mut pages) = (0, Vec::new());
+    loop {
+        let reply = changes(fixture, encoding, after, limit);
+        let of = |record: &roam_schemas::Record| (record.revision.get(), record.key.as_str().to_owned());
+        pages.push(reply.records.iter().map(of).collect());
+        (after, _) = reply.cursor.open(&fixture.profile).map(|(revision, time)| (revision.get(), time)).unwrap();
+        if !reply.more {
+            return pages;
+        }
+    }
+}
+
+#[test]
+fn latest_comes_in_pages_of_a_thousand_records() {
+    let mut fixture = Fixture::new();
+    let names: Vec<_> = (0..2_500).map(|number| format!("key {number:04}")).collect();
+    for names in names.chunks(500) {
+        fixture.write(names.iter().map(|name| put(name, "value")).collect());
+    }
+    for encoding in ENCODINGS {
+        let pages = pages(&fixture, encoding, &all());
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
+        assert_eq!(pages.concat(), names);
+    }
+    let few = LatestRequest { limit: Some(7), ..all() };
+    let reply = latest(&fixture, Encoding::Json, &few);
+    assert_eq!((reply.records.len(), reply.next), (7, Some(key("key 0006"))));
+    assert_eq!(reply.head, Revision::new(5));
+    assert_eq!(reply.time, seconds(5));
+}
+
+#[test]
+fn a_page_that_ends_with_the_last_record_names_no_next() {
+    let mut fixture = Fixture::new();
+    fixture.write((0..1_000).map(|number| put(&format!("{number:04}"), "")).collect());
+    fixture.write(vec![put("9999", ""), put("deleted", "")]);
+    fixture.write(vec![delete("9999"), delete("deleted")]);
+    let reply = latest(&fixture, Encoding::Json, &all());
+    assert_eq!((reply.records.len(), reply.next), (1_000, None));
+}
+
+#[test]
+fn latest_of_large_values_comes_in_pages_of_768_kib() {
+    let mut fixture = Fixture::new();
+    for number in 0..7 {
+        fixture.write(vec![put(&format!("{number}"), vec![b'x'; limits::VALUE_BYTES])]);
+    }
+    let lengths = |encoding| pages(&fixture, encoding, &all()).iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(lengths(Encoding::Postcard), [2, 2, 2, 1]);
+    // In JSON a value may take twice as much.
+    assert_eq!(lengths(Encoding::Json), [1; 7]);
+    for encoding in ENCODINGS {
+        let reply = latest(&fixture, encoding, &all());
+        assert!(encode(&reply, encoding).unwrap().len() <= limits::PAGE_BYTES);
+    }
+}
+
+#[test]
+fn prefix_and_after_choose_and_go_on() {
+    let mut fixture = Fixture::new();
+    let names = ["a", "a\0", "a\0b", "a/1", "a/2", "a/3", "aa", "b", "é"];
+    fixture.write(names.iter().map(|name| put(name, "")).collect());
+    let found = |prefix: &str, after: Option<&str>| {
+        let (select, after) = (Select::Prefix(prefix.to_owned()), after.map(key));
+        let reply = latest(&fixture, Encoding::Json, &LatestRequest { select, after, ..all() });
+        reply.records.into_iter().map(|record| record.key.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("", None), names);
+    assert_eq!(found("a", None), names[..7]);
+    assert_eq!(found("a/", None), ["a/1", "a/2", "a/3"]);
+    assert_eq!(found("a/", Some("a/1")), ["a/2", "a/3"]);
+    assert_eq!(found("a/", Some("a/1x")), ["a/2", "a/3"]);
+    assert_eq!(found("a\0", None), ["a\0", "a\0b"]);
+    assert_eq!(found("a/", Some("0")), ["a/1", "a/2", "a/3"], "a place before the prefix");
+    assert!(found("a/", Some("b")).is_empty(), "a place behind the prefix");
+    assert!(found("c", None).is_empty());
+}
+
+#[test]
+fn unknown_deleted_and_expired_are_three_answers() {
+    let mut fixture = Fixture::new();
+    fixture.write(vec![
+        put("live", "1"),
+        put("deleted", "1"),
+        with_ttl(put("expired", "1"), 5),
+        with_ttl(put("expires", "1"), 2_000_000),
+    ]);
+    fixture.write(vec![delete("deleted"), delete("never written")]);
+    let names = ["expired", "unknown", "live", "deleted", "never written", "expires", "also unknown"];
+    let select = Select::Keys(names.map(key).to_vec());
+    let reply = latest(&fixture, Encoding::Json, &LatestRequest { select, ..all() });
+    let states: Vec<_> = reply.records.iter().map(|record| (record.key.as_str(), state(&record.state))).collect();
+    assert_eq!(
+        states,
+        [
+            ("expired", "expired"),
+            ("live", "value"),
+            ("deleted", "deleted"),
+            ("never written", "deleted"),
+            ("expires", "value")
+        ]
+    );
+    assert_eq!(reply.unknown, ["unknown", "also unknown"].map(key));
+    assert_eq!(reply.next, None);
+    // Without keys only what is live is answered.
+    assert_eq!(pages(&fixture, Encoding::Json, &all()), [["expires", "live"]]);
+}
+
+fn state(state: &State) -> &'static str {
+    match state {
+        State::Value(_) => "value",
+        State::Deleted => "deleted",
+        State::Expired => "expired",
+    }
+}
+
+#[test]
+fn a_page_of_keys_names_the_first_that_it_left_out() {
+    let mut fixture = Fixture::new();
+    for name in ["a", "b", "c"] {
+        fixture.write(vec![put(name, vec![b'x'; limits::VALUE_BYTES])]);
+    }
+    let select = Select::Keys(["c", "unknown", "b", "a"].map(key).to_vec());
+    let reply = latest(&fixture, Encoding::Postcard, &LatestRequest { select, ..all() });
+    assert_eq!(reply.records.iter().map(|record| record.key.as_str()).collect::<Vec<_>>(), ["c", "b"]);
+    assert_eq!((reply.unknown, reply.next), (vec![key("unknown")], Some(key("a"))));
+}
+
+#[test]
+fn a_profile_that_was_never_written_is_empty_and_no_error() {
+    let fixture = Fixture::new();
+    let reply = latest(&fixture, Encoding::Json, &all());
+    assert_eq!(reply, LatestReply::default());
+    let reply = changes(&fixture, Encoding::Json, 0, None);
+    let cursor = Cursor::new(&fixture.profile, Revision::ZERO, Timestamp::default());
+    assert_eq!(reply, ChangesReply { head: Revision::ZERO, records: Vec::new(), cursor, more: false });
+    assert_eq!(history(&fixture, "a", None, 10), HistoryReply::default());
+}
+
+#[test]
+fn changes_hands_out_each_record_once_in_its_newest_state() {
+    let mut fixture = Fixture::new();
+    fixture.write(vec![put("a", "1"), put("b", "1")]);
+    fixture.write(vec![put("a", "2")]);
+    fixture.write(vec![delete("b")]);
+    assert_eq!(deltas(&fixture, Encoding::Json, None), [[(2, "a".to_owned()), (3, "b".to_owned())]]);
+    let reply = changes(&fixture, Encoding::Json, 2, None);
+    assert_eq!(reply.records.iter().map(|record| state(&record.state)).collect::<Vec<_>>(), ["deleted"]);
+    assert_eq!(reply.cursor, Cursor::new(&fixture.profile, Revision::new(3), seconds(3)));
+    let reply = changes(&fixture, Encoding::Json, 3, None);
+    assert_eq!((reply.records.len(), reply.more, reply.head), (0, false, Revision::new(3)), "at the head");
+    assert_eq!(reply.cursor, Cursor::new(&fixture.profile, Revision::new(3), seconds(3)));
+}
+
+#[test]
+fn a_page_of_changes_never_ends_inside_a_revision() {
+    let mut fixture = Fixture::new();
+    for revision in 0..8 {
+        fixture.write((0..=revision).map(|number| put(&format!("{revision} {number}"), "")).collect());
+    }
+    for limit in [1, 2, 3, 5, 10, 100] {
+        let pages = deltas(&fixture, Encoding::Json, Some(limit));
+        let mut seen = BTreeSet::new();
+        for page in &pages {
+            let revisions: BTreeSet<u64> = page.iter().map(|(revision, _)| *revision).collect();
+            assert!(revisions.is_disjoint(&seen), "a revision is in two pages of {limit}");
+            // It closes after the first revision that fills it, and not before.
+            let last = *revisions.last().unwrap();
+            let before_last = page.iter().filter(|(revision, _)| *revision < last).count();
+            assert!(before_last < limit as usize, "a page of {limit} went on when it was full");
+            seen.extend(revisions);
+        }
+        assert_eq!(pages.concat().len(), 36);
+        assert!(pages[..pages.len() - 1].iter().all(|page| page.len() >= limit as usize));
+    }
+}
+
+#[test]
+fn changes_come_in_pages_of_a_thousand_records_and_of_768_kib() {
+    let mut fixture = Fixture::new();
+    for _ in 0..5 {
+        let ops = (0..500).map(|number| put(&format!("{number} {}", fixture_count(&fixture)), "")).collect();
+        fixture.write(ops);
+    }
+    assert_eq!(deltas(&fixture, Encoding::Json, None).iter().map(Vec::len).collect::<Vec<_>>(), [1_000, 1_000, 500]);
+    let mut fixture = Fixture::new();
+    for number in 0..7 {
+        fixture.write(vec![put(&format!("{number}"), vec![b'x'; limits::VALUE_BYTES])]);
+    }
+    let lengths = |encoding| deltas(&fixture, encoding, None).iter().map(Vec::len).collect::<Vec<_>>();
+    assert_eq!(lengths(Encoding::Postcard), [3, 3, 1], "the third passes 768 KiB");
+    assert_eq!(lengths(Encoding::Json), [2, 2, 2, 1]);
+}
+
+fn fixture_count(fixture: &Fixture) -> u64 {
+    fixture.reader.snapshot().head(&fixture.key()).unwrap().unwrap_or_default().revision.get()
+}
+
+#[test]
+fn a_history_shows_as_many_versions_as_the_terms_say_and_all_that_they_beat() {
+    let mut fixture = Fixture::new();
+    for number in 1..=15 {
+        fixture.write(vec![put("a", format!("{number}"))]);
+    }
+    // Came too late for the newest version: published before it, and delivered after.
+    let late = (0..3).map(|number| {
+        let mut late = fixture.change(None, vec![put("a", format!("late {number}"))]);
+        late.stamp = Stamp { time: seconds(number), origin: Origin { incarnation: 1, sequence: number } };
+        late
+    });
+    let late = late.collect();
+    fixture.apply(late);
+    fixture.write(vec![put("a", "16")]);
+    let reply = history(&fixture, "a", None, 10);
+    let places: Vec<_> = reply.versions.iter().map(|version| (version.revision.get(), version.rank)).collect();
+    let expected: Vec<_> = [(16, 0), (15, 0), (15, 1), (15, 2), (15, 3)]
+        .into_iter()
+        .chain((7..15).rev().map(|revision| (revision, 0)))
+        .collect();
+    assert_eq!(places, expected);
+    assert!(!reply.more, "what is beyond the depth is not there");
+    assert_eq!(reply.head, Revision::new(16));
+    let reply = history(&fixture, "a", Some(3), 10);
+    assert_eq!((reply.versions.len(), reply.more), (3, true));
+    assert_eq!(history(&fixture, "unknown", None, 10).versions, []);
+}
+
+#[test]
+fn a_history_of_large_values_is_one_page() {
+    let mut fixture = Fixture::new();
+    for number in 0..5_u8 {
+        fixture.write(vec![put("a", vec![b'a' + number; limits::VALUE_BYTES])]);
+    }
+    let reply = history(&fixture, "a", None, 10);
+    assert_eq!((reply.versions.len(), reply.more), (1, true));
+}
+
+/// Names, keys and values of which JSON makes as much as it can.
+fn nastiest() -> Fixture {
+    let name = "\u{1}".repeat(limits::NAME_BYTES);
+    Fixture::of(&format!("{name}/{name}/{name}"), &name)
+}
+
+fn nasty_key(number: usize, bytes: usize) -> String {
+    format!("{number:04}{}", "\u{1}".repeat(bytes - 4))
+}
+
+fn nasty_put(number: usize, key_bytes: usize, value_bytes: usize) -> Operation {
+    let content_type = ContentType::parse("\"".repeat(limits::CONTENT_TYPE_BYTES)).unwrap();
+    Operation::put(key(&nasty_key(number, key_bytes)), vec![b'"'; value_bytes], content_type)
+}
+
+#[test]
+fn the_nastiest_records_fit_into_a_message() {
+    let mut fixture = nastiest();
+    // Long keys, at most as many in one change as it takes.
+    for chunk in 0..20 {
+        let ops = (0..100).map(|number| nasty_put(chunk * 100 + number, limits::KEY_BYTES, 5)).collect();
+        fixture.write(ops);
+    }
+    // As much as one change can hold.
+    let value = (limits::CHANGE_BYTES - 1_000 * 10) / 1_000;
+    fixture.write((0..1_000).map(|number| nasty_put(9_000_000 + number, 7, value)).collect());
+    // Keys that are unknown take their place in a reply as well.
+    let unknown = (0..1_000).map(|number| key(&nasty_key(5_000 + number, limits::KEY_BYTES)));
+    let known = (0..1_000).map(|number| key(&nasty_key(number, limits::KEY_BYTES)));
+    for encoding in ENCODINGS {
+        assert!(pages(&fixture, encoding, &all()).len() > 1);
+        assert!(deltas(&fixture, encoding, None).len() > 1);
+        for keys in [unknown.clone().collect(), known.clone().collect(), mixed(unknown.clone(), known.clone())] {
+            latest(&fixture, encoding, &LatestRequest { select: Select::Keys(keys), ..all() });
+        }
+    }
+}
+
+fn mixed(one: impl Iterator<Item = Key>, other: impl Iterator<Item = Key>) -> Vec<Key> {
+    one.zip(other).flat_map(|(one, other)| [one, other]).take(limits::REQUEST_KEYS).collect()
+}
+
+#[test]
+fn a_revision_behind_a_page_that_is_all_but_full_fits_into_a_message() {
+    let mut fixture = nastiest();
+    for number in 0..30 {
+        fixture.write(vec![nasty_put(number, 8, 12_000)]);
+    }
+    let value = (limits::CHANGE_BYTES - 1_000 * 10) / 1_000;
+    fixture.write((0..1_000).map(|number| nasty_put(9_000_000 + number, 7, value)).collect());
+    for encoding in ENCODINGS {
+        deltas(&fixture, encoding, None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_page_never_counts_less_than_it_takes(
+        name in "[\\x00-\\x22\\\\a-cé]{1,60}",
+        device in "[\\x00-\\x22\\\\a-cé]{1,60}",
+        content_type in "[\"\\\\ -~]{1,127}",
+        value in prop_oneof![vec(any::<u8>(), 0..80), "[\"\\\\\n\t]{0,80}".prop_map(String::into_bytes)],
+        is_value in any::<bool>(),
+        numbers in any::<(u32, u32, bool)>(),
+    ) {
+        let (device, name) = (Device::parse(&device).unwrap(), key(&name));
+        let time = Timestamp::from_nanos(u64::MAX / 2);
+        let row = VersionRow {
+            time,
+            device: device.as_str(),
+            change: ChangeId::from_bytes([0xFF; 16]),
+            base: Some(Revision::new(limits::REVISION_END - 1)),
+            stamp: Stamp::default(),
+            conflict: numbers.2,
+            state: match is_value {
+                true => RowState::Value { content_type: &content_type, expires: Some(time), value: &value },
+                false => RowState::Deleted,
+            },
+        };
+        let place = crate::store::Place { revision: Revision::new(limits::REVISION_END - 1), rank: numbers.0 };
+        for encoding in ENCODINGS {
+            let cost = Page::new(encoding, None).cost(&name, &row);
+            let record = row.record(name.clone(), place.revision, Timestamp::default()).unwrap();
+            let one = LatestReply { records: vec![record], ..LatestReply::default() };
+            prop_assert!(cost >= size_of_one(&one, &LatestReply::default(), encoding), "{:?}", one);
+            let versions = vec![row.version(place, Timestamp::default()).unwrap()];
+            let one = HistoryReply { versions, ..HistoryReply::default() };
+            prop_assert!(cost >= size_of_one(&one, &HistoryReply::default(), encoding), "{:?}", one);
+        }
+    }
+}
+
+/// What the records of a reply take on the wire, and the comma between two.
+fn size_of_one<M: roam_schemas::Message>(reply: &M, empty: &M, encoding: Encoding) -> usize {
+    encode(reply, encoding).unwrap().len() - encode(empty, encoding).unwrap().len() + 1
+}
+
+/// A responder on a real bus, and a device that asks.
+struct World {
+    fixture: Fixture,
+    progress: Progress,
+    device: Bus,
+    context: Context,
+    running: JoinSet<Result<(), RespondError>>,
+    _server: NatsServer,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(directory.path()) };
+        let server = NatsServer::start(settings).await.unwrap();
+        let connect = async |inbox: Option<&str>| {
+            let servers = vec![server.client_url().to_owned()];
+            let inbox_prefix = inbox.map(str::to_owned);
+            Bus::connect(&BusSettings { servers, inbox_prefix, ..BusSettings::default() }, "a test").await.unwrap()
+        };
+        let (bus, device) = (connect(None).await, connect(Some("_INBOX.acme.alice.laptop")).await);
+        let (fixture, progress, context) = (Fixture::new(), Progress::default(), Context::new(Duration::from_secs(5)));
+        let responder = Responder {
+            bus,
+            context: context.clone(),
+            progress: progress.clone(),
+            reader: fixture.reader.clone(),
+            metrics: Metrics::new(&context.metrics),
+            condition: context.health.condition("respond"),
+            catch_up_to: 0,
+        };
+        let mut running = JoinSet::new();
+        running.spawn(responder.respond());
+        let mut world = Self { fixture, progress, device, context, running, _server: server, _directory: directory };
+        world.until_ready().await;
+        world
+    }
+
+    async fn until_ready(&mut self) {
+        let deadline = tokio::time::Instant::now() + WITHIN;
+        while !self.context.health.is_ready() {
+            assert!(tokio::time::Instant::now() < deadline, "{:?}", self.context.health.not_ready());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Applies a put, and says so to whoever waits.
+    fn write(&mut self, name: &str) {
+        let applied = self.fixture.write(vec![put(name, "value")]);
+        let head = self.fixture.reader.snapshot().head(&self.fixture.key()).unwrap().unwrap();
+        self.progress.applied([applied].into_iter(), &vec![(self.fixture.key(), head.revision)]);
+    }
+
+    fn ask<M: roam_schemas::Message>(&self, verb: Verb, request: &M) -> impl Future<Output = Message> + use<M> {
+        let subject = roam_schemas::subjects::request(verb, &self.fixture.profile);
+        let headers = Headers::new().with_content_type(Encoding::Json);
+        let payload = encode(request, Encoding::Json).unwrap();
+        let device = self.device.clone();
+        async move { device.request(subject, headers, payload.into(), WITHIN).await.unwrap() }
+    }
+}
+
+fn reply<M: roam_schemas::Message>(answer: &Message) -> M {
+    decode(&answer.payload, Encoding::Json).unwrap()
+}
+
+fn problem(answer: &Message) -> Problem {
+    let problem: Problem = decode(&answer.payload, Encoding::Json).unwrap();
+    assert_eq!(answer.headers.get(headers::CODE), Some(problem.code.as_str()));
+    problem
+}
+
+fn from_revision(revision: u64, wait_ms: Option<u32>) -> LatestRequest {
+    LatestRequest { min_revision: Some(Revision::new(revision)), wait_ms, ..all() }
+}
+
+/// Polls a request for a while in which it must not be answered.
+async fn still_waits(asking: &mut (impl Future<Output = Message> + Unpin)) {
+    let early = timeout(Duration::from_millis(100), asking).await;
+    assert!(early.is_err(), "answered before its revision");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_waits_for_its_revision_and_is_told_if_it_does_not_come() {
+    let mut world = World::start().await;
+    world.write("a");
+    let there: LatestReply = reply(&world.ask(Verb::Latest, &from_revision(1, None)).await);
+    assert_eq!(there.head, Revision::new(1));
+
+    let refused = problem(&world.ask(Verb::Latest, &from_revision(2, None)).await);
+    assert_eq!((refused.code, refused.limit, refused.actual), (Code::Behind, Some(2), Some(1)));
+    assert!(refused.retry);
+
+    let began = std::time::Instant::now();
+    assert_eq!(problem(&world.ask(Verb::Latest, &from_revision(2, Some(50))).await).code, Code::Behind);
+    assert!(began.elapsed() >= Duration::from_millis(50));
+
+    let mut asking = Box::pin(world.ask(Verb::Latest, &from_revision(2, Some(limits::WAIT_MS))));
+    still_waits(&mut asking).await;
+    world.write("b");
+    let waited: LatestReply = reply(&asking.await);
+    assert_eq!((waited.head, waited.records.len()), (Revision::new(2), 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_beyond_the_head_waits_like_a_revision() {
+    let mut world = World::start().await;
+    world.write("a");
+    let cursor = Some(Cursor::new(&world.fixture.profile, Revision::new(2), seconds(2)));
+    let since = |wait_ms| ChangesRequest { cursor, wait_ms, ..ChangesRequest::default() };
+    assert_eq!(problem(&world.ask(Verb::Changes, &since(None)).await).code, Code::Behind);
+
+    let mut asking = Box::pin(world.ask(Verb::Changes, &since(Some(limits::WAIT_MS))));
+    still_waits(&mut asking).await;
+    world.write("b");
+    let waited: ChangesReply = reply(&asking.await);
+    assert_eq!((waited.head, waited.records.len(), waited.more), (Revision::new(2), 0, false), "now at the head");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_at_the_shutdown_is_answered_before_it_ends() {
+    let mut world = World::start().await;
+    let mut asking = Box::pin(world.ask(Verb::Latest, &from_revision(1, Some(limits::WAIT_MS))));
+    still_waits(&mut asking).await;
+    let began = std::time::Instant::now();
+    world.context.shutdown.cancel();
+    world.running.join_next().await.unwrap().unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_millis(limits::WAIT_MS.into()));
+    assert_eq!(problem(&asking.await).code, Code::Behind);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_must_not_be_answered_gets_nothing_and_holds_up_nobody() {
+    let mut world = World::start().await;
+    world.write("a");
+    // Asked on behalf of another user: the answer would land in an inbox that is not his.
+    let subject = "roam.v1.latest.acme.bob.mail".to_owned();
+    let asked = world.device.request(subject, Headers::new(), Vec::new().into(), Duration::from_millis(300)).await;
+    assert!(matches!(asked, Err(roam_nats::RequestError::TimedOut)), "{asked:?}");
+    let there: LatestReply = reply(&world.ask(Verb::Latest, &all()).await);
+    assert_eq!(there.records.len(), 1);
+}
