@@ -50,13 +50,12 @@ fn reckon(op: &Operation, encoding: Encoding) -> usize {
         Action::Put(put) => (put.value.len(), put.content_type.as_str().len()),
         Action::Delete => (0, 0),
     };
-    let key = op.key.as_str().len();
-    OVERHEAD
-        + 2 * content_type
-        + match encoding {
-            Encoding::Postcard => key + value,
-            Encoding::Json => JSON_KEY * key + JSON_VALUE * value,
-        }
+    let value = match encoding {
+        Encoding::Postcard => value,
+        Encoding::Json => JSON_VALUE * value,
+    };
+    // A key counts as in JSON whatever a change is sent in: see `Change::new`.
+    OVERHEAD + 2 * content_type + JSON_KEY * op.key.as_str().len() + value
 }
 
 #[cfg(test)]
