@@ -214,30 +214,30 @@ proptest! {
     }
 
     #[test]
-    fn replicas_that_stop_at_different_points_hold_the_same(
+    fn replicas_that_stop_and_write_at_different_points_hold_the_same(
         histories in vec(history_within_terms(60), PROFILES),
         sizes in vec(1_usize..40, 1..5),
-        stops in vec(any::<prop::sample::Index>(), 0..4),
+        groups in vec(1_usize..8, 1..5),
+        stops in vec(any::<bool>(), 1..9),
         compacts in any::<bool>(),
     ) {
         let Play { models, changes } = play(&histories);
         let changes: Vec<_> = changes.into_iter().map(|(stamped, _)| stamped).collect();
         let terms = &histories[0].terms;
-        let batches: Vec<_> =
-            (1..).zip(cut(&changes, &sizes)).map(|(sequence, piece)| (sequence, batch_of(sequence, terms, piece))).collect();
-        let stops: BTreeSet<usize> =
-            if batches.is_empty() { BTreeSet::new() } else { stops.iter().map(|stop| stop.index(batches.len())).collect() };
+        let batch = |(sequence, piece)| (sequence, batch_of(sequence, terms, piece));
+        let batches: Vec<_> = (1..).zip(cut(&changes, &sizes)).map(batch).collect();
         let (mut straight, mut stopping) = (Replica::new(), Replica::new());
-        for (index, (sequence, batch)) in batches.iter().enumerate() {
-            let first = straight.apply(*sequence, batch);
-            prop_assert_eq!(&stopping.apply(*sequence, batch), &first);
-            if stops.contains(&index) {
+        for (group, stops) in cut(&batches, &groups).into_iter().zip(stops.iter().cycle()) {
+            let each: Vec<_> = group.iter().flat_map(|(sequence, batch)| straight.apply(*sequence, batch)).collect();
+            prop_assert_eq!(stopping.apply_together(&group), each);
+            if *stops {
                 if compacts {
                     stopping.compact();
                 }
                 stopping.reopen();
                 // A journal is read from the stored batch on, which decides nothing again.
-                let again = stopping.apply(*sequence, batch);
+                let (sequence, last) = group.last().unwrap();
+                let again = stopping.apply(*sequence, last);
                 prop_assert!(!again.iter().any(|verdict| matches!(verdict, Verdict::Decided(_))), "{again:?}");
             }
         }
@@ -261,7 +261,9 @@ fn a_batch_under_unknown_rules_is_not_applied_and_leaves_nothing_behind() {
     let error = replica.prepare(2, &unknown).err().unwrap();
     assert!(matches!(error, roam_storage::apply::ApplyError::Rules { batch, rules: 2 } if batch == unknown.id));
     assert_eq!(digests(replica.reader()).unwrap(), before);
-    // And what was learned on the way is forgotten.
+    // Also when it comes behind one that is prepared already: none of them counts, and none is remembered.
+    assert!(replica.prepare_together(&[(2, batch(2)), (3, unknown)]).is_err());
+    assert_eq!(digests(replica.reader()).unwrap(), before);
     let mut straight = Replica::new();
     straight.apply(1, &first);
     assert_eq!(replica.apply(2, &batch(2)), straight.apply(2, &batch(2)));

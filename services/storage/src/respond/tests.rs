@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 use roam_nats::{BusSettings, Message, NatsServer, ServerSettings, SyncInterval};
 use roam_schemas::{
     ChangeId, ChangesReply, ChangesRequest, ContentType, Cursor, Device, HistoryReply, HistoryRequest, Key,
-    LatestReply, LatestRequest, Operation, Origin, Profile, Select, Stamp, State, decode, limits,
+    LatestReply, LatestRequest, Operation, Origin, Select, Stamp, State, decode, limits,
 };
 use tokio::task::JoinSet;
 
@@ -327,6 +327,16 @@ fn nasty_put(number: usize, key_bytes: usize, value_bytes: usize) -> Operation {
     Operation::put(key(&nasty_key(number, key_bytes)), vec![b'"'; value_bytes], content_type)
 }
 
+/// As many operations as a change can have, and as many bytes of those that JSON writes twice.
+fn write_the_largest_change(fixture: &mut Fixture) {
+    let beside = limits::CONTENT_TYPE_BYTES + 20;
+    let value = limits::CHANGE_BYTES / limits::CHANGE_OPERATIONS - beside;
+    let ops = (0..limits::CHANGE_OPERATIONS).map(|number| nasty_put(90_000 + number, 5, value));
+    let applied = fixture.write(ops.collect());
+    let size = encode(&applied.batch.changes[0].change, Encoding::Postcard).unwrap().len();
+    assert!((limits::CHANGE_BYTES - 20_000..=limits::CHANGE_BYTES).contains(&size), "{size}");
+}
+
 #[test]
 fn the_nastiest_records_fit_into_a_message() {
     let mut fixture = nastiest();
@@ -335,9 +345,7 @@ fn the_nastiest_records_fit_into_a_message() {
         let ops = (0..100).map(|number| nasty_put(chunk * 100 + number, limits::KEY_BYTES, 5)).collect();
         fixture.write(ops);
     }
-    // As much as one change can hold.
-    let value = (limits::CHANGE_BYTES - 1_000 * 10) / 1_000;
-    fixture.write((0..1_000).map(|number| nasty_put(9_000_000 + number, 7, value)).collect());
+    write_the_largest_change(&mut fixture);
     // Keys that are unknown take their place in a reply as well.
     let unknown = (0..1_000).map(|number| key(&nasty_key(5_000 + number, limits::KEY_BYTES)));
     let known = (0..1_000).map(|number| key(&nasty_key(number, limits::KEY_BYTES)));
@@ -360,8 +368,7 @@ fn a_revision_behind_a_page_that_is_all_but_full_fits_into_a_message() {
     for number in 0..30 {
         fixture.write(vec![nasty_put(number, 8, 12_000)]);
     }
-    let value = (limits::CHANGE_BYTES - 1_000 * 10) / 1_000;
-    fixture.write((0..1_000).map(|number| nasty_put(9_000_000 + number, 7, value)).collect());
+    write_the_largest_change(&mut fixture);
     for encoding in ENCODINGS {
         deltas(&fixture, encoding, None);
     }
@@ -428,7 +435,7 @@ impl World {
         let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(directory.path()) };
         let server = NatsServer::start(settings).await.unwrap();
         let connect = async |inbox: Option<&str>| {
-            let servers = vec![server.client_url().to_owned()];
+            let servers = vec![server.client_url()];
             let inbox_prefix = inbox.map(str::to_owned);
             Bus::connect(&BusSettings { servers, inbox_prefix, ..BusSettings::default() }, "a test").await.unwrap()
         };

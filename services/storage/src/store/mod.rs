@@ -12,6 +12,8 @@ mod options;
 mod read;
 mod row;
 mod seen;
+#[cfg(test)]
+mod tests;
 mod version;
 mod write;
 

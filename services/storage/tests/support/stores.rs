@@ -46,6 +46,22 @@ impl Replica {
         apply(applier, sequence, batch)
     }
 
+    /// Applies batches in one write, as they are when they came while another was fsynced.
+    pub(crate) fn apply_together(&mut self, batches: &[(u64, JournalBatch)]) -> Vec<Verdict> {
+        let prepared = self.prepare_together(batches).unwrap_or_else(|error| panic!("{error}"));
+        self.commit(&prepared);
+        prepared.verdicts
+    }
+
+    pub(crate) fn prepare_together(&mut self, batches: &[(u64, JournalBatch)]) -> Result<Prepared, ApplyError> {
+        let (applier, _) = self.parts.as_mut().unwrap();
+        let mut prepared = Prepared::default();
+        for (sequence, batch) in batches {
+            applier.prepare_more(&mut prepared, batch, &position(*sequence, batch))?;
+        }
+        Ok(prepared)
+    }
+
     pub(crate) fn prepare(&mut self, sequence: u64, batch: &JournalBatch) -> Result<Prepared, ApplyError> {
         let (applier, _) = self.parts.as_mut().unwrap();
         applier.prepare(batch, &position(sequence, batch))
