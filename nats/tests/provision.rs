@@ -447,8 +447,16 @@ async fn the_state_of_a_stream_and_its_durable_are_told() {
     for _ in 0..3 {
         publish(&world.bus, "roam.v1.change.acme.alice.notes.laptop", b"x").await;
     }
-    let waiting = consumer_state(&world.bus, "ROAM_CHANGES", "access").await.unwrap();
-    assert_eq!((waiting.delivered, waiting.ack_floor, waiting.pending, waiting.unacked), (0, 0, 3, 0));
+    // The server counts what waits a moment after its PubAck.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        let waiting = consumer_state(&world.bus, "ROAM_CHANGES", "access").await.unwrap();
+        if (waiting.delivered, waiting.ack_floor, waiting.pending, waiting.unacked) == (0, 0, 3, 0) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{waiting:?}");
+        tokio::task::yield_now().await;
+    }
 
     let first = pull_one(&world.bus).await;
     ack(&world.bus, first).await;
