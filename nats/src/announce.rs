@@ -26,7 +26,7 @@ pub struct PinnedDeliveries {
 impl PinnedDeliveries {
     /// Begins to read. `max_messages` bounds what is on its way to us or waits to be taken.
     pub async fn open(bus: &Bus, stream: &str, durable: &str, max_messages: usize) -> Result<Self, ConsumeError> {
-        let settings = PullSettings { max_messages, max_bytes: None, expires: EXPIRES, heartbeat: HEARTBEAT };
+        let settings = PullSettings { max_messages, expires: EXPIRES, heartbeat: HEARTBEAT, ..PullSettings::default() };
         let group = Some(Group::new(PRIORITY_GROUP));
         Ok(Self { deliveries: Deliveries::open_in(bus, stream, durable, settings, group).await? })
     }

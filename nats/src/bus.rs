@@ -2,10 +2,12 @@
 //! its input and output, so a service opens several; that is its choice, never made here.
 //!
 //! The connection is made again for ever after it was lost. What was sent shortly before may be gone then: NATS says
-//! nothing of it, and neither does an `Ok` from here. Whoever must know compares [`BusState::generation`].
+//! nothing of it, and neither does an `Ok` from here. Whoever must know compares [`BusState::generation`]. A message that
+//! the library cannot read ends the connection too, see [`crate::Deliveries`] for what becomes of it.
 
 mod acks;
 mod credentials;
+mod current;
 mod error;
 mod replies;
 mod subscription;
@@ -15,19 +17,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::client::traits::Publisher as _;
 use async_nats::header::HeaderMap;
 use async_nats::message::OutboundMessage;
-use async_nats::{PublishErrorKind, StatusCode, Subject};
+use async_nats::{Client, ConnectOptions, StatusCode, Subject};
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::message::{Headers, Message};
 use crate::settings::BusSettings;
 pub(crate) use acks::AckSender;
 pub use credentials::CredentialsError;
+use current::Current;
+pub(crate) use current::Lasting;
 pub use error::{ConnectError, RequestError, SendError};
 pub(crate) use replies::{Lost, Replies, Reply};
 pub use subscription::{SubscribeError, Subscription};
@@ -52,12 +54,20 @@ pub struct Bus {
 
 #[derive(Debug)]
 struct Inner {
-    client: async_nats::Client,
+    current: Arc<Current>,
     replies: Arc<Replies>,
     watch: Arc<Watch>,
     acks: AckSender,
-    /// What hands out answers, and what sends acks. Aborted with the last handle of the connection.
+    /// What hands out answers and replaces a client that died, and what sends acks. Aborted with the last handle of the
+    /// connection.
     _tasks: JoinSet<()>,
+}
+
+/// What it takes to make the connection, again and again.
+struct Maker {
+    settings: BusSettings,
+    name: String,
+    watch: Arc<Watch>,
 }
 
 impl Bus {
@@ -69,17 +79,17 @@ impl Bus {
             return Err(ConnectError::Settings(problems));
         }
         let watch = Arc::new(Watch::default());
-        let options = watch.observe(configured(settings, name).await?);
-        let client =
-            options.connect(settings.servers.as_slice()).await.map_err(|source| ConnectError::of(settings, source))?;
+        let maker = Maker { settings: settings.clone(), name: name.to_owned(), watch: Arc::clone(&watch) };
+        let client = maker.connect().await?;
         let replies = Arc::new(Replies::new(&client.new_inbox()));
         watch.attach(&client, &replies);
         let answers = client.subscribe(replies.wildcard()).await.map_err(|_| ConnectError::Lost)?;
+        let current = Arc::new(Current::new(client));
         let (acks, orders) = AckSender::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(route(answers, Arc::clone(&replies)));
-        tasks.spawn(acks::send_acks(client.clone(), orders));
-        Ok(Self { inner: Arc::new(Inner { client, replies, watch, acks, _tasks: tasks }) })
+        tasks.spawn(attend(maker, answers, Arc::clone(&current), Arc::clone(&replies)));
+        tasks.spawn(acks::send_acks(Arc::clone(&current), orders));
+        Ok(Self { inner: Arc::new(Inner { current, replies, watch, acks, _tasks: tasks }) })
     }
 
     /// Publishes a message. `Ok` means that it was handed to the connection, nothing more: see [`Self::round_trip`].
@@ -135,24 +145,22 @@ impl Bus {
     /// Listens on a subject. `Ok` does not mean that the server allows it: it says nothing when it does not, except by
     /// [`BusState::denied`].
     pub async fn subscribe(&self, subject: String) -> Result<Subscription, SubscribeError> {
-        let subscriber = self.inner.client.subscribe(Subject::from(subject)).await?;
-        Ok(Subscription::new(subscriber))
+        self.listen(Subject::from(subject), None).await.map(Subscription::new)
     }
 
     /// As [`Self::subscribe`], sharing what comes with all others of the same queue group.
     pub async fn subscribe_shared(&self, subject: String, group: &str) -> Result<Subscription, SubscribeError> {
-        let subscriber = self.inner.client.queue_subscribe(Subject::from(subject), group.to_owned()).await?;
-        Ok(Subscription::new(subscriber))
+        self.listen(Subject::from(subject), Some(group.to_owned())).await.map(Subscription::new)
     }
 
     /// A subject that nobody else knows, below our inbox prefix.
     pub fn new_inbox(&self) -> String {
-        self.inner.client.new_inbox()
+        self.client().new_inbox()
     }
 
     /// What is known of the connection now.
     pub fn state(&self) -> BusState {
-        self.inner.watch.state(&self.inner.client)
+        self.inner.watch.state(&self.client())
     }
 
     /// Tells of each change of [`Self::state`].
@@ -167,7 +175,7 @@ impl Bus {
 
     /// The largest message that the server takes, in bytes, headers included.
     pub fn max_payload(&self) -> usize {
-        self.inner.client.max_payload()
+        self.client().max_payload()
     }
 
     /// Closes the connection for all clones: what was sent leaves first, for at most five seconds. What is called
@@ -176,14 +184,18 @@ impl Bus {
         let mut state = self.watch_state();
         let closing = async {
             self.inner.acks.handed().await;
-            let flushed = self.inner.client.flush().await;
-            let draining = self.inner.client.drain().await;
+            // From here on a client that ends is not replaced.
+            self.inner.current.close();
+            let client = self.client();
+            let flushed = client.flush().await;
+            let draining = client.drain().await;
             if flushed.is_ok() && draining.is_ok() {
                 // The sender lives in `self`, so waiting cannot fail.
                 let _ = state.wait_for(|state| state.closed).await;
             }
         };
         let _ = timeout(CLOSE_WITHIN, closing).await;
+        self.inner.current.close();
         self.inner.replies.close();
     }
 
@@ -193,8 +205,23 @@ impl Bus {
         self.inner.watch.is_connected()
     }
 
-    pub(crate) fn client(&self) -> &async_nats::Client {
-        &self.inner.client
+    /// As [`BusState::generation`] of [`Self::state`].
+    pub(crate) fn generation(&self) -> u64 {
+        self.inner.watch.generation()
+    }
+
+    /// The client that stands for the connection now. It may be replaced at any time.
+    pub(crate) fn client(&self) -> Client {
+        self.inner.current.client()
+    }
+
+    /// A subscription that outlives the client that it is made on.
+    pub(crate) async fn listen(
+        &self,
+        subject: Subject,
+        queue_group: Option<String>,
+    ) -> Result<Lasting, SubscribeError> {
+        Lasting::open(self.inner.current.watch(), subject, queue_group).await
     }
 
     pub(crate) fn acks(&self) -> &AckSender {
@@ -213,31 +240,73 @@ impl Bus {
         payload: Bytes,
     ) -> Result<(), SendError> {
         let message = OutboundMessage { subject, reply, payload, headers };
-        self.inner.client.publish_message(message).await.map_err(|error| match error.kind() {
-            PublishErrorKind::MaxPayloadExceeded => SendError::TooLarge { limit: self.max_payload() },
-            PublishErrorKind::InvalidSubject => SendError::Subject,
-            PublishErrorKind::Send => SendError::Closed,
-        })
+        self.inner.current.publish(message).await
     }
 }
 
-/// Hands out the answers until the connection is closed, and ends the waiting for those that are overdue.
-async fn route(mut answers: async_nats::Subscriber, replies: Arc<Replies>) {
+impl Maker {
+    async fn connect(&self) -> Result<Client, ConnectError> {
+        let Self { settings, name, watch } = self;
+        let options = watch.observe(configured(settings, name).await?);
+        options.connect(settings.servers.as_slice()).await.map_err(|source| ConnectError::of(settings, source))
+    }
+
+    /// Connects, however often that takes, and listens for answers.
+    async fn connect_again(&self, replies: &Replies) -> (Client, async_nats::Subscriber) {
+        let delay = delays();
+        for attempt in 1.. {
+            sleep(delay(attempt)).await;
+            let error = match self.connect().await {
+                Ok(client) => match client.subscribe(replies.wildcard()).await {
+                    Ok(answers) => return (client, answers),
+                    Err(_) => ConnectError::Lost,
+                },
+                Err(error) => error,
+            };
+            tracing::warn!(error = &error as &dyn std::error::Error, "not connected again");
+        }
+        unreachable!("the attempts are not counted to their end")
+    }
+}
+
+/// Hands out answers until the connection is closed by us, and replaces a client that died.
+async fn attend(maker: Maker, mut answers: async_nats::Subscriber, current: Arc<Current>, replies: Arc<Replies>) {
+    let mut standing = current.watch();
+    loop {
+        route(answers, &replies).await;
+        if standing.borrow_and_update().closed {
+            break;
+        }
+        maker.watch.died();
+        let connecting = maker.connect_again(&replies);
+        let client;
+        tokio::select! {
+            (next, next_answers) = connecting => (client, answers) = (next, next_answers),
+            _ = standing.wait_for(|standing| standing.closed) => break,
+        }
+        // In this order: what is sent by whoever is told of the next client must not meet the dead one.
+        current.replace(client.clone());
+        maker.watch.revived(&client);
+    }
+    replies.close();
+}
+
+/// Hands out the answers while the client lives, and ends the waiting for those that are overdue.
+async fn route(mut answers: async_nats::Subscriber, replies: &Replies) {
     let mut sweep = interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            answer = answers.next() => match answer {
+            answer = futures_util::StreamExt::next(&mut answers) => match answer {
                 Some(answer) => replies.deliver(answer),
                 None => break,
             },
             now = sweep.tick() => replies.expire(now),
         }
     }
-    replies.close();
 }
 
-async fn configured(settings: &BusSettings, name: &str) -> Result<async_nats::ConnectOptions, CredentialsError> {
+async fn configured(settings: &BusSettings, name: &str) -> Result<ConnectOptions, CredentialsError> {
     let mut options = credentials::options(settings)
         .await?
         .name(name)

@@ -1,10 +1,13 @@
 //! Reading a stream through a durable consumer: deliveries that are settled one by one. Outages, silence and lost pulls
-//! are survived inside; only what a person must mend comes out as an error.
+//! are survived inside, and so are messages that the library cannot read; only what a person must mend comes out as an
+//! error.
 
 mod delivery;
 pub(crate) mod place;
 pub(crate) mod pull;
+mod unreadable;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,9 +19,13 @@ use crate::streams::{ConsumerState, StateError, consumer_state};
 pub use delivery::{AckDuty, Delivery};
 pub use pull::PullSettings;
 use pull::{Event, Group, Puller};
+use unreadable::SearchError;
 
 /// How long [`Deliveries::close`] waits for what is still on its way.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// How long [`Deliveries::close`] waits until its pulls are fulfilled. Under load they are at once; where hardly anything
+/// comes, hardly anything is on its way either.
+const RUN_DRY_WITHIN: Duration = Duration::from_millis(200);
 
 /// What a durable consumer delivers to us. Others may read from the same consumer.
 #[derive(Debug)]
@@ -29,12 +36,18 @@ pub struct Deliveries {
     durable: String,
     /// Taken from the queue, and too large for the last [`Self::next_ready`].
     held: Option<Delivery>,
+    /// What the library could not read, to be delivered next.
+    found: VecDeque<Delivery>,
+    /// Looks for what the library could not read. Kept between calls, as the question.
+    search: Option<Work<Result<Vec<Delivery>, SearchError>>>,
+    untrusted: bool,
     /// Asks whether the consumer still exists. Kept between calls, so that it goes on if a call is cancelled.
-    question: Option<Question>,
+    question: Option<Work<Result<ConsumerState, StateError>>>,
     silences: u64,
 }
 
-struct Question(Pin<Box<dyn Future<Output = Result<ConsumerState, StateError>> + Send>>);
+/// Work that goes on between calls.
+struct Work<T>(Pin<Box<dyn Future<Output = T> + Send>>);
 
 /// A consumer cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +98,7 @@ impl Deliveries {
             Err(StateError::NotFound { .. }) => return Err(ConsumeError::NotFound { consumer: consumer() }),
             Err(source) => return Err(ConsumeError::Unavailable { consumer: consumer(), source }),
         }
+        let untrusted = settings.untrusted;
         let puller = Puller::open(bus, stream, durable, settings, group).await.map_err(|error| match error {
             SubscribeError::Closed => ConsumeError::Closed,
             SubscribeError::Malformed => ConsumeError::NotFound { consumer: consumer() },
@@ -95,6 +109,9 @@ impl Deliveries {
             stream: stream.to_owned(),
             durable: durable.to_owned(),
             held: None,
+            found: VecDeque::new(),
+            search: None,
+            untrusted,
             question: None,
             silences: 0,
         })
@@ -102,22 +119,24 @@ impl Deliveries {
 
     /// The next delivery. Cancel-safe. Waits as long as it takes: through reconnects, elections and silence.
     pub async fn next(&mut self) -> Result<Delivery, ConsumeError> {
-        if let Some(held) = self.held.take() {
-            return Ok(held);
-        }
         loop {
-            let event = match &mut self.question {
-                None => self.puller.next().await,
-                Some(Question(question)) => tokio::select! {
-                    answer = question => {
-                        self.question = None;
-                        if let Err(StateError::NotFound { .. }) = answer {
-                            return Err(self.not_found());
-                        }
-                        continue;
+            if let Some(delivery) = self.held.take().or_else(|| self.found.pop_front()) {
+                return Ok(delivery);
+            }
+            let event = tokio::select! {
+                answer = under_way(&mut self.question) => {
+                    self.question = None;
+                    if let Err(StateError::NotFound { .. }) = answer {
+                        return Err(self.not_found());
                     }
-                    event = self.puller.next() => event,
-                },
+                    continue;
+                }
+                found = under_way(&mut self.search) => {
+                    self.search = None;
+                    self.take_found(found);
+                    continue;
+                }
+                event = self.puller.next() => event,
             };
             if let Some(delivery) = self.take(event)? {
                 return Ok(delivery);
@@ -172,23 +191,29 @@ impl Deliveries {
     }
 
     /// Stops reading, and naks what was delivered and not taken, so that others get it at once. Returns when the naks
-    /// were handed to the connection, after a second at most.
+    /// were handed to the connection, after little more than a second at most.
     pub async fn close(mut self) {
-        self.held = None;
+        // Nothing is nacked while we ask for more: it would come to us again.
+        let mut rest: Vec<_> = self.held.take().into_iter().chain(self.found.drain(..)).collect();
+        self.puller.pause(true);
+        let _ = timeout(RUN_DRY_WITHIN, self.collect(&mut rest, Puller::is_dry)).await;
         self.puller.stop().await;
-        let rest = async {
-            loop {
-                match self.puller.next().await {
-                    Event::Message(message, received_at) => {
-                        drop(Delivery::new(message, received_at.into_std(), self.bus.acks()));
-                    }
-                    Event::Closed => break,
-                    _ => {}
-                }
-            }
-        };
-        let _ = timeout(CLOSE_WITHIN, rest).await;
+        let _ = timeout(CLOSE_WITHIN, self.collect(&mut rest, |_| false)).await;
+        drop(rest);
         self.bus.acks().handed().await;
+    }
+
+    /// Takes what still comes, until it is enough or nothing more can come.
+    async fn collect(&mut self, rest: &mut Vec<Delivery>, enough: impl Fn(&Puller) -> bool) {
+        while !enough(&self.puller) {
+            match self.puller.next().await {
+                Event::Message(message, received_at) => {
+                    rest.extend(Delivery::new(message, received_at.into_std(), self.bus.acks()));
+                }
+                Event::Closed => break,
+                _ => {}
+            }
+        }
     }
 
     /// What an event means to whoever waits for deliveries.
@@ -207,6 +232,12 @@ impl Deliveries {
                 self.ask();
             }
             Event::Vacant => self.ask(),
+            // Asked for anew if it is under way: it may be waiting for an answer that was lost.
+            Event::Reconnected if self.untrusted => {
+                let (bus, stream, durable) = (self.bus.clone(), self.stream.clone(), self.durable.clone());
+                let search = async move { unreadable::search(&bus, &stream, &durable).await };
+                self.search = Some(Work(Box::pin(search)));
+            }
             Event::Reconnected => {}
             Event::Deleted => return Err(self.not_found()),
             Event::Refused(text) => return Err(ConsumeError::Refused { consumer: self.name(), text }),
@@ -215,12 +246,28 @@ impl Deliveries {
         Ok(None)
     }
 
+    fn take_found(&mut self, found: Result<Vec<Delivery>, SearchError>) {
+        match found {
+            Ok(found) => {
+                for delivery in &found {
+                    let (stream, sequence) = (&self.stream, delivery.stream_sequence);
+                    tracing::warn!(stream, sequence, "a message that cannot be read had ended the connection");
+                }
+                self.found.extend(found);
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(stream = %self.stream, error, "messages that cannot be read were not looked for");
+            }
+        }
+    }
+
     /// Silence has many reasons; that the consumer is gone is the one that waiting does not mend.
     fn ask(&mut self) {
         if self.question.is_none() {
             let (bus, stream, durable) = (self.bus.clone(), self.stream.clone(), self.durable.clone());
             let question = async move { consumer_state(&bus, &stream, &durable).await };
-            self.question = Some(Question(Box::pin(question)));
+            self.question = Some(Work(Box::pin(question)));
         }
     }
 
@@ -233,8 +280,16 @@ impl Deliveries {
     }
 }
 
-impl std::fmt::Debug for Question {
+/// What comes of it once it is done; never, while there is nothing under way. Cancel-safe.
+async fn under_way<T>(work: &mut Option<Work<T>>) -> T {
+    match work {
+        Some(Work(work)) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<T> std::fmt::Debug for Work<T> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Question")
+        formatter.write_str("Work")
     }
 }

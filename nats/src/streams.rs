@@ -50,6 +50,8 @@ pub struct StreamState {
 pub struct ConsumerState {
     /// Stream sequence of the newest message that it delivered.
     pub delivered: u64,
+    /// How many deliveries it made, redeliveries included.
+    pub delivered_count: u64,
     /// Stream sequence up to which everything is acked.
     pub ack_floor: u64,
     /// How many messages it has not delivered even once.
@@ -105,6 +107,7 @@ pub async fn consumer_state(bus: &Bus, stream: &str, durable: &str) -> Result<Co
         .map_err(|error| StateError::of(format!("consumer {stream}/{durable}"), error))?;
     Ok(ConsumerState {
         delivered: info.delivered.stream_seq,
+        delivered_count: info.delivered.consumer_seq,
         ack_floor: info.ack_floor.stream_seq,
         pending: info.num_pending,
         unacked: info.num_ack_pending,
@@ -166,10 +169,11 @@ struct ConsumerInfo {
 
 #[derive(Deserialize)]
 struct Delivered {
+    consumer_seq: u64,
     stream_seq: u64,
 }
 
-fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
+pub(crate) fn rfc3339<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OffsetDateTime, D::Error> {
     let text = String::deserialize(deserializer)?;
     OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use roam_nats::{Bus, BusSettings, ConnectError, Headers, RequestError, SendError};
+use roam_nats::{Bus, BusSettings, ConnectError, Headers, RequestError, SendError, Subscription};
 use roam_schemas::Encoding;
 use tokio::task::JoinSet;
 
@@ -232,4 +232,61 @@ async fn tls_is_spoken_with_a_server_of_the_given_authority_and_no_other() {
     let stranger = BusSettings { ca: None, ..guarded.settings.clone() };
     let error = Bus::connect(&stranger, "test").await.unwrap_err();
     assert!(matches!(error, ConnectError::Unreachable { .. }), "{error:?}");
+}
+
+/// Headers that the library's parser panics on, and some that it refuses.
+const DEADLY: &[u8] = b"NATS/1.0\r\nA: a\rb\r\n\r\n";
+const MALFORMED: &[u8] = b"NATS/1.0\r\nA: \xff\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_survives_messages_that_the_library_cannot_read() {
+    let world = World::start().await;
+    let mut alone = world.bus.subscribe("a".to_owned()).await.unwrap();
+    let mut shared = world.bus.subscribe_shared("b".to_owned(), "group").await.unwrap();
+    world.bus.round_trip(WITHIN).await.unwrap();
+    let mut generation = world.bus.state().generation;
+    for (subject, headers) in [("a", DEADLY), ("b", DEADLY), ("a", MALFORMED), ("b", DEADLY), ("a", DEADLY)] {
+        world.raw_publish(subject, headers).await;
+        let mut state = world.bus.watch_state();
+        let state = *soon(state.wait_for(|state| state.generation > generation && state.connected)).await.unwrap();
+        assert_eq!((world.bus.state(), state.closed), (state, false));
+        generation = state.generation;
+        world.bus.round_trip(WITHIN).await.unwrap();
+        // The subscriptions come to stand on the new client one by one, as they are read.
+        let hears = async |subscription: &mut Subscription, subject: &str| {
+            eventually("it hears again", async || {
+                world.bus.send(subject.to_owned(), Headers::new(), Bytes::new()).await.unwrap();
+                tokio::time::timeout(SHORT, subscription.next()).await.is_ok_and(|message| message.is_some())
+            })
+            .await;
+        };
+        hears(&mut alone, "a").await;
+        hears(&mut shared, "b").await;
+    }
+    world.bus.close().await;
+    let rest = soon(async { while alone.next().await.is_some() {} });
+    rest.await;
+    assert!(world.bus.state().closed, "closed is closed");
+    let sent = world.bus.send("a".to_owned(), Headers::new(), Bytes::new()).await;
+    assert_eq!(sent.unwrap_err(), SendError::Closed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_while_the_library_is_dead_waits_for_the_next_client() {
+    let mut world = World::start().await;
+    let _deadly = world.bus.subscribe("deadly".to_owned()).await.unwrap();
+    world.bus.round_trip(WITHIN).await.unwrap();
+    world.raw_publish("deadly", DEADLY).await;
+    world.server.kill().await.unwrap();
+    eventually("the loss is noticed", async || !world.bus.state().connected).await;
+    let mut sending = Box::pin(world.bus.send("a".to_owned(), Headers::new(), Bytes::new()));
+    // It waits if there was no other client yet before the server was killed.
+    let sent = tokio::time::timeout(SHORT, &mut sending).await;
+    world.server.restart().await.unwrap();
+    match sent {
+        Ok(sent) => sent.unwrap(),
+        Err(_) => soon(sending).await.unwrap(),
+    }
+    world.bus.round_trip(WITHIN).await.unwrap();
+    assert!(world.bus.state().connected);
 }

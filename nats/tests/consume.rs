@@ -32,7 +32,7 @@ async fn world_of(messages: u64) -> World {
 
 fn settings(max_messages: usize) -> PullSettings {
     let (expires, heartbeat) = (Duration::from_secs(1), Duration::from_millis(400));
-    PullSettings { max_messages, max_bytes: None, expires, heartbeat }
+    PullSettings { max_messages, expires, heartbeat, ..PullSettings::default() }
 }
 
 async fn open(world: &World, max_messages: usize) -> Deliveries {
@@ -387,4 +387,98 @@ async fn a_reader_that_lost_its_pin_gets_it_again() {
     world.store("S.a", "2").await;
     soon(reader.next()).await.unwrap().ack();
     assert!(reader.is_pinned());
+}
+
+fn untrusted() -> PullSettings {
+    PullSettings { untrusted: true, ..settings(100) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_library_cannot_read_is_delivered_with_what_of_it_is_text() {
+    let world = world_of(1).await;
+    let reader = world.connect().await;
+    let mut deliveries = Deliveries::open(&reader, "S", "d", untrusted()).await.unwrap();
+    next(&mut deliveries).await.ack();
+    let (good, bad) = (&b"NATS/1.0\r\nA: 1\r\n\r\n"[..], b"NATS/1.0\r\nA: \xff\r\n\r\n");
+    let unreadable: [(&[u8], &[u8]); 4] =
+        [(b"S.\xff", good), (b"S.b", bad), (b"S.c", b"NATS/1.0\r\nA: a\rb\r\n\r\n"), (b"S.\xc2\xa0x", good)];
+    let mut sequence = 1;
+    for (subject, headers) in unreadable {
+        world.raw_publish(subject, headers).await;
+        let began = Instant::now();
+        world.store("S.a", "2").await;
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            let delivery = next(&mut deliveries).await;
+            seen.push((delivery.stream_sequence, delivery.message.subject.clone(), delivery.message.payload.len()));
+            if delivery.message.subject == "S.a" { delivery.ack() } else { delivery.term() }
+        }
+        // The durable's `ack_wait` is 30 s: what was lost with the connection did not wait for it.
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        seen.sort();
+        let subject = String::from_utf8_lossy(subject).into_owned();
+        assert_eq!(seen, [(sequence + 1, subject, 0), (sequence + 2, "S.a".to_owned(), 1)]);
+        sequence += 2;
+    }
+    all_settled(&world).await;
+    assert!(nothing_comes(&mut deliveries).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_that_the_library_cannot_read_hold_up_no_others() {
+    let world = world_of(0).await;
+    let [first, second] = [world.connect().await, world.connect().await];
+    let mut one = Deliveries::open(&first, "S", "d", untrusted()).await.unwrap();
+    let mut two = Deliveries::open(&second, "S", "d", untrusted()).await.unwrap();
+    for number in 0..20 {
+        world.raw_publish("S.bad", "NATS/1.0\r\nA: a\rb\r\n\r\n").await;
+        world.raw_publish(b"S.\xff", "NATS/1.0\r\n\r\n").await;
+        world.store("S.a", &number.to_string()).await;
+    }
+    let (mut good, mut bad) = (BTreeSet::new(), BTreeSet::new());
+    while good.len() < 20 || bad.len() < 40 {
+        let delivery = soon(async {
+            tokio::select! {
+                delivery = one.next() => delivery.unwrap(),
+                delivery = two.next() => delivery.unwrap(),
+            }
+        })
+        .await;
+        if delivery.message.subject == "S.a" {
+            good.insert(delivery.stream_sequence);
+            delivery.ack();
+        } else {
+            bad.insert(delivery.stream_sequence);
+            delivery.term();
+        }
+    }
+    all_settled(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_when_a_reader_closes_is_given_back() {
+    let world = world_of(0).await;
+    for _ in 0..5 {
+        let mut deliveries = open(&world, 50).await;
+        let publishing = async {
+            for number in 0..300 {
+                world.store("S.a", &number.to_string()).await;
+            }
+        };
+        let reading = async {
+            for _ in 0..60 {
+                next(&mut deliveries).await.ack();
+            }
+            deliveries.close().await;
+        };
+        tokio::join!(publishing, reading);
+        let began = Instant::now();
+        let mut rest = open(&world, 1_000).await;
+        for _ in 0..240 {
+            next(&mut rest).await.ack();
+        }
+        assert!(began.elapsed() < Duration::from_secs(5), "nothing waits for `ack_wait`, which is 30 s");
+        all_settled(&world).await;
+        rest.close().await;
+    }
 }

@@ -7,8 +7,6 @@ use crate::{App, Device, NameError, Profile, ServiceName, Tenant, User, names::p
 
 /// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
 pub const ALL_CHANGES: &str = "roam.v1.change.>";
-/// Everything under `roam.v1.journal`, for the stream ROAM_JOURNAL.
-pub const ALL_JOURNAL: &str = "roam.v1.journal.>";
 /// Everything under `roam.v1.rejected`, for the stream ROAM_REJECTED.
 pub const ALL_REJECTED: &str = "roam.v1.rejected.>";
 /// Every `latest` request, for responders.
@@ -87,6 +85,11 @@ pub fn parse_change(subject: &str) -> Result<(Profile, Device), SubjectError> {
 /// `roam.v1.journal.<shard>`: where access servers append batches.
 pub fn journal(shard: u16) -> String {
     format!("{ROOT}journal.{shard}")
+}
+
+/// `roam.v1.journal.<shard>.control`: where operators append control entries.
+pub fn journal_control(shard: u16) -> String {
+    format!("{ROOT}journal.{shard}.control")
 }
 
 /// `roam.v1.receipt.<tenant>.<user>.<app>.<device>`: where a device hears what became of its changes.

@@ -43,6 +43,7 @@ fn subjects_have_the_spelling_of_the_design() {
         (subjects::change(&profile, &laptop()), "roam.v1.change.acme.alice%40example%2Ecom.mail.laptop"),
         (subjects::change(&profile, &Device::expiry()), "roam.v1.change.acme.alice%40example%2Ecom.mail.$expiry"),
         (subjects::journal(0), "roam.v1.journal.0"),
+        (subjects::journal_control(0), "roam.v1.journal.0.control"),
         (subjects::receipt(&profile, &laptop()), "roam.v1.receipt.acme.alice%40example%2Ecom.mail.laptop"),
         (
             subjects::receipt(&profile, &Device::service(&mailer())),
@@ -69,7 +70,6 @@ fn what_is_published_is_heard_by_the_one_that_must_and_by_no_other_wildcard() {
     let (profile, device) = (alice(), laptop());
     let subjects = [
         subjects::change(&profile, &device),
-        subjects::journal(3),
         subjects::rejected(&profile.tenant, &profile.user),
         subjects::request(Verb::Latest, &profile),
         subjects::request(Verb::Changes, &profile),
@@ -79,7 +79,6 @@ fn what_is_published_is_heard_by_the_one_that_must_and_by_no_other_wildcard() {
     ];
     let wildcards = [
         subjects::ALL_CHANGES,
-        subjects::ALL_JOURNAL,
         subjects::ALL_REJECTED,
         Verb::Latest.wildcard(),
         Verb::Changes.wildcard(),

@@ -1,11 +1,14 @@
 //! The queue of acks to be sent. It is unbounded so that dropping a delivery can put its nak there; it holds no more than
 //! there are deliveries unsettled.
 
-use async_nats::client::traits::Publisher as _;
+use std::sync::Arc;
+
+use async_nats::Subject;
 use async_nats::message::OutboundMessage;
-use async_nats::{Client, Subject};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
+
+use super::Current;
 
 /// Puts acks into the queue of a connection.
 #[derive(Debug, Clone)]
@@ -40,13 +43,13 @@ impl AckSender {
 }
 
 /// Hands the acks to the connection, for as long as there is one.
-pub(super) async fn send_acks(client: Client, mut orders: mpsc::UnboundedReceiver<Order>) {
+pub(super) async fn send_acks(current: Arc<Current>, mut orders: mpsc::UnboundedReceiver<Order>) {
     while let Some(order) = orders.recv().await {
         match order {
             Order::Ack { subject, payload } => {
                 let ack = OutboundMessage { subject, payload, reply: None, headers: None };
                 // Fails only if the connection is closed.
-                let _ = client.publish_message(ack).await;
+                let _ = current.publish(ack).await;
             }
             Order::Handed(told) => {
                 let _ = told.send(());

@@ -3,16 +3,17 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use async_nats::{SubscribeErrorKind, Subscriber};
-use futures_util::{Stream, StreamExt};
+use async_nats::SubscribeErrorKind;
+use futures_util::Stream;
 
+use super::Lasting;
 use crate::message::Message;
 
 /// What comes on a subject. It ends only with the connection; messages that nobody takes are dropped beyond 65,536.
 /// Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Subscription {
-    subscriber: Subscriber,
+    lasting: Lasting,
 }
 
 /// A subject cannot be listened on.
@@ -27,13 +28,13 @@ pub enum SubscribeError {
 }
 
 impl Subscription {
-    pub(super) fn new(subscriber: Subscriber) -> Self {
-        Self { subscriber }
+    pub(super) fn new(lasting: Lasting) -> Self {
+        Self { lasting }
     }
 
     /// The next message, or `None` once the connection is closed. Cancel-safe.
     pub async fn next(&mut self) -> Option<Message> {
-        self.subscriber.next().await.map(Message::from)
+        self.lasting.next().await.map(Message::from)
     }
 }
 
@@ -41,7 +42,7 @@ impl Stream for Subscription {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
-        self.subscriber.poll_next_unpin(context).map(|message| message.map(Message::from))
+        self.lasting.poll_next(context).map(|message| message.map(Message::from))
     }
 }
 

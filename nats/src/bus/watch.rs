@@ -1,7 +1,7 @@
 //! What is known of a connection: the events of the client library, folded into one small state.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use async_nats::client::Statistics;
 use async_nats::connection::State;
@@ -28,8 +28,20 @@ pub struct BusState {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     state: watch::Sender<BusState>,
-    /// Set once the first connection stands. Holding the client itself would keep the connection alive for ever.
-    attached: OnceLock<(Arc<Statistics>, Arc<Replies>)>,
+    /// Set once the first connection stands.
+    replies: OnceLock<Arc<Replies>>,
+    connects: RwLock<Connects>,
+    /// Whether the client of now is dead, which it does not say of itself.
+    dead: AtomicBool,
+}
+
+/// How often the connection was made.
+#[derive(Debug, Default)]
+struct Connects {
+    /// By clients that died since.
+    before: u64,
+    /// By the client of now. Holding the client itself would keep the connection alive for ever.
+    now: Option<Arc<Statistics>>,
 }
 
 impl Watch {
@@ -45,8 +57,24 @@ impl Watch {
     /// The first connection stands.
     pub(super) fn attach(&self, client: &Client, replies: &Arc<Replies>) {
         // Attached once, by the only caller.
-        let _ = self.attached.set((client.statistics(), Arc::clone(replies)));
-        self.state.send_modify(|state| *state = refreshed(*state, client));
+        let _ = self.replies.set(Arc::clone(replies));
+        self.revived(client);
+    }
+
+    /// The client is dead. The generation stays until there is another.
+    pub(super) fn died(&self) {
+        tracing::error!("the client of the connection died of a message that it cannot read");
+        self.dead.store(true, Ordering::Relaxed);
+        self.state.send_modify(|state| state.connected = false);
+    }
+
+    /// Another client stands for the connection.
+    pub(super) fn revived(&self, client: &Client) {
+        let mut connects = self.connects.write().unwrap_or_else(PoisonError::into_inner);
+        *connects = Connects { before: connects.count(), now: Some(client.statistics()) };
+        drop(connects);
+        self.dead.store(false, Ordering::Relaxed);
+        self.state.send_modify(|state| *state = self.refreshed(*state, client));
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<BusState> {
@@ -55,7 +83,11 @@ impl Watch {
 
     /// The state now, which the events may not have told yet.
     pub(super) fn state(&self, client: &Client) -> BusState {
-        refreshed(*self.state.borrow(), client)
+        self.refreshed(*self.state.borrow(), client)
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.connects.read().unwrap_or_else(PoisonError::into_inner).count()
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -65,7 +97,7 @@ impl Watch {
     fn fold(&self, event: &Event) {
         self.state.send_modify(|state| {
             // An event may be lost in a flood of others, so the connects are not counted from these.
-            let generation = self.connects().unwrap_or(state.generation);
+            let generation = self.generation();
             state.connected |= generation != state.generation;
             state.generation = generation;
             match event {
@@ -85,7 +117,7 @@ impl Watch {
             Event::SlowConsumer(subscription) => tracing::warn!(subscription, "messages dropped: read too slowly"),
             Event::ServerError(ServerError::Other(text)) => {
                 tracing::warn!(error = %text, "the server reports an error");
-                if let (Some(subject), Some((_, replies))) = (denied_publish(text), self.attached.get()) {
+                if let (Some(subject), Some(replies)) = (denied_publish(text), self.replies.get()) {
                     replies.deny(subject);
                 }
             }
@@ -95,16 +127,16 @@ impl Watch {
         }
     }
 
-    fn connects(&self) -> Option<u64> {
-        self.attached.get().map(|(statistics, _)| statistics.connects.load(Ordering::Relaxed))
+    fn refreshed(&self, state: BusState, client: &Client) -> BusState {
+        let alive = !state.closed && !self.dead.load(Ordering::Relaxed);
+        let connected = alive && client.connection_state() == State::Connected;
+        BusState { connected, generation: self.generation(), ..state }
     }
 }
 
-fn refreshed(state: BusState, client: &Client) -> BusState {
-    BusState {
-        connected: client.connection_state() == State::Connected && !state.closed,
-        generation: client.statistics().connects.load(Ordering::Relaxed),
-        ..state
+impl Connects {
+    fn count(&self) -> u64 {
+        self.before + self.now.as_ref().map_or(0, |now| now.connects.load(Ordering::Relaxed))
     }
 }
 

@@ -73,7 +73,7 @@ impl Delivery {
             pending: place.pending,
             published: OffsetDateTime::from_unix_timestamp_nanos(place.published.into()).ok()?,
             received_at,
-            duty: AckDuty { subject: Some(reply), acks: acks.clone() },
+            duty: AckDuty::new(reply, acks),
         })
     }
 
@@ -93,6 +93,10 @@ pub struct AckDuty {
 }
 
 impl AckDuty {
+    pub(super) fn new(subject: Subject, acks: &AckSender) -> Self {
+        Self { subject: Some(subject), acks: acks.clone() }
+    }
+
     /// Never deliver it again.
     pub fn ack(mut self) {
         self.settle(Bytes::from_static(ACK));

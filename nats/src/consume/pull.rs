@@ -6,18 +6,15 @@ mod request;
 mod status;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::client::Statistics;
-use async_nats::{Message, Subject, Subscriber};
-use futures_util::{FutureExt, StreamExt};
+use async_nats::{Message, Subject};
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
-use crate::bus::{Bus, BusState, SendError, SubscribeError};
+use crate::bus::{Bus, BusState, Lasting, SendError, SubscribeError};
 pub(crate) use request::Group;
 use request::PULLS;
 pub use request::PullSettings;
@@ -30,11 +27,10 @@ pub(crate) struct Puller {
     next_subject: Subject,
     /// Where the server answers to pulls. Known to nobody else, which is how its statuses are told from messages.
     inbox: Subject,
-    incoming: Subscriber,
+    incoming: Lasting,
     settings: PullSettings,
     group: Option<Group>,
     pulls: VecDeque<Pull>,
-    statistics: Arc<Statistics>,
     state: watch::Receiver<BusState>,
     generation: u64,
     /// When the server last gave a sign of life.
@@ -93,9 +89,8 @@ impl Puller {
     ) -> Result<Self, SubscribeError> {
         let inbox = Subject::from(bus.new_inbox());
         let state = bus.watch_state();
-        let statistics = bus.client().statistics();
-        let generation = statistics.connects.load(Ordering::Relaxed);
-        let incoming = bus.client().subscribe(inbox.clone()).await?;
+        let generation = bus.generation();
+        let incoming = bus.listen(inbox.clone(), None).await?;
         let now = Instant::now();
         Ok(Self {
             bus: bus.clone(),
@@ -105,7 +100,6 @@ impl Puller {
             settings,
             group,
             pulls: VecDeque::with_capacity(PULLS),
-            statistics,
             state,
             generation,
             heard: now,
@@ -147,8 +141,9 @@ impl Puller {
     /// What has come already. Asks for more where that is due and can be done without waiting.
     pub(crate) fn ready(&mut self) -> Option<Event> {
         loop {
-            if self.generation() != self.generation {
-                self.generation = self.generation();
+            let generation = self.bus.generation();
+            if generation != self.generation {
+                self.generation = generation;
                 self.pulls.clear();
                 self.mixed = true;
                 self.not_before = None;
@@ -182,15 +177,15 @@ impl Puller {
         self.group.as_ref().is_some_and(Group::is_pinned)
     }
 
-    /// Asks for nothing more, and tells the server that nobody listens.
-    pub(crate) async fn stop(&mut self) {
-        self.paused = true;
-        // Fails only if the connection is closed.
-        let _ = self.incoming.drain().await;
+    /// Whether nothing is asked for that may still come.
+    pub(crate) fn is_dry(&self) -> bool {
+        self.pulls.is_empty()
     }
 
-    fn generation(&self) -> u64 {
-        self.statistics.connects.load(Ordering::Relaxed)
+    /// Asks for nothing more, and tells the server that nobody listens. What it has on its way then is lost.
+    pub(crate) async fn stop(&mut self) {
+        self.paused = true;
+        self.incoming.drain().await;
     }
 
     /// Cancel-safe: a pull that was not sent does not count as standing.

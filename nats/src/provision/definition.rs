@@ -200,7 +200,11 @@ mod tests {
     fn each_stream_takes_the_subjects_that_are_published_into_it() {
         let streams = definitions(&Deployment::new(1, 1)).unwrap();
         let subjects: Vec<_> = streams.iter().map(|stream| &stream.settings["subjects"]).collect();
-        let expected = [subjects::ALL_CHANGES, subjects::ALL_JOURNAL, subjects::ALL_REJECTED].map(|all| json!([all]));
+        let expected = [
+            json!([subjects::ALL_CHANGES]),
+            json!([subjects::journal(0), subjects::journal_control(0)]),
+            json!([subjects::ALL_REJECTED]),
+        ];
         assert_eq!(subjects, expected.iter().collect::<Vec<_>>());
     }
 

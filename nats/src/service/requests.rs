@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::{Message, Subject};
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 
 use super::{ServiceError, Shared};
-use crate::bus::SendError;
+use crate::bus::{Lasting, SendError};
 use crate::message::Headers;
 
 /// The headers by which the services API marks an answer as an error.
@@ -24,7 +24,7 @@ const ERROR_CODE: &str = "Nats-Service-Error-Code";
 pub struct Requests {
     shared: Arc<Shared>,
     /// One for each endpoint, in their order. `None` once it is exhausted.
-    endpoints: Vec<Option<Subscriber>>,
+    endpoints: Vec<Option<Lasting>>,
     /// The endpoint that is looked at first next time, so that none starves.
     turn: usize,
     leaving: CancellationToken,
@@ -56,11 +56,10 @@ impl Requests {
         let mut endpoints = Vec::with_capacity(shared.spec.endpoints.len());
         for endpoint in &shared.spec.endpoints {
             let subject = Subject::from(endpoint.subject.as_str());
-            let subscriber = shared.bus.client().queue_subscribe(subject, endpoint.queue_group.clone()).await;
-            endpoints.push(Some(subscriber.map_err(|error| ServiceError::Subscribe {
-                subject: endpoint.subject.clone(),
-                source: error.into(),
-            })?));
+            let listening = shared.bus.listen(subject, Some(endpoint.queue_group.clone())).await;
+            endpoints.push(Some(
+                listening.map_err(|source| ServiceError::Subscribe { subject: endpoint.subject.clone(), source })?,
+            ));
         }
         Ok(Self { shared: Arc::clone(shared), endpoints, turn: 0, leaving, left: false })
     }
@@ -90,8 +89,7 @@ impl Requests {
 
     async fn leave(&mut self) {
         for subscriber in self.endpoints.iter_mut().flatten() {
-            // Fails only if the connection is closed, which ends the subscriber too.
-            let _ = subscriber.drain().await;
+            subscriber.drain().await;
         }
         self.left = true;
     }
@@ -100,7 +98,7 @@ impl Requests {
         let count = self.endpoints.len();
         for index in (0..count).map(|offset| (self.turn + offset) % count) {
             let Some(subscriber) = &mut self.endpoints[index] else { continue };
-            match subscriber.poll_next_unpin(context) {
+            match subscriber.poll_next(context) {
                 Poll::Ready(Some(message)) => {
                     self.turn = index + 1;
                     return Poll::Ready(Some(Request::new(index, message, &self.shared)));

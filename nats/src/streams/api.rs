@@ -15,6 +15,8 @@ pub(crate) mod code {
     pub(crate) const TEMPORARILY_UNAVAILABLE: u64 = 10_008;
     /// There is no such consumer.
     pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
+    /// There is no such message.
+    pub(crate) const NO_MESSAGE: u64 = 10_037;
     /// There is no such stream.
     pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
 }

@@ -97,8 +97,12 @@ impl Line {
 
     async fn open(&self) -> Result<(Deliveries, Incarnation), PullError> {
         let incarnation = self.read_incarnation().await?;
-        let settings =
-            PullSettings { max_messages: self.prefetch, max_bytes: Some(PREFETCH_BYTES), ..PullSettings::default() };
+        let settings = PullSettings {
+            max_messages: self.prefetch,
+            max_bytes: Some(PREFETCH_BYTES),
+            untrusted: true,
+            ..PullSettings::default()
+        };
         let mut deliveries = Deliveries::open(&self.bus, CHANGES_STREAM, ACCESS_DURABLE, settings).await?;
         if self.gate.is_closed() {
             deliveries.pause();

@@ -22,16 +22,21 @@ pub struct PullSettings {
     /// How often the server gives a sign of life while it has nothing to deliver; at most a half of `expires`. After two
     /// without one the pulls count as lost.
     pub heartbeat: Duration,
+    /// Whether anybody may publish into the stream, and so also what the library cannot read: after the connection was
+    /// lost such messages are looked for, and delivered with what of them is text. Needs the right to
+    /// `$JS.API.STREAM.MSG.GET.<stream>`.
+    pub untrusted: bool,
 }
 
 impl Default for PullSettings {
-    /// 1,000 messages; five seconds; two seconds.
+    /// 1,000 messages; five seconds; two seconds; trusted.
     fn default() -> Self {
         Self {
             max_messages: 1_000,
             max_bytes: None,
             expires: Duration::from_secs(5),
             heartbeat: Duration::from_secs(2),
+            untrusted: false,
         }
     }
 }
