@@ -25,6 +25,7 @@ mod eventually;
 mod names;
 mod pages;
 mod part;
+mod place;
 mod post;
 mod socket;
 mod wire;

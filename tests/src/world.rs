@@ -7,11 +7,11 @@ use roam_client::{Client, ClientSettings, Identity};
 use roam_nats::{Bus, BusSettings, Deployment, NatsServer, Overrides, ServerSettings, SyncInterval, provision};
 use roam_process::{ProcessSettings, telemetry};
 use roam_schemas::{ServiceName, Terms, subjects};
-use tempfile::TempDir;
 
 use crate::{
     Part, Post, Socket, Wire, device,
     part::{ACCESS_SERVER, Program, STORAGE},
+    place::Place,
     tenant, user,
 };
 
@@ -37,7 +37,7 @@ pub struct World {
     pub replicas: Vec<Part>,
     /// The bus.
     pub nats: NatsServer,
-    dir: TempDir,
+    place: Place,
 }
 
 impl World {
@@ -112,7 +112,7 @@ impl World {
 
     /// Where the files of the world are.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.place.path()
     }
 }
 
@@ -158,12 +158,12 @@ impl Blueprint {
     /// If anything does not start.
     pub async fn start(self) -> World {
         log();
-        let dir = TempDir::with_prefix("roam-world-").unwrap();
+        let place = Place::new();
         // What a test is about survives a killed server with either setting, and this one is faster.
-        let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(dir.path().join("nats")) };
+        let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(place.path().join("nats")) };
         let nats = NatsServer::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
         self.provision(&nats).await;
-        let mut world = World { access_servers: Vec::new(), replicas: Vec::new(), nats, dir };
+        let mut world = World { access_servers: Vec::new(), replicas: Vec::new(), nats, place };
         for index in 0..self.replicas {
             let part = self.part(&world, format!("{STORAGE}-{index}"), |bus, dir| self.storage(bus, dir)).await;
             world.replicas.push(part);

@@ -2,7 +2,7 @@
 //! first delivery must be the batch that the replica stored; if it is not, nothing of that journal is applied before it
 //! is known why.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use roam_nats::{Bus, Entry, JOURNAL_STREAM, JournalReader, STORAGE_REPLICAS_KEY, StreamState, stream_state};
 use roam_process::{Condition, Context};
@@ -18,7 +18,8 @@ const REOPEN_AFTER: Duration = Duration::from_millis(200);
 pub(crate) enum Work {
     /// A batch, and the position after it.
     Batch(Position, JournalBatch),
-    /// The entry of that sequence is none of ours: all up to it counts as applied.
+    /// All up to that sequence is applied once all that came before this is: the stored batch is the one that it was, or
+    /// an entry is none of ours.
     Passed(u64),
 }
 
@@ -137,6 +138,9 @@ impl Follower {
         self.condition.set_ready();
         let shutdown = self.context.shutdown.clone();
         let mut stored = start.stored;
+        if stored.is_none() && self.all_applied_to(start.sequence - 1).await.is_break() {
+            return Stop::Shutdown;
+        }
         loop {
             let entry = match shutdown.run_until_cancelled(reader.next()).await {
                 None => return Stop::Shutdown,
@@ -144,17 +148,31 @@ impl Follower {
                 Some(Ok(entry)) => entry,
             };
             if let Some(expected) = stored.take() {
-                let is_stored = entry.sequence == start.sequence && batch_id(&entry) == Some(expected);
-                if is_stored {
-                    continue;
+                if entry.sequence != start.sequence {
+                    return Stop::Lost("the stored batch aged out just now".into());
                 }
-                return Stop::Forked;
+                if batch_id(&entry) != Some(expected) {
+                    return Stop::Forked;
+                }
+                if self.all_applied_to(start.sequence).await.is_break() {
+                    return Stop::Shutdown;
+                }
+                continue;
             }
             match self.hand_over(start, &entry).await {
                 Ok(true) => {}
                 Ok(false) => return Stop::Shutdown,
                 Err(error) => return Stop::Halt(error),
             }
+        }
+    }
+
+    /// Says, behind all that was handed over, that the journal as it is now is applied up to there. Until then nobody
+    /// knows to which journal the sequence of the stored batch belongs.
+    async fn all_applied_to(&self, sequence: u64) -> ControlFlow<()> {
+        match self.work.send(Work::Passed(sequence)).await {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
         }
     }
 

@@ -125,7 +125,6 @@ impl Parts<'_> {
         let Self { context, conditions, metrics, reader } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
-        progress.passed(position.as_ref().map_or(0, |position| position.sequence));
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
         let fold = Fold {
             applier: Applier::new(writer, reader.clone()),

@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    /// All of the journal up to `sequence` is applied, or was none of ours.
+    /// All of the journal up to `sequence` is applied, or was none of ours. Goes back when a new line begins.
     pub(crate) fn passed(&self, sequence: u64) {
         self.shared.applied.send_replace(sequence);
     }

@@ -47,15 +47,17 @@ impl Announcement {
     }
 }
 
-/// What became of the changes of a batch, from the table alone. A change that the table does not know any more was
-/// decided too long ago for anybody to wait for its receipt: it counts as decided before.
-pub(super) fn verdicts(snapshot: &Snapshot<'_>, batch: &JournalBatch) -> Result<Vec<Verdict>, StoreError> {
-    (0..batch.changes.len())
-        .map(|index| {
-            let unknown = || Verdict::Mismatch(Problem::invalid("what became of this change is no longer known"));
-            Ok(Verdict::from_seen(snapshot, batch, index)?.unwrap_or_else(unknown))
-        })
-        .collect()
+/// What became of the changes of a batch, from the table alone; none for each that it does not know.
+pub(super) fn verdicts(snapshot: &Snapshot<'_>, batch: &JournalBatch) -> Result<Vec<Option<Verdict>>, StoreError> {
+    (0..batch.changes.len()).map(|index| Verdict::from_seen(snapshot, batch, index)).collect()
+}
+
+/// A batch as far as it is known what became of its changes: nothing is said of the others.
+pub(super) fn known(sequence: u64, mut batch: JournalBatch, verdicts: Vec<Option<Verdict>>) -> AppliedBatch {
+    let known = batch.changes.into_iter().zip(verdicts).filter_map(|(stamped, verdict)| Some((stamped, verdict?)));
+    let (changes, verdicts) = known.unzip();
+    batch.changes = changes;
+    AppliedBatch { sequence, batch, verdicts }
 }
 
 fn receipt(stamped: &StampedChange, verdict: &Verdict) -> Result<Message, EncodeError> {

@@ -4,14 +4,19 @@
 
 mod compose;
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use roam_nats::{
     ANNOUNCE_DURABLE, Bus, ConsumeError, Delivery, Entry, JOURNAL_STREAM, JournalReader, PinnedDeliveries, Publisher,
     SendError,
 };
 use roam_process::{Condition, Context};
-use roam_schemas::EncodeError;
+use roam_schemas::{BatchId, EncodeError};
 use tokio::time::{interval, sleep};
 
 use crate::{
@@ -31,6 +36,9 @@ const ROUND_TRIP_WITHIN: Duration = Duration::from_secs(3);
 const BATCHES_AT_ONCE: usize = 32;
 /// How many batches are asked for ahead.
 const PREFETCH: usize = 256;
+/// For how long the table may not know a change that the journal holds: a new line of the journal is being read again.
+/// After that nothing is said of it, and whoever published it asks again.
+const UNDECIDED_FOR: Duration = Duration::from_secs(30);
 /// How long to wait before trying again what failed.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -120,33 +128,45 @@ impl Announcer {
             return Ok(None);
         }
         let mut batches = Vec::with_capacity(held.len());
-        for delivery in held.iter().filter(|delivery| delivery.message.headers.batch().is_some()) {
-            match self.progress.recent(delivery.stream_sequence) {
-                Some(batch) => batches.push(batch),
-                None => batches.extend(self.reload(delivery).await?.map(Arc::new)),
+        for delivery in held {
+            let Some(id) = delivery.message.headers.batch().and_then(BatchId::parse) else {
+                continue;
+            };
+            // On a new line of the journal a sequence means another batch than it did before.
+            if let Some(batch) = self.progress.recent(delivery.stream_sequence).filter(|recent| recent.batch.id == id) {
+                batches.push(batch);
+                continue;
+            }
+            match self.reload(delivery).await? {
+                ControlFlow::Continue(batch) => batches.extend(batch.map(Arc::new)),
+                ControlFlow::Break(()) => return Ok(None),
             }
         }
         Ok(Some(batches))
     }
 
-    /// Reads a batch that was applied too long ago to be remembered, and what became of its changes. None if the
-    /// journal no longer holds it: nobody can announce it then.
-    async fn reload(&self, delivery: &Delivery) -> Result<Option<AppliedBatch>, AnnounceError> {
+    /// Reads a batch that is not remembered, and what became of its changes; no batch if the journal no longer holds it,
+    /// so that nobody can announce it. Breaks at shutdown.
+    async fn reload(&self, delivery: &Delivery) -> Result<ControlFlow<(), Option<AppliedBatch>>, AnnounceError> {
+        let began = Instant::now();
         loop {
             delivery.in_progress();
             let reason: Box<dyn Error + Send + Sync> = match self.read(delivery.stream_sequence).await {
                 Ok(entry) if entry.sequence == delivery.stream_sequence => {
                     let Some(batch) = journal::read_entry(&entry)? else {
-                        return Ok(None);
+                        return Ok(ControlFlow::Continue(None));
                     };
                     let verdicts = compose::verdicts(&self.reader.snapshot(), &batch)?;
-                    return Ok(Some(AppliedBatch { sequence: entry.sequence, batch, verdicts }));
+                    if verdicts.iter().all(Option::is_some) || began.elapsed() > UNDECIDED_FOR {
+                        return Ok(ControlFlow::Continue(Some(compose::known(entry.sequence, batch, verdicts))));
+                    }
+                    "not all of its changes are decided here".into()
                 }
-                Ok(_) => return Ok(None),
+                Ok(_) => return Ok(ControlFlow::Continue(None)),
                 Err(reason) => reason,
             };
             if self.context.shutdown.is_cancelled() {
-                return Ok(None);
+                return Ok(ControlFlow::Break(()));
             }
             tracing::warn!(%reason, "a batch to be announced could not be read, trying again");
             sleep(AGAIN_AFTER).await;

@@ -1,7 +1,10 @@
 //! Every case of the position check, and every kind of entry.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use roam_nats::Headers;
+use roam_nats::{
+    BusSettings, Deployment, Headers, NatsServer, Overrides, PublishSettings, Publisher, ServerSettings, SyncInterval,
+    provision,
+};
 use roam_schemas::{RULES, Terms, encode};
 use time::OffsetDateTime;
 
@@ -147,4 +150,109 @@ fn what_is_ours_and_not_understood_is_never_skipped() {
         let read = read_entry(&entry(SUBJECT, Headers::new().with_batch(id.to_owned()), whole.clone()));
         assert!(matches!(read, Err(FollowError::Undecodable { .. })), "{read:?}");
     }
+}
+
+/// A journal on a real bus.
+struct World {
+    bus: Bus,
+    _server: NatsServer,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(directory.path()) };
+        let server = NatsServer::start(settings).await.unwrap();
+        let servers = vec![server.client_url().to_owned()];
+        let bus = Bus::connect(&BusSettings { servers, ..BusSettings::default() }, "a test").await.unwrap();
+        let overrides = Overrides {
+            changes_max_bytes: Some(64 << 20),
+            journal_max_bytes: Some(64 << 20),
+            rejected_max_bytes: Some(64 << 20),
+            ..Overrides::default()
+        };
+        provision(&bus, &Deployment { replicas_of_streams: 1, storage_replicas: 1, overrides }).await.unwrap();
+        Self { bus, _server: server, _directory: directory }
+    }
+
+    async fn append(&self, headers: Headers, payload: Vec<u8>) -> u64 {
+        let publisher = Publisher::new(&self.bus, PublishSettings::default());
+        publisher.publish(SUBJECT.to_owned(), headers, payload.into()).await.await.unwrap().sequence
+    }
+
+    async fn append_batch(&self, number: u8) -> u64 {
+        let batch = JournalBatch { id: BatchId::from_bytes([number; 16]), ..batch() };
+        let payload = encode(&batch, Encoding::Postcard).unwrap();
+        self.append(Headers::new().with_batch(batch.id.to_string()), payload).await
+    }
+
+    /// What a follower that stands there hands over, as (sequence, line) of a batch or as a sequence that is passed.
+    async fn follow(&self, position: Option<Position>, count: usize) -> Vec<Result<(u64, u64), u64>> {
+        let context = Context::new(Duration::from_secs(5));
+        let (work, mut handed_over) = mpsc::channel(1);
+        let follower = Follower {
+            bus: self.bus.clone(),
+            context: context.clone(),
+            metrics: Metrics::new(&context.metrics),
+            position,
+            work,
+            condition: context.health.condition("journal"),
+        };
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(follower.follow());
+        let mut all = Vec::new();
+        while all.len() < count {
+            let next = tokio::time::timeout(Duration::from_secs(20), handed_over.recv()).await.unwrap();
+            all.push(match next.unwrap() {
+                Work::Batch(position, batch) => {
+                    assert_eq!(position.batch, batch.id);
+                    Ok((position.sequence, position.line))
+                }
+                Work::Passed(sequence) => Err(sequence),
+            });
+        }
+        context.shutdown.cancel();
+        running.join_next().await.unwrap().unwrap().unwrap();
+        assert!(handed_over.try_recv().is_err(), "nothing more was there");
+        all
+    }
+
+    /// The position of a replica that applied this batch of the journal as it is.
+    async fn stands_at(&self, sequence: u64, number: u8) -> Position {
+        let incarnation = nanos(stream_state(&self.bus, JOURNAL_STREAM).await.unwrap().created);
+        Position { incarnation, batch: BatchId::from_bytes([number; 16]), ..at(sequence) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_hands_over_what_comes_behind_its_position_and_says_what_is_applied_first() {
+    let world = World::start().await;
+    for number in 1..=2 {
+        world.append_batch(number).await;
+    }
+    world.append(Headers::new(), b"{\"stream\":\"ROAM_CHANGES\",\"seq\":1}".to_vec()).await;
+    world.append_batch(4).await;
+
+    let empty = world.follow(None, 5).await;
+    assert_eq!(empty, [Err(0), Ok((1, 1)), Ok((2, 1)), Err(3), Ok((4, 1))]);
+    let stands = world.stands_at(2, 2).await;
+    assert_eq!(world.follow(Some(stands), 3).await, [Err(2), Err(3), Ok((4, 3))]);
+    let newest = world.stands_at(4, 4).await;
+    assert_eq!(world.follow(Some(newest), 1).await, [Err(4)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_replica_reads_a_journal_that_is_another_one_from_its_beginning() {
+    let world = World::start().await;
+    for number in 1..=2 {
+        world.append_batch(number).await;
+    }
+    let whole = [Err(0), Ok((1, 4)), Ok((2, 4))];
+    let other_batch = world.stands_at(2, 9).await;
+    assert_eq!(world.follow(Some(other_batch), 3).await, whole);
+    let beyond = world.stands_at(7, 7).await;
+    assert_eq!(world.follow(Some(beyond), 3).await, whole);
+    let recreated = Position { incarnation: CREATED, ..world.stands_at(2, 2).await };
+    assert_eq!(world.follow(Some(recreated), 3).await, whole);
 }
