@@ -13,7 +13,7 @@ use bytes::Bytes;
 use roam_nats::{Headers, Message};
 use roam_schemas::{
     ChangesReply, ChangesRequest, Code, Cursor, HistoryReply, HistoryRequest, Kind, LatestReply, LatestRequest,
-    Problem, Record, Revision, State, Version, decode, encode, limits,
+    Problem, Record, Revision, State, Version, decode, encode,
     subjects::{self, Verb},
 };
 use tokio::time::{Instant, sleep};
@@ -24,8 +24,13 @@ use crate::publish::Lane;
 pub use error::{ReadError, Silence};
 pub(crate) use pages::{Pages, records};
 
-/// How long one attempt waits for an answer, beyond the time that the responder is given to catch up.
-const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long the first attempt waits for an answer, beyond the time that the responder is given to catch up. A request that
+/// meets a responder on its way out is lost, so this is what that costs. Each further attempt waits twice as long, up to
+/// the last.
+const ATTEMPT_FIRST: Duration = Duration::from_secs(1);
+const ATTEMPT_LAST: Duration = Duration::from_secs(5);
+/// How long a responder is given to reach what this client has seen, in milliseconds, unless the asker set a time itself.
+const CATCH_UP_MS: u32 = 1_000;
 
 /// What is known of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,8 +155,10 @@ impl Reader<'_> {
         let subject = subjects::request(verb, &self.lane.profile);
         let deadline = Instant::now() + self.inner.settings.request_timeout;
         let mut backoff = Backoff::default();
+        let mut patience = ATTEMPT_FIRST;
         loop {
-            let within = deadline.saturating_duration_since(Instant::now()).min(bounds.wait + ATTEMPT);
+            let within = deadline.saturating_duration_since(Instant::now()).min(bounds.wait + patience);
+            patience = (patience * 2).min(ATTEMPT_LAST);
             let message = self.attempt(subject.clone(), payload.clone(), within).await;
             let error = match message.and_then(|message| interpret(&message, bounds.min)) {
                 Ok(answer) => return Ok(self.seen_in(answer)),
@@ -199,11 +206,11 @@ impl Bounds {
     }
 }
 
-/// Asks for at least this revision and, unless the asker set a time itself, gives a replica all the time there is.
+/// Asks for at least this revision and, unless the asker set a time itself, gives a replica some time to reach it.
 fn newest(seen: Revision, wait_ms: Option<u32>) -> (Option<Revision>, Option<u32>) {
     match seen {
         Revision::ZERO => (None, wait_ms),
-        seen => (Some(seen), wait_ms.or(Some(limits::WAIT_MS))),
+        seen => (Some(seen), wait_ms.or(Some(CATCH_UP_MS))),
     }
 }
 
@@ -286,7 +293,7 @@ mod tests {
     #[test]
     fn what_was_seen_is_asked_for_and_waited_for() {
         assert_eq!(newest(Revision::ZERO, None), (None, None));
-        assert_eq!(newest(Revision::new(3), None), (Some(Revision::new(3)), Some(5_000)));
+        assert_eq!(newest(Revision::new(3), None), (Some(Revision::new(3)), Some(CATCH_UP_MS)));
         assert_eq!(newest(Revision::new(3), Some(10)), (Some(Revision::new(3)), Some(10)));
     }
 

@@ -46,7 +46,13 @@ impl Socket {
         let sizes = format!(" {} {}\r\n", head.len(), head.len() + payload.len());
         let message = [b"HPUB ", subject, &reply, sizes.as_bytes(), &head, payload, b"\r\nPING\r\n"].concat();
         self.out.write_all(&message).await.unwrap();
-        assert_eq!(self.line().await, "PONG", "the server objects");
+        loop {
+            match self.line().await.as_str() {
+                "PONG" => return,
+                "PING" => self.out.write_all(b"PONG\r\n").await.unwrap(),
+                line => panic!("the server objects: {line}"),
+            }
+        }
     }
 
     async fn line(&mut self) -> String {

@@ -7,7 +7,7 @@
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use async_nats::header::{HeaderName, HeaderValue};
+use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use async_nats::{StatusCode, Subject};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -87,6 +87,9 @@ struct Stored {
     data: String,
     #[serde(deserialize_with = "rfc3339")]
     time: OffsetDateTime,
+    /// The headers, unless they cannot be read.
+    #[serde(skip)]
+    headers: Option<HeaderMap>,
     #[serde(skip)]
     readable: bool,
 }
@@ -110,11 +113,13 @@ impl Search<'_> {
             }
             next = stored.seq + 1;
             let headers = BASE64_STANDARD.decode(&stored.hdrs).unwrap_or_default();
-            stored.readable = is_subject(&stored.subject) && (headers.is_empty() || are_headers(&headers));
+            stored.headers = if headers.is_empty() { Some(HeaderMap::new()) } else { read_headers(&headers) };
+            stored.readable = is_subject(&stored.subject) && stored.headers.is_some();
             if stored.readable {
                 // Nothing but its place is needed of it.
-                (stored.subject, stored.hdrs, stored.data) = Default::default();
+                (stored.subject, stored.data, stored.headers) = Default::default();
             }
+            stored.hdrs = String::new();
             found.push(stored);
         }
         Ok(found)
@@ -131,7 +136,7 @@ impl Search<'_> {
             message: Message {
                 subject: stored.subject,
                 reply: None,
-                headers: Headers::received(None),
+                headers: Headers::received(stored.headers),
                 payload: Bytes::from(payload),
             },
             stream_sequence: sequence,
@@ -149,31 +154,26 @@ fn is_subject(subject: &str) -> bool {
     !subject.contains(|sign: char| sign == char::REPLACEMENT_CHARACTER || sign.is_whitespace())
 }
 
-/// Whether the library reads such headers.
-fn are_headers(block: &[u8]) -> bool {
-    let Ok(text) = str::from_utf8(block) else { return false };
-    let mut lines = text.lines().peekable();
-    let Some(status) = lines.next().and_then(|version| version.strip_prefix("NATS/1.0")).map(str::trim) else {
-        return false;
-    };
-    let status = status.split(' ').next().unwrap_or_default();
-    if !status.is_empty() && StatusCode::from_str(status).is_err() {
-        return false;
+/// Headers as the library reads them; none where it does not.
+fn read_headers(block: &[u8]) -> Option<HeaderMap> {
+    let mut lines = str::from_utf8(block).ok()?.lines().peekable();
+    let status = lines.next()?.strip_prefix("NATS/1.0")?.trim().split(' ').next()?;
+    if !status.is_empty() {
+        StatusCode::from_str(status).ok()?;
     }
+    let mut headers = HeaderMap::new();
     while let Some(line) = lines.next() {
         if line.is_empty() {
             continue;
         }
-        let Some((name, value)) = line.split_once(':') else { return false };
+        let (name, value) = line.split_once(':')?;
         let mut value = value.trim_start().to_owned();
         while let Some(more) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
             value.push_str(more);
         }
-        if HeaderName::from_str(name).is_err() || HeaderValue::from_str(value.trim_end()).is_err() {
-            return false;
-        }
+        headers.append(HeaderName::from_str(name).ok()?, HeaderValue::from_str(value.trim_end()).ok()?);
     }
-    true
+    Some(headers)
 }
 
 #[cfg(test)]
@@ -200,10 +200,10 @@ mod tests {
             b"\xff",
         ];
         for block in readable {
-            assert!(are_headers(block), "{}", block.escape_ascii());
+            assert!(read_headers(block).is_some(), "{}", block.escape_ascii());
         }
         for block in unreadable {
-            assert!(!are_headers(block), "{}", block.escape_ascii());
+            assert!(read_headers(block).is_none(), "{}", block.escape_ascii());
         }
         for (subject, read) in [("a.b", true), ("a.\u{e9}", true), ("a.\u{fffd}", false), ("a.\u{a0}b", false)] {
             assert_eq!(is_subject(subject), read, "{subject:?}");
