@@ -19,8 +19,9 @@ use crate::{
 
 /// How many applied batches are remembered for the announcer: twice the back-pressure limit.
 const REMEMBERED_BATCHES: usize = 512;
-/// How many changes those may have together: about 64 MiB of small ones.
-const REMEMBERED_CHANGES: usize = 65_536;
+/// How many bytes those may take together, as [`AppliedBatch::weight`] counts them. The announcer reads a batch that is not
+/// remembered from the journal.
+const REMEMBERED_BYTES: usize = 24 * 1024 * 1024;
 
 /// How far the replica is. Clones share it.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ struct Shared {
 #[derive(Default)]
 struct Recent {
     batches: VecDeque<Arc<AppliedBatch>>,
-    changes: usize,
+    bytes: usize,
 }
 
 impl Default for Progress {
@@ -86,6 +87,11 @@ impl Progress {
         let mut applied = self.shared.applied.subscribe();
         // The sender lives as long as `self`.
         let _ = applied.wait_for(|applied| *applied >= sequence).await;
+    }
+
+    /// Up to where the journal is applied now.
+    pub(crate) fn applied_to(&self) -> u64 {
+        *self.shared.applied.borrow()
     }
 
     /// The batch of that sequence, if it was applied lately.
@@ -135,13 +141,13 @@ impl Recent {
             // A new line of the journal began: its sequences mean other batches.
             *self = Self::default();
         }
-        self.changes += batch.batch.changes.len();
+        self.bytes += batch.weight();
         self.batches.push_back(Arc::new(batch));
-        while self.batches.len() > REMEMBERED_BATCHES || (self.changes > REMEMBERED_CHANGES && self.batches.len() > 1) {
+        while self.batches.len() > REMEMBERED_BATCHES || (self.bytes > REMEMBERED_BYTES && self.batches.len() > 1) {
             let Some(oldest) = self.batches.pop_front() else {
                 return;
             };
-            self.changes -= oldest.batch.changes.len();
+            self.bytes -= oldest.weight();
         }
     }
 

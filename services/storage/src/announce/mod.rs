@@ -5,19 +5,21 @@
 mod compose;
 
 use std::{
+    collections::VecDeque,
     error::Error,
     ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use roam_nats::{
     ANNOUNCE_DURABLE, Bus, ConsumeError, Delivery, Entry, JOURNAL_STREAM, JournalReader, PinnedDeliveries, Publisher,
     SendError,
 };
 use roam_process::{Condition, Context};
 use roam_schemas::{BatchId, EncodeError};
-use tokio::time::{interval, sleep};
+use tokio::time::{interval, sleep, sleep_until};
 
 use crate::{
     apply::{AppliedBatch, Verdict},
@@ -32,8 +34,10 @@ use compose::Announcement;
 const IN_PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// How long the server may take to say that it has all that was sent.
 const ROUND_TRIP_WITHIN: Duration = Duration::from_secs(3);
-/// How many batches are announced between two round trips.
+/// How many batches are announced at once.
 const BATCHES_AT_ONCE: usize = 32;
+/// How long after one round trip the next one begins. Nobody waits for it but the acks; each costs the server two messages.
+const ROUND_TRIP_EVERY: Duration = Duration::from_millis(5);
 /// How many batches are asked for ahead.
 const PREFETCH: usize = 256;
 /// For how long the table may not know a change that the journal holds: a new line of the journal is being read again.
@@ -94,23 +98,48 @@ impl Announcer {
         Ok(())
     }
 
-    /// Announces until shutdown (none) or until the durable is lost.
+    /// Announces until shutdown (none) or until the durable is lost. A batch is sent once this replica's own fold has
+    /// passed it, and acked once the server is known to have what was sent; meanwhile the next ones are sent.
     async fn announce_from(&self, deliveries: &mut PinnedDeliveries) -> Result<Option<ConsumeError>, AnnounceError> {
         let shutdown = &self.context.shutdown;
-        loop {
-            let next = deliveries.next_ready(BATCHES_AT_ONCE, usize::MAX);
-            let held = match shutdown.run_until_cancelled(next).await {
-                None => return Ok(None),
-                Some(Err(lost)) => return Ok(Some(lost)),
-                Some(Ok(held)) => held,
-            };
-            let Some(batches) = self.batches(&held).await? else {
-                return Ok(None);
-            };
-            if self.deliver(&held, &batches).await? {
-                held.into_iter().for_each(Delivery::ack);
+        let mut held = VecDeque::new();
+        let mut said = VecDeque::new();
+        let mut trips = FuturesUnordered::new();
+        let mut next_trip = Instant::now();
+        let mut ticks = interval(IN_PROGRESS_EVERY);
+        let lost = loop {
+            let next = held.front().map(|delivery: &Delivery| delivery.stream_sequence);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break None,
+                Some(arrived) = trips.next(), if !trips.is_empty() => {
+                    next_trip = Instant::now() + self.settle(&mut said, arrived).await;
+                }
+                () = self.progress.reached(next.unwrap_or(u64::MAX)) => {
+                    let applied = self.progress.applied_to();
+                    let ready = held.iter().take_while(|delivery| delivery.stream_sequence <= applied).count();
+                    let ready: Vec<Delivery> = held.drain(..ready.min(BATCHES_AT_ONCE)).collect();
+                    let in_hand = || held.iter().chain(said.iter().flat_map(|said: &Said| &said.of)).chain(&ready);
+                    let Some(announcement) = keep_in_progress(in_hand, self.compose(&ready)).await? else { break None };
+                    let sent = self.send(&announcement).await;
+                    said.push_back(Said { of: ready, announcement, sent });
+                }
+                taken = deliveries.next_ready(BATCHES_AT_ONCE, usize::MAX) => match taken {
+                    Ok(taken) => held.extend(taken),
+                    Err(lost) => break Some(lost),
+                },
+                () = sleep_until(next_trip.into()), if trips.is_empty() && !said.is_empty() => {
+                    trips.push(self.round_trip(said.len()));
+                }
+                _ = ticks.tick() => {
+                    held.iter().chain(said.iter().flat_map(|said| &said.of)).for_each(Delivery::in_progress);
+                }
             }
-        }
+        };
+        // What was sent is acked, as far as that can be known at once; the rest goes to another replica.
+        let arrived = self.round_trip(said.len()).await;
+        self.settle(&mut said, arrived).await;
+        Ok(lost)
     }
 
     async fn wait(&self, reason: &ConsumeError) {
@@ -118,17 +147,23 @@ impl Announcer {
         let _ = self.context.shutdown.run_until_cancelled(sleep(AGAIN_AFTER)).await;
     }
 
-    /// The applied batches of the deliveries, once this replica's own fold has passed them; none at shutdown.
-    async fn batches(&self, held: &[Delivery]) -> Result<Option<Vec<Arc<AppliedBatch>>>, AnnounceError> {
-        let Some(last) = held.last().map(|delivery| delivery.stream_sequence) else {
-            return Ok(Some(Vec::new()));
-        };
-        let reached = keep_in_progress(held, self.progress.reached(last));
-        if self.context.shutdown.run_until_cancelled(reached).await.is_none() {
+    /// What there is to say of batches that were applied, with what is to be filed of them filed; none at shutdown.
+    async fn compose(&self, ready: &[Delivery]) -> Result<Option<Announcement>, AnnounceError> {
+        let Some(batches) = self.batches(ready).await? else {
             return Ok(None);
+        };
+        let mut announcement = Announcement::default();
+        for batch in batches {
+            announcement.add(&batch)?;
         }
-        let mut batches = Vec::with_capacity(held.len());
-        for delivery in held {
+        self.file(&announcement).await;
+        Ok(Some(announcement))
+    }
+
+    /// The applied batches of the deliveries; none at shutdown.
+    async fn batches(&self, ready: &[Delivery]) -> Result<Option<Vec<Arc<AppliedBatch>>>, AnnounceError> {
+        let mut batches = Vec::with_capacity(ready.len());
+        for delivery in ready {
             let Some(id) = delivery.message.headers.batch().and_then(BatchId::parse) else {
                 continue;
             };
@@ -178,45 +213,47 @@ impl Announcer {
         Ok(reader.next().await?)
     }
 
-    /// Files and sends everything; whether the server has it all.
-    async fn deliver(&self, held: &[Delivery], batches: &[Arc<AppliedBatch>]) -> Result<bool, AnnounceError> {
-        let mut announcement = Announcement::default();
-        for batch in batches {
-            announcement.add(batch)?;
-        }
-        let sent = async {
-            self.file(&announcement).await;
-            loop {
-                match self.send(&announcement).await {
-                    Ok(true) => return true,
-                    Ok(false) => self.metrics.announced_again(),
-                    Err(error) => {
-                        tracing::warn!(%error, "announcing failed, trying again");
-                        sleep(AGAIN_AFTER).await;
-                    }
-                }
-                if self.context.shutdown.is_cancelled() {
-                    return false;
-                }
-            }
-        };
-        let delivered = keep_in_progress(held, sent).await;
-        if delivered {
-            self.metrics.announced(announcement.receipts, announcement.notices);
-        }
-        Ok(delivered)
-    }
-
-    /// Sends everything and waits until the server has it; false if the connection was replaced meanwhile, so that some
-    /// of it may be lost.
-    async fn send(&self, announcement: &Announcement) -> Result<bool, SendError> {
+    /// Hands everything to the connection. Says under which generation of it that was.
+    async fn send(&self, announcement: &Announcement) -> Result<u64, SendError> {
         let generation = self.sending.state().generation;
         for message in &announcement.messages {
             let message = message.clone();
             self.sending.send(message.subject, message.headers, message.payload).await?;
         }
-        self.sending.round_trip(ROUND_TRIP_WITHIN).await?;
-        Ok(self.sending.state().generation == generation)
+        Ok(generation)
+    }
+
+    /// Returns once the server has the first so many announcements, unless the connection was replaced meanwhile.
+    async fn round_trip(&self, of: usize) -> (usize, Result<(), SendError>) {
+        (of, self.sending.round_trip(ROUND_TRIP_WITHIN).await)
+    }
+
+    /// Acks what the server has, and sends again what may have been lost with a connection. Says when to ask next.
+    async fn settle(&self, said: &mut VecDeque<Said>, (of, arrived): (usize, Result<(), SendError>)) -> Duration {
+        let generation = self.sending.state().generation;
+        let mut lost = Vec::new();
+        for said in said.drain(..of) {
+            if arrived.is_ok() && said.sent == Ok(generation) {
+                self.metrics.announced(said.announcement.receipts, said.announcement.notices);
+                said.of.into_iter().for_each(Delivery::ack);
+            } else {
+                lost.push(said);
+            }
+        }
+        for said in &mut lost {
+            if said.sent != Ok(generation) {
+                self.metrics.announced_again();
+                said.sent = self.send(&said.announcement).await;
+            }
+        }
+        lost.into_iter().rev().for_each(|lost| said.push_front(lost));
+        match arrived {
+            Ok(()) => ROUND_TRIP_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "what was announced is not known to have arrived");
+                AGAIN_AFTER
+            }
+        }
     }
 
     /// Files what storage rejected in ROAM_REJECTED.
@@ -241,15 +278,27 @@ impl Announcer {
     }
 }
 
+/// What was said of some batches, and may not have arrived yet.
+struct Said {
+    of: Vec<Delivery>,
+    announcement: Announcement,
+    /// Under which generation of the connection it was sent.
+    sent: Result<u64, SendError>,
+}
+
 /// Tells the server that the deliveries are still in hand for as long as `work` takes.
-async fn keep_in_progress<T>(held: &[Delivery], work: impl Future<Output = T>) -> T {
+async fn keep_in_progress<'a, T, I: Iterator<Item = &'a Delivery>>(
+    held: impl Fn() -> I,
+    work: impl Future<Output = T>,
+) -> T {
     let mut work = std::pin::pin!(work);
     let mut ticks = interval(IN_PROGRESS_EVERY);
     ticks.reset();
     loop {
         tokio::select! {
+            biased;
             done = &mut work => return done,
-            _ = ticks.tick() => held.iter().for_each(Delivery::in_progress),
+            _ = ticks.tick() => held().for_each(Delivery::in_progress),
         }
     }
 }

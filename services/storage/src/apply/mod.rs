@@ -26,6 +26,13 @@ pub struct AppliedBatch {
     pub verdicts: Vec<Verdict>,
 }
 
+impl AppliedBatch {
+    /// About how many bytes of memory it takes.
+    pub(crate) fn weight(&self) -> usize {
+        self.batch.changes.iter().map(weight).sum()
+    }
+}
+
 /// What became of a change, as its publisher is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -266,6 +273,17 @@ impl InBatch<'_> {
         let index = u32::try_from(self.index).unwrap_or(u32::MAX);
         Seen { batch: self.batch, index, digest: self.stamped.digest, time, outcome }
     }
+}
+
+/// About how many bytes of memory a change takes: its keys and values, and what holds them.
+fn weight(stamped: &StampedChange) -> usize {
+    const CHANGE: usize = 512;
+    const OPERATION: usize = 128;
+    let op = |op: &roam_schemas::Operation| match &op.action {
+        Action::Put(put) => OPERATION + op.key.as_str().len() + put.value.len(),
+        Action::Delete => OPERATION + op.key.as_str().len(),
+    };
+    CHANGE + stamped.change.ops().iter().map(op).sum::<usize>()
 }
 
 fn traces(known: &Known) -> Traces {

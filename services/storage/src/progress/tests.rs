@@ -82,14 +82,16 @@ fn the_last_batches_are_remembered_and_older_ones_forgotten() {
 }
 
 #[test]
-fn batches_with_very_many_changes_are_forgotten_sooner() {
+fn large_batches_are_forgotten_sooner() {
     let mut fixture = Fixture::new();
-    let full = fixture.write_each((0..1_000).map(|number| put(&format!("{number}"), "")));
+    let large = fixture.write_each((0..8).map(|number| put(&format!("{number}"), "x".repeat(100_000))));
+    let fit = (REMEMBERED_BYTES / large.weight()) as u64;
+    assert!((25..32).contains(&fit), "{fit} batches of 800 kB");
     let progress = Progress::default();
-    let batches = (1..=100).map(|sequence| AppliedBatch { sequence, batch: full.batch.clone(), verdicts: Vec::new() });
+    let batches = (1..=100).map(|sequence| AppliedBatch { sequence, batch: large.batch.clone(), verdicts: Vec::new() });
     progress.applied(batches, &Vec::new());
-    assert!(progress.recent(100 - 65).is_none());
-    assert!(progress.recent(100 - 64).is_some());
+    assert!(progress.recent(100 - fit).is_none());
+    assert!(progress.recent(100 - fit + 1).is_some());
 }
 
 #[test]

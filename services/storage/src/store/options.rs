@@ -63,6 +63,8 @@ fn database_options(settings: &StoreSettings, buffers: &WriteBufferManager) -> O
     options.set_write_buffer_manager(buffers);
     options.set_max_open_files(settings.open_files);
     options.set_max_background_jobs(2);
+    // There is one writer. Its inserts into the memtable then need no atomics, and go on from where the last one was.
+    options.set_allow_concurrent_memtable_write(false);
     options.set_max_total_wal_size(256 * 1024 * 1024);
     options.set_bytes_per_sync(1024 * 1024);
     options.set_keep_log_file_num(4);
