@@ -59,7 +59,7 @@ async fn what_a_killed_access_server_held_is_taken_over() {
 async fn an_access_server_that_stops_finishes_its_batches_and_gives_back_the_rest_at_once() {
     let world = World::start().await;
     let _announcer = world.announcer().await;
-    let published = world.publish_many(4_000).await;
+    let published = world.publish_many(20_000).await;
     let stopping = world.access_server().await;
     eventually("it appends", async || stopping.metric("changes_appended_total") > 0.0).await;
     stopping.stop().await;

@@ -136,9 +136,11 @@ impl Announcer {
                 }
             }
         };
-        // What was sent is acked, as far as that can be known at once; the rest goes to another replica.
-        let arrived = self.round_trip(said.len()).await;
-        self.settle(&mut said, arrived).await;
+        // What was sent is acked, as far as that can be known soon; the rest goes to another replica.
+        if !said.is_empty() && self.sending.state().connected {
+            let arrived = self.round_trip(said.len()).await;
+            self.settle(&mut said, arrived).await;
+        }
         Ok(lost)
     }
 
