@@ -50,6 +50,8 @@ pub struct Saved {
     pub conflicts: Vec<Conflict>,
     /// Operations that came too late: a change that was published later had been applied before.
     pub superseded: Vec<Superseded>,
+    /// Whether the profile holds 80 % or more of what it may: see [`roam_schemas::Terms`].
+    pub nearly_full: bool,
 }
 
 /// A change that was handed to the bus. It goes its way whether or not this is awaited or dropped, as long as the client,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Change, Device, Encoding, Kind, Message, Profile, Timestamp, limits};
+use crate::{Change, Device, Encoding, Kind, Message, Profile, Tenant, Timestamp, limits};
 
 /// The newest rules of `decide` that this build knows. A batch names the rules that it is decided under.
 pub const RULES: u16 = 1;
@@ -117,6 +117,47 @@ impl Default for Terms {
     }
 }
 
+/// How much a profile may hold, and a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// How many live records a profile may hold.
+    pub profile_records: u64,
+    /// How many bytes of keys and values a profile may hold.
+    pub profile_bytes: u64,
+    /// How many profiles a user may have.
+    pub user_profiles: u32,
+}
+
+/// The quota of a tenant that has one of its own, in place of that of the terms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TenantQuota {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// How many live records a profile may hold.
+    pub profile_records: u64,
+    /// How many bytes of keys and values a profile may hold.
+    pub profile_bytes: u64,
+    /// How many profiles a user may have.
+    pub user_profiles: u32,
+}
+
+impl Terms {
+    /// What a profile may hold of a tenant that has no quota of its own.
+    pub fn quota(&self) -> Quota {
+        let Self { profile_records, profile_bytes, user_profiles, .. } = *self;
+        Quota { profile_records, profile_bytes, user_profiles }
+    }
+}
+
+impl TenantQuota {
+    /// What a profile of the tenant may hold.
+    pub fn quota(&self) -> Quota {
+        let Self { profile_records, profile_bytes, user_profiles, .. } = *self;
+        Quota { profile_records, profile_bytes, user_profiles }
+    }
+}
+
 /// One entry of the journal: up to 1,000 changes that are applied in one synced write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -127,9 +168,20 @@ pub struct JournalBatch {
     pub rules: u16,
     /// The terms that it is decided under.
     pub terms: Terms,
+    /// The quotas of those tenants of its changes that have one of their own.
+    #[serde(default)]
+    pub quotas: Vec<TenantQuota>,
     /// Its changes, in order.
     #[schemars(length(min = 1, max = limits::BATCH_CHANGES))]
     pub changes: Vec<StampedChange>,
+}
+
+impl JournalBatch {
+    /// What a profile of that tenant may hold.
+    pub fn quota(&self, tenant: &Tenant) -> Quota {
+        let own = self.quotas.iter().find(|own| own.tenant == *tenant);
+        own.map_or_else(|| self.terms.quota(), TenantQuota::quota)
+    }
 }
 
 impl Message for JournalBatch {

@@ -35,7 +35,7 @@ pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operat
 pub use cursor::Cursor;
 pub use device::Device;
 pub use encoding::Encoding;
-pub use journal::{BatchId, JournalBatch, Origin, RULES, Stamp, StampedChange, Terms};
+pub use journal::{BatchId, JournalBatch, Origin, Quota, RULES, Stamp, StampedChange, TenantQuota, Terms};
 pub use json::text_len as json_text_len;
 pub use key::Key;
 pub use message::{DecodeError, EncodeError, Kind, Message, VERSION, decode, encode, payload_hash};

@@ -39,6 +39,9 @@ pub struct Applied {
     pub conflicts: Vec<Conflict>,
     /// Operations that came too late.
     pub superseded: Vec<Superseded>,
+    /// Whether the profile holds 80 % or more of the records or bytes that it may.
+    #[serde(default)]
+    pub nearly_full: bool,
 }
 
 /// The decision on a change. Persisted in `seen` rows: never reorder, only add at the end.

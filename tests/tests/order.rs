@@ -47,8 +47,13 @@ impl Journal {
 
     /// Appends a change as a batch of its own.
     async fn append(&self, change: StampedChange) {
-        let batch =
-            JournalBatch { id: BatchId::random(), rules: RULES, terms: Terms::default(), changes: vec![change] };
+        let batch = JournalBatch {
+            id: BatchId::random(),
+            rules: RULES,
+            terms: Terms::default(),
+            quotas: Vec::new(),
+            changes: vec![change],
+        };
         let headers = envelope(Encoding::Postcard).with_batch(batch.id.to_string());
         self.post.publish(&subjects::journal(0), headers, encode(&batch, Encoding::Postcard).unwrap()).await;
     }

@@ -206,6 +206,7 @@ impl Table {
                     time: applied.time,
                     conflicts: applied.conflicts,
                     superseded: applied.superseded,
+                    nearly_full: applied.nearly_full,
                 };
                 self.finish(id, Ok(saved))
             }

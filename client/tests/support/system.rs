@@ -113,7 +113,7 @@ impl System {
             let record = Record { key: op.key.clone(), revision, time, device: device.clone(), conflict: false, state };
             held.records.insert(op.key.clone(), record);
         }
-        let applied = Applied { revision, time, conflicts: Vec::new(), superseded: Vec::new() };
+        let applied = Applied { revision, time, conflicts: Vec::new(), superseded: Vec::new(), nearly_full: false };
         let receipt = Receipt { sequence, id, again: false, outcome: Outcome::Applied(applied) };
         self.decided.insert(change.id(), receipt.clone());
         (receipt, Some(Notice { revision, time, device: device.clone(), change: change.id(), ops }))

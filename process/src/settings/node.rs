@@ -64,6 +64,9 @@ impl Node {
         match (path.split_first(), self) {
             (None, _) => true,
             (Some((name, rest)), Node::Section(section)) => section.get(name).is_some_and(|below| below.has(rest)),
+            (Some((place, rest)), Node::List(list)) => {
+                index(place).and_then(|at| list.get(at)).is_some_and(|below| below.has(rest))
+            }
             (Some(_), _) => false,
         }
     }

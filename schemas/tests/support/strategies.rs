@@ -11,8 +11,8 @@ use roam_schemas::{
     Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Code, Conflict, ContentType, Cursor,
     Device, Draft, DraftOperation, Encoding, Expect, Failed, HistoryReply, HistoryRequest, JournalBatch, Key,
     LatestReply, LatestRequest, Notice, NoticeOperation, Operation, Origin, Outcome, Problem, Profile, Put, Receipt,
-    Record, Revision, Select, ServiceName, Stamp, StampedChange, State, Stored, Superseded, Tenant, Terms, Timestamp,
-    User, Value, Version, limits,
+    Record, Revision, Select, ServiceName, Stamp, StampedChange, State, Stored, Superseded, Tenant, TenantQuota, Terms,
+    Timestamp, User, Value, Version, limits,
 };
 
 use super::{ENCODINGS, Spelling};
@@ -162,8 +162,19 @@ pub(crate) fn journal_batch() -> impl Strategy<Value = JournalBatch> {
             change,
         },
     );
-    (any::<[u8; 16]>(), any::<u16>(), terms(), vec(stamped, 0..3))
-        .prop_map(|(id, rules, terms, changes)| JournalBatch { id: BatchId::from_bytes(id), rules, terms, changes })
+    let numbers = (any::<u64>(), any::<u64>(), any::<u32>());
+    let quota = (profile(), numbers).prop_map(|(profile, (profile_records, profile_bytes, user_profiles))| {
+        TenantQuota { tenant: profile.tenant, profile_records, profile_bytes, user_profiles }
+    });
+    (any::<[u8; 16]>(), any::<u16>(), terms(), vec(quota, 0..3), vec(stamped, 0..3)).prop_map(
+        |(id, rules, terms, quotas, changes)| JournalBatch {
+            id: BatchId::from_bytes(id),
+            rules,
+            terms,
+            quotas,
+            changes,
+        },
+    )
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
@@ -192,8 +203,10 @@ pub(crate) fn problem() -> impl Strategy<Value = Problem> {
 pub(crate) fn receipt() -> impl Strategy<Value = Receipt> {
     let conflict = (key(), revision(), device()).prop_map(|(key, revision, device)| Conflict { key, revision, device });
     let superseded = (key(), revision()).prop_map(|(key, revision)| Superseded { key, revision });
-    let applied = (revision(), timestamp(), vec(conflict, 0..3), vec(superseded, 0..3)).prop_map(
-        |(revision, time, conflicts, superseded)| Outcome::Applied(Applied { revision, time, conflicts, superseded }),
+    let applied = (revision(), timestamp(), vec(conflict, 0..3), vec(superseded, 0..3), any::<bool>()).prop_map(
+        |(revision, time, conflicts, superseded, nearly_full)| {
+            Outcome::Applied(Applied { revision, time, conflicts, superseded, nearly_full })
+        },
     );
     let outcome = prop_oneof![applied, problem().prop_map(Outcome::Rejected)];
     (any::<u64>(), option::of(change_id()), any::<bool>(), outcome).prop_map(|(sequence, id, again, outcome)| Receipt {

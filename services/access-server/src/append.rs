@@ -13,7 +13,7 @@ use std::{
 
 use roam_nats::{AckDuty, Bus, Headers, PublishError, PublishSettings, Publisher};
 use roam_schemas::{
-    BatchId, EncodeError, Encoding, JournalBatch, StampedChange, Terms, encode,
+    BatchId, EncodeError, Encoding, JournalBatch, StampedChange, TenantQuota, Terms, encode,
     limits::{BATCH_BYTES, BATCH_CHANGES},
     subjects,
 };
@@ -46,6 +46,7 @@ pub(crate) struct Batch<D = AckDuty> {
 pub(crate) struct Batcher<D = AckDuty> {
     rules: u16,
     terms: Terms,
+    quotas: Vec<TenantQuota>,
     open: Open<D>,
 }
 
@@ -58,9 +59,9 @@ struct Open<D> {
 }
 
 impl<D> Batcher<D> {
-    /// Makes batches that are decided under these rules and terms.
-    pub(crate) fn new(rules: u16, terms: Terms) -> Self {
-        Self { rules, terms, open: Open::default() }
+    /// Makes batches that are decided under these rules, terms and quotas.
+    pub(crate) fn new(rules: u16, terms: Terms, quotas: Vec<TenantQuota>) -> Self {
+        Self { rules, terms, quotas, open: Open::default() }
     }
 
     /// Adds a change. If the batch is full with it, that is the batch, and the next one begins.
@@ -84,7 +85,9 @@ impl<D> Batcher<D> {
         // Redeliveries come late, between newer ones.
         changes.sort_by_key(|change| change.stamp.origin.sequence);
         let (rules, terms) = (self.rules, self.terms.clone());
-        let journal = JournalBatch { id: BatchId::random(), rules, terms, changes };
+        let here = |own: &&TenantQuota| changes.iter().any(|change| change.profile.tenant == own.tenant);
+        let quotas = self.quotas.iter().filter(here).cloned().collect();
+        let journal = JournalBatch { id: BatchId::random(), rules, terms, quotas, changes };
         Some(Batch { duties, received_at, journal })
     }
 }

@@ -67,7 +67,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
         prefetch: settings.prefetch,
         appends: settings.appends,
         refusals,
-        batcher: Batcher::new(settings.rules, settings.terms),
+        batcher: Batcher::new(settings.rules, settings.terms, settings.quotas),
         appender: Appender::new(&connections.appending, settings.appends, metrics.clone(), shutdown()),
         looks,
         gate: Gate::new(Instant::now()),

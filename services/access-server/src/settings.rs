@@ -2,7 +2,7 @@
 
 use roam_nats::BusSettings;
 use roam_process::{Problem, ProcessSettings};
-use roam_schemas::{RULES, Terms};
+use roam_schemas::{RULES, TenantQuota, Terms};
 use serde::{Deserialize, Serialize};
 
 /// Most appends in flight that can be set.
@@ -26,6 +26,8 @@ pub struct Settings {
     pub rules: u16,
     /// The terms that batches are decided under.
     pub terms: Terms,
+    /// Tenants with a quota of their own, each once.
+    pub quotas: Vec<TenantQuota>,
 }
 
 impl Default for Settings {
@@ -37,6 +39,7 @@ impl Default for Settings {
             prefetch: 2_000,
             rules: RULES,
             terms: Terms::default(),
+            quotas: Vec::new(),
         }
     }
 }
@@ -66,6 +69,7 @@ impl roam_process::Settings for Settings {
         within("prefetch", self.prefetch, MOST_PREFETCH);
         within("rules", self.rules.into(), RULES.into());
         problems.extend(self.problems_of_terms());
+        problems.extend(self.problems_of_quotas());
         problems
     }
 }
@@ -86,6 +90,20 @@ impl Settings {
         ];
         let zero = terms.into_iter().filter(|(_, value)| *value == 0);
         zero.map(|(path, _)| Problem::new(path, "must be at least 1, not 0")).collect()
+    }
+
+    fn problems_of_quotas(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (index, own) in self.quotas.iter().enumerate() {
+            let tenant = own.tenant.as_str();
+            if self.quotas[..index].iter().any(|before| before.tenant == own.tenant) {
+                problems.push(Problem::new("quotas", format!("names tenant {tenant} twice")));
+            }
+            if own.profile_records == 0 || own.profile_bytes == 0 || own.user_profiles == 0 {
+                problems.push(Problem::new("quotas", format!("must be at least 1, not 0, for tenant {tenant}")));
+            }
+        }
+        problems
     }
 }
 
@@ -116,6 +134,18 @@ mod tests {
     fn rules_that_this_build_does_not_know_are_refused() {
         assert_eq!(problems(|settings| settings.rules = RULES + 1).len(), 1);
         assert_eq!(problems(|settings| settings.rules = 0).len(), 1);
+    }
+
+    #[test]
+    fn a_tenant_has_one_quota_and_it_is_not_zero() {
+        let quota = |tenant: &str, profile_records| TenantQuota {
+            tenant: roam_schemas::Tenant::parse(tenant).unwrap(),
+            profile_records,
+            profile_bytes: 1,
+            user_profiles: 1,
+        };
+        assert_eq!(problems(|settings| settings.quotas = vec![quota("a", 1), quota("b", 2)]), Vec::<String>::new());
+        assert_eq!(problems(|settings| settings.quotas = vec![quota("a", 1), quota("a", 0)]).len(), 2);
     }
 
     #[test]

@@ -114,11 +114,15 @@ fn report_saved(saved: &Saved, out: Output) -> Result<(), Failure> {
         "time": saved.time,
         "conflicts": saved.conflicts,
         "superseded": saved.superseded,
+        "nearly_full": saved.nearly_full,
     }))?;
     out.say(format_args!("saved as revision {}, {}", saved.revision, saved.time))?;
     for late in &saved.superseded {
         let key = show::text(late.key.as_str());
         out.say(format_args!("came too late for {key}: revision {} stands", late.revision))?;
+    }
+    if saved.nearly_full {
+        out.say("the profile is nearly full: it holds 80 % or more of what it may")?;
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ impl Bench {
         let sequence = self.made / BATCH + 1;
         let id = BatchId::from_bytes((0xBA7C_u128 << 64 | u128::from(sequence)).to_be_bytes());
         let changes = (0..changes).map(|_| self.change(choose)).collect::<anyhow::Result<Vec<_>>>()?;
-        let batch = JournalBatch { id, rules: RULES, terms: Terms::default(), changes };
+        let batch = JournalBatch { id, rules: RULES, terms: Terms::default(), quotas: Vec::new(), changes };
         let position = Position { incarnation: 1, sequence, batch: id, published: 0, line: 1, terms: Terms::default() };
         Ok((position, batch))
     }

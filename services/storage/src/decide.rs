@@ -2,8 +2,8 @@
 //! no disk, no compaction and no local setting. Its now is the change's own time.
 
 use roam_schemas::{
-    Action, Applied, Code, Conflict, Device, Expect, Operation, Outcome, Problem, Revision, Stamp, StampedChange,
-    Superseded, Terms, Timestamp,
+    Action, Applied, Code, Conflict, Device, Expect, Operation, Outcome, Problem, Quota, Revision, Stamp,
+    StampedChange, Superseded, Terms, Timestamp,
 };
 
 use crate::store::{Head, Seen};
@@ -17,6 +17,8 @@ pub struct Facts {
     pub head: Head,
     /// For each operation, the newest version of its key on disk.
     pub records: Vec<Option<Known>>,
+    /// How many profiles the user has; known only for a profile that was never written, which is not among them.
+    pub user_profiles: u32,
 }
 
 /// What is known of the newest version of a key.
@@ -88,7 +90,7 @@ pub enum Effect {
 }
 
 /// Decides on a change by rules 1.
-pub fn decide(facts: &Facts, terms: &Terms, stamped: &StampedChange) -> Decision {
+pub fn decide(facts: &Facts, terms: &Terms, quota: Quota, stamped: &StampedChange) -> Decision {
     let time = facts.head.time.successor().max(stamped.stamp.time);
     if let Some(seen) = facts.seen.as_ref().filter(|seen| is_fresh(seen.time, terms.seen_seconds, time)) {
         return repeat(seen, stamped);
@@ -99,10 +101,11 @@ pub fn decide(facts: &Facts, terms: &Terms, stamped: &StampedChange) -> Decision
     };
     let rejection = records()
         .find_map(|(op, known)| unmet(op, known.filter(|known| exists(known, stamped, time))))
+        .or_else(|| records().find_map(|(op, known)| early_expiry(op, known, stamped, time)))
         .or_else(|| records().find_map(|(op, known)| late_condition(op, known, stamped.stamp)));
     let outcome = match rejection {
         Some(problem) => Err(problem),
-        None => apply(facts, stamped, time, records()),
+        None => apply(facts, quota, stamped, time, records()),
     };
     match outcome {
         Ok((applied, effects)) => Decision::Decided { time, outcome: Outcome::Applied(applied), effects },
@@ -140,6 +143,38 @@ fn unmet(op: &Operation, record: Option<&Known>) -> Option<Problem> {
     }
 }
 
+/// The expiry writer goes by a replica's clock. A record that it takes for expired and that is not yet, by the time of
+/// its change, stays.
+fn early_expiry(op: &Operation, known: Option<&Known>, stamped: &StampedChange, now: Timestamp) -> Option<Problem> {
+    let known = known.filter(|known| stamped.device.is_expiry() && known.is_live(now))?;
+    let problem = Problem::new(Code::Conflict, "a record has not expired yet");
+    Some(problem.with_failed(op.key.clone(), Some(known.revision)))
+}
+
+/// Rule 3: what a profile may hold, and how many profiles a user may have. A change that does not make more of either
+/// always passes, so a delete of a live record does.
+fn over_quota(facts: &Facts, quota: Quota, head: Head) -> Option<Problem> {
+    let exceeds = |limit: u64, before: u64, after: u64| after > limit && after > before;
+    let refuse = |message, limit, actual| Some(Problem::new(Code::OverQuota, message).with_limit(limit, actual));
+    if exceeds(quota.profile_records, facts.head.records, head.records) {
+        return refuse("the profile would hold too many records", quota.profile_records, head.records);
+    }
+    if exceeds(quota.profile_bytes, facts.head.bytes, head.bytes) {
+        return refuse("the profile would hold too many bytes", quota.profile_bytes, head.bytes);
+    }
+    if facts.head == Head::default() && facts.user_profiles >= quota.user_profiles {
+        let actual = u64::from(facts.user_profiles) + 1;
+        return refuse("the user would have too many profiles", quota.user_profiles.into(), actual);
+    }
+    None
+}
+
+/// Whether a profile holds 80 % or more of what it may.
+fn is_nearly_full(quota: Quota, head: Head) -> bool {
+    let nearly = |limit: u64, actual: u64| u128::from(actual) * 5 >= u128::from(limit) * 4;
+    nearly(quota.profile_records, head.records) || nearly(quota.profile_bytes, head.bytes)
+}
+
 /// Rule 4 for conditional operations: one that came too late must not be taken for one that was in time.
 fn late_condition(op: &Operation, known: Option<&Known>, stamp: Stamp) -> Option<Problem> {
     let known = known.filter(|known| op.expect != Expect::Any && known.supersedes(stamp))?;
@@ -147,9 +182,10 @@ fn late_condition(op: &Operation, known: Option<&Known>, stamp: Stamp) -> Option
     Some(problem.with_failed(op.key.clone(), Some(known.revision)))
 }
 
-/// Rules 4 and 5: which operations become records, and at which revision.
+/// Rules 3 to 5: which operations become records, at which revision, and whether the profile may hold them.
 fn apply<'a>(
     facts: &Facts,
+    quota: Quota,
     stamped: &StampedChange,
     time: Timestamp,
     records: impl Iterator<Item = (&'a Operation, Option<&'a Known>)>,
@@ -158,7 +194,8 @@ fn apply<'a>(
     let exhausted = || Problem::new(Code::OverQuota, "the profile has used up its revisions");
     head.revision = head.revision.next().ok_or_else(exhausted)?;
     head.time = time;
-    let mut applied = Applied { revision: head.revision, time, conflicts: Vec::new(), superseded: Vec::new() };
+    let (conflicts, superseded) = (Vec::new(), Vec::new());
+    let mut applied = Applied { revision: head.revision, time, conflicts, superseded, nearly_full: false };
     let mut operations = Vec::with_capacity(stamped.change.ops().len());
     for ((op, known), on_disk) in records.zip(&facts.records) {
         if let Some(known) = known.filter(|known| known.supersedes(stamped.stamp)) {
@@ -177,8 +214,13 @@ fn apply<'a>(
     }
     if applied.superseded.len() == operations.len() {
         (applied.revision, applied.time) = (facts.head.revision, facts.head.time);
+        applied.nearly_full = is_nearly_full(quota, facts.head);
         return Ok((applied, Effects { head: None, operations }));
     }
+    if let Some(problem) = over_quota(facts, quota, head) {
+        return Err(problem);
+    }
+    applied.nearly_full = is_nearly_full(quota, head);
     Ok((applied, Effects { head: Some(head), operations }))
 }
 

@@ -4,7 +4,7 @@
 
 use roam_schemas::{
     BatchId, Change, ChangeId, ContentType, Device, Encoding, JournalBatch, Key, Operation, Origin, Profile, RULES,
-    Revision, Stamp, StampedChange, Terms, Timestamp,
+    Revision, Stamp, StampedChange, TenantQuota, Terms, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -18,6 +18,7 @@ pub(crate) struct Fixture {
     pub(crate) profile: Profile,
     pub(crate) device: Device,
     pub(crate) terms: Terms,
+    pub(crate) quotas: Vec<TenantQuota>,
     pub(crate) reader: Reader,
     applier: Applier,
     changes: u64,
@@ -38,6 +39,7 @@ impl Fixture {
             profile: profile.parse().unwrap(),
             device: Device::parse(device).unwrap(),
             terms: Terms::default(),
+            quotas: Vec::new(),
             applier: Applier::new(writer, reader.clone()),
             reader,
             changes: 0,
@@ -69,7 +71,7 @@ impl Fixture {
     pub(crate) fn apply(&mut self, changes: Vec<StampedChange>) -> AppliedBatch {
         self.batches += 1;
         let id = BatchId::from_bytes(u128::from(self.batches).to_be_bytes());
-        let batch = JournalBatch { id, rules: RULES, terms: self.terms.clone(), changes };
+        let batch = JournalBatch { id, rules: RULES, terms: self.terms.clone(), quotas: self.quotas.clone(), changes };
         let position = Position {
             incarnation: 1,
             sequence: self.batches,

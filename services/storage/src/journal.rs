@@ -15,6 +15,7 @@ use crate::{metrics::Metrics, store::Position};
 const REOPEN_AFTER: Duration = Duration::from_millis(200);
 
 /// What the applying thread is given.
+#[expect(clippy::large_enum_variant, reason = "nearly all of it is batches, and few wait")]
 pub(crate) enum Work {
     /// A batch, and the position after it.
     Batch(Position, JournalBatch),

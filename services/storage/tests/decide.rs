@@ -1,6 +1,6 @@
 //! `decide` against a plain model of a profile, over random histories.
 //!
-//! 20,000 histories in an ordinary run; `PROPTEST_CASES=100000 cargo test --release -p roam-storage --test decide` tries
+//! 100,000 histories in an ordinary run; `PROPTEST_CASES=1000000 cargo test --release -p roam-storage --test decide` tries
 //! more.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
@@ -59,7 +59,7 @@ fn check_once(applied: &mut BTreeMap<ChangeId, u64>, stamped: &StampedChange, sa
 }
 
 proptest! {
-    #![proptest_config(cases(20_000))]
+    #![proptest_config(cases(100_000))]
 
     #[test]
     fn decide_does_what_the_model_does(history in any_history(48)) {

@@ -51,6 +51,7 @@ fn applied(id: Option<ChangeId>, sequence: u64) -> Receipt {
         time: Timestamp::from_nanos(1),
         conflicts: Vec::new(),
         superseded: Vec::new(),
+        nearly_full: false,
     };
     Receipt { sequence, id, again: false, outcome: Outcome::Applied(applied) }
 }

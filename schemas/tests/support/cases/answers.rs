@@ -27,7 +27,11 @@ fn receipt(again: bool, last: u8, applied: Applied) -> Receipt {
 }
 
 fn applied() -> Receipt {
-    receipt(false, 1, Applied { revision: revision(42), time: time(42), conflicts: vec![], superseded: vec![] })
+    receipt(
+        false,
+        1,
+        Applied { revision: revision(42), time: time(42), conflicts: vec![], superseded: vec![], nearly_full: false },
+    )
 }
 
 fn applied_again() -> Receipt {
@@ -36,12 +40,16 @@ fn applied_again() -> Receipt {
         Conflict { key: key("avatar"), revision: revision(40), device: directory_service() },
     ];
     let superseded = vec![Superseded { key: key("Grüße/日本語"), revision: revision(41) }];
-    receipt(true, 2, Applied { revision: late_revision(), time: time(50), conflicts, superseded })
+    receipt(true, 2, Applied { revision: late_revision(), time: time(50), conflicts, superseded, nearly_full: true })
 }
 
 fn superseded_whole() -> Receipt {
     let superseded = vec![Superseded { key: key("theme"), revision: revision(39) }];
-    receipt(false, 3, Applied { revision: revision(41), time: time(41), conflicts: vec![], superseded })
+    receipt(
+        false,
+        3,
+        Applied { revision: revision(41), time: time(41), conflicts: vec![], superseded, nearly_full: false },
+    )
 }
 
 fn rejected(id: Option<roam_schemas::ChangeId>, problem: Problem, again: bool) -> Receipt {

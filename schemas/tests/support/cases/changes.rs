@@ -2,7 +2,7 @@
 
 use roam_schemas::{
     Action, BatchId, ContentType, Draft, DraftOperation, Encoding, Expect, JournalBatch, Operation, Origin, Put, Stamp,
-    StampedChange, Terms, Value,
+    StampedChange, TenantQuota, Terms, Value,
 };
 
 use super::{
@@ -53,7 +53,7 @@ fn stamped(device: roam_schemas::Device, encoding: Encoding, sequence: u64, ops:
 fn batch(last: u8, terms: Terms, changes: Vec<StampedChange>) -> JournalBatch {
     let mut bytes = *id(last).as_bytes();
     bytes[8] = 0xB0;
-    JournalBatch { id: BatchId::from_bytes(bytes), rules: 1, terms, changes }
+    JournalBatch { id: BatchId::from_bytes(bytes), rules: 1, terms, quotas: Vec::new(), changes }
 }
 
 fn one_change() -> JournalBatch {
@@ -78,5 +78,6 @@ fn every_kind_of_device() -> JournalBatch {
         stamped(roam_schemas::Device::expiry(), Encoding::Postcard, 3, vec![expired]),
         stamped(odd_device(), Encoding::Postcard, 4, vec![Operation::delete(key("theme"))]),
     ];
-    batch(2, terms, changes)
+    let own = TenantQuota { tenant: profile().tenant, profile_records: 8, profile_bytes: 9, user_profiles: 10 };
+    JournalBatch { quotas: vec![own], ..batch(2, terms, changes) }
 }

@@ -9,7 +9,7 @@ use roam_schemas::{
 use super::*;
 
 fn batcher() -> Batcher<u64> {
-    Batcher::new(RULES, Terms::default())
+    Batcher::new(RULES, Terms::default(), Vec::new())
 }
 
 /// A change with this sequence, which came in a payload of so many bytes.
@@ -94,7 +94,13 @@ fn a_batch_is_as_old_as_its_oldest_delivery() {
 #[test]
 fn every_batch_carries_the_rules_and_the_terms_and_an_id_of_its_own() {
     let terms = Terms { history_versions: 3, ..Terms::default() };
-    let mut batcher = Batcher::new(RULES, terms.clone());
+    let quota = |tenant| TenantQuota {
+        tenant: Tenant::parse(tenant).unwrap(),
+        profile_records: 1,
+        profile_bytes: 2,
+        user_profiles: 3,
+    };
+    let mut batcher = Batcher::new(RULES, terms.clone(), vec![quota("other"), quota("n")]);
     let mut batch = |sequence| {
         assert!(batcher.add(stamped(sequence, 1)).is_none());
         batcher.close().unwrap().journal
@@ -102,6 +108,7 @@ fn every_batch_carries_the_rules_and_the_terms_and_an_id_of_its_own() {
     let (one, two) = (batch(1), batch(2));
     for journal in [&one, &two] {
         assert_eq!((journal.rules, &journal.terms), (RULES, &terms));
+        assert_eq!(journal.quotas, [quota("n")], "of the tenants in it");
     }
     assert_ne!(one.id, two.id);
 }

@@ -23,6 +23,8 @@ pub(super) struct Knowledge {
     records: HashMap<RecordKey, Known>,
     seen: HashMap<(ProfileKey, ChangeId), Seen>,
     ranks: HashMap<(RecordKey, Revision), u32>,
+    /// How many profiles each user has, of those users that get one in the batch in hand.
+    user_profiles: HashMap<Box<[u8]>, u32>,
 }
 
 impl Knowledge {
@@ -34,6 +36,7 @@ impl Knowledge {
             records: HashMap::new(),
             seen: HashMap::new(),
             ranks: HashMap::new(),
+            user_profiles: HashMap::new(),
         }
     }
 
@@ -48,19 +51,25 @@ impl Knowledge {
     ) -> Result<Facts, StoreError> {
         let seen = self.seen(profile, change.id())?;
         let head = self.head(profile)?;
-        // A profile that was never written holds no records: nothing to look for.
-        let records = if head == Head::default() {
-            vec![None; keys.len()]
-        } else {
-            let ops = keys.iter().zip(change.ops());
-            ops.map(|(key, op)| self.record(stored, key, &op.key)).collect::<Result<_, _>>()?
-        };
-        Ok(Facts { seen, head, records })
+        if head == Head::default() {
+            // A profile that was never written holds no records: nothing to look for.
+            let user_profiles = self.user_profiles(profile)?;
+            return Ok(Facts { seen, head, records: vec![None; keys.len()], user_profiles });
+        }
+        let ops = keys.iter().zip(change.ops());
+        let records = ops.map(|(key, op)| self.record(stored, key, &op.key)).collect::<Result<_, _>>()?;
+        Ok(Facts { seen, head, records, user_profiles: 0 })
     }
 
     pub(super) fn learn_head(&mut self, profile: &ProfileKey, head: Head) {
         match self.heads.get_mut(profile) {
-            Some(known) => *known = head,
+            Some(known) => {
+                let begins = *known == Head::default();
+                *known = head;
+                if begins && let Some(count) = self.user_profiles.get_mut(profile.user()) {
+                    *count += 1;
+                }
+            }
             None => {
                 self.heads.insert(profile.clone(), head);
             }
@@ -99,6 +108,7 @@ impl Knowledge {
         self.moved.clear();
         self.seen.clear();
         self.ranks.clear();
+        self.user_profiles.clear();
         if self.heads.len() > KEPT_HEADS {
             self.heads.clear();
         }
@@ -121,6 +131,15 @@ impl Knowledge {
         let head = self.reader.newest().head(profile)?.unwrap_or_default();
         self.heads.insert(profile.clone(), head);
         Ok(head)
+    }
+
+    fn user_profiles(&mut self, profile: &ProfileKey) -> Result<u32, StoreError> {
+        if let Some(count) = self.user_profiles.get(profile.user()) {
+            return Ok(*count);
+        }
+        let count = self.reader.newest().profiles_of_user(profile)?;
+        self.user_profiles.insert(profile.user().into(), count);
+        Ok(count)
     }
 
     fn seen(&self, profile: &ProfileKey, id: ChangeId) -> Result<Option<Seen>, StoreError> {

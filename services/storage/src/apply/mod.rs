@@ -2,6 +2,8 @@
 //! gathers the facts for it, turns effects into rows, and commits them together with the journal position.
 
 mod facts;
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -146,7 +148,8 @@ impl Applier {
             let profile = ProfileKey::new(&stamped.profile);
             let keys: Vec<_> = stamped.change.ops().iter().map(|op| profile.record(&op.key)).collect();
             let facts = self.knowledge.facts(&mut stored, &profile, &keys, &stamped.change)?;
-            let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, &batch.terms, stamped)))
+            let quota = batch.quota(&stamped.profile.tenant);
+            let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, &batch.terms, quota, stamped)))
                 .map_err(|_| ApplyError::Panicked { batch: batch.id, index })?;
             let change = InBatch { batch: batch.id, index, profile, keys, stamped, records: facts.records };
             prepared.verdicts.push(self.write(&mut prepared.commit, change, decision)?);

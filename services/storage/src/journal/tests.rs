@@ -112,7 +112,7 @@ fn entry(subject: &str, headers: Headers, payload: Vec<u8>) -> Entry {
 }
 
 fn batch() -> JournalBatch {
-    JournalBatch { id: BATCH, rules: RULES, terms: Terms::default(), changes: Vec::new() }
+    JournalBatch { id: BATCH, rules: RULES, terms: Terms::default(), quotas: Vec::new(), changes: Vec::new() }
 }
 
 const SUBJECT: &str = "roam.v1.journal.0";

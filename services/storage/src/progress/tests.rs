@@ -9,7 +9,7 @@ use crate::fixture::{Fixture, put};
 
 fn batch(sequence: u64) -> AppliedBatch {
     let id = BatchId::from_bytes(u128::from(sequence).to_be_bytes());
-    let batch = JournalBatch { id, rules: RULES, terms: Terms::default(), changes: Vec::new() };
+    let batch = JournalBatch { id, rules: RULES, terms: Terms::default(), quotas: Vec::new(), changes: Vec::new() };
     AppliedBatch { sequence, batch, verdicts: Vec::new() }
 }
 

@@ -35,6 +35,12 @@ impl ProfileKey {
         &self.0
     }
 
+    /// The part that is the user: the beginning of the keys of all profiles of that user.
+    pub(crate) fn user(&self) -> &[u8] {
+        let end = parts_len(&self.0, 2).unwrap_or(self.0.len());
+        &self.0[..end]
+    }
+
     /// The beginning of the keys of all rows that belong to a key of this profile.
     pub fn record(&self, key: &Key) -> RecordKey {
         let mut bytes = self.begin(key.as_str().len() + END.len());

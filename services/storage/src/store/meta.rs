@@ -20,8 +20,9 @@ pub(super) const FORMAT: &[u8] = b"format";
 /// Holds the [`Position`].
 pub(super) const POSITION: &[u8] = b"position";
 
-/// The format that this build reads and writes.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// The format that this build reads and writes. 1 had no `nearly_full` in the outcomes of `seen` rows, and was never
+/// released.
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// Which batch of the journal was applied last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

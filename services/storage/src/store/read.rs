@@ -79,6 +79,19 @@ impl Snapshot<'_> {
         self.get(head::TABLE, profile.as_bytes(), Head::read)
     }
 
+    /// How many profiles the user of this profile has.
+    pub(crate) fn profiles_of_user(&self, profile: &ProfileKey) -> Result<u32, StoreError> {
+        let mut rows = self.scan(head::TABLE, keys::beyond(profile.user()))?;
+        rows.seek(profile.user());
+        let mut count = 0;
+        while rows.valid() {
+            count += 1;
+            rows.next();
+        }
+        rows.status()?;
+        Ok(count)
+    }
+
     /// What was decided on a change; none if it was never seen.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ fn a_version_stays_as_it_is() {
 #[test]
 fn a_decided_change_stays_as_it_is() {
     let (revision, time) = (Revision::new(5), Timestamp::from_nanos(6));
-    let applied = Applied { revision, time, conflicts: Vec::new(), superseded: Vec::new() };
+    let applied = Applied { revision, time, conflicts: Vec::new(), superseded: Vec::new(), nearly_full: false };
     let head = [&[1, 16], &ID[..], &[2], &[0xD1; 16], &[3]].concat();
     let row = |outcome| Seen {
         batch: BatchId::from_bytes(ID),
@@ -71,7 +71,7 @@ fn a_decided_change_stays_as_it_is() {
         outcome,
     };
     let cases = [
-        (Outcome::Applied(applied), vec![0, 5, 6, 0, 0]),
+        (Outcome::Applied(applied), vec![0, 5, 6, 0, 0, 0]),
         // The code by its place in the list of codes.
         (Outcome::Rejected(Problem::new(Code::Conflict, "m").with_limit(7, 8)), vec![1, 3, 1, b'm', 0, 1, 7, 1, 8, 0]),
     ];

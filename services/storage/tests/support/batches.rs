@@ -14,7 +14,7 @@ pub(crate) fn position(sequence: u64, batch: &JournalBatch) -> Position {
 /// A batch of changes.
 pub(crate) fn batch_of(sequence: u64, terms: &Terms, changes: Vec<StampedChange>) -> JournalBatch {
     let id = BatchId::from_bytes((0xBA7C_u128 << 64 | u128::from(sequence)).to_be_bytes());
-    JournalBatch { id, rules: RULES, terms: terms.clone(), changes }
+    JournalBatch { id, rules: RULES, terms: terms.clone(), quotas: Vec::new(), changes }
 }
 
 /// The batch of that sequence: some puts and deletes of a few keys of a few profiles, some with a time to live.

@@ -70,9 +70,12 @@ enum Condition {
 /// Histories in which everything happens, under terms that are over within a few steps.
 pub(crate) fn any_history(steps: usize) -> impl Strategy<Value = History> {
     let ages = prop_oneof![Just((40, 20)), Just((15, 30)), Just((1_000_000, 1_000_000))];
-    let terms = ages.prop_map(|(seen_seconds, tombstone_seconds)| Terms {
+    let quotas = prop_oneof![2 => Just((50_000, 1 << 26)), 1 => Just((2, 1 << 26)), 1 => Just((50_000, 9))];
+    let terms = (ages, quotas).prop_map(|((seen_seconds, tombstone_seconds), (records, bytes))| Terms {
         seen_seconds,
         tombstone_seconds,
+        profile_records: records,
+        profile_bytes: bytes,
         ..Terms::default()
     });
     (terms, vec(any_step(), 1..steps)).prop_map(|(terms, steps)| History { terms, steps })

@@ -31,7 +31,7 @@ pub(crate) struct Record {
 impl Memory {
     /// Decides on a change and does what the decision says.
     pub(crate) fn hear(&mut self, stamped: &StampedChange, terms: &Terms) -> Said {
-        match decide(&self.facts(stamped), terms, stamped) {
+        match decide(&self.facts(stamped), terms, terms.quota(), stamped) {
             Decision::Again(outcome) => Said::Again(answer(&outcome)),
             Decision::Mismatch(_) => Said::Mismatch,
             Decision::Decided { time, outcome, effects } => {
@@ -56,6 +56,7 @@ impl Memory {
             seen: self.seen.get(&stamped.change.id()).cloned(),
             head: self.head,
             records: ops.map(|op| self.records.get(&op.key).map(|record| record.known.clone())).collect(),
+            user_profiles: 0,
         }
     }
 
@@ -107,11 +108,12 @@ pub(crate) fn answer(outcome: &Outcome) -> Answer {
                 .iter()
                 .map(|late| (late.key.as_str().to_owned(), late.revision.get()))
                 .collect(),
+            nearly_full: applied.nearly_full,
         },
         Outcome::Rejected(problem) => {
-            let failed = problem.failed.as_ref().expect("a rejection names the record");
-            let revision = failed.revision.map(|revision| revision.get());
-            Answer::Rejected { code: problem.code, failed: (failed.key.as_str().to_owned(), revision) }
+            let failed = problem.failed.as_ref();
+            let failed = failed.map(|it| (it.key.as_str().to_owned(), it.revision.map(|revision| revision.get())));
+            Answer::Rejected { code: problem.code, failed, exceeded: problem.limit.zip(problem.actual) }
         }
     }
 }

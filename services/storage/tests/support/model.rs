@@ -1,4 +1,4 @@
-//! A profile by the rules of the design (section 6, rules 1, 2, 4 and 5), as plainly as they can be written: every
+//! A profile by the rules of the design (section 6), as plainly as they can be written: every
 //! write is kept, and each rule is looked up in what is kept. Nothing in here is taken from `decide`. Holds no test.
 //!
 //! Where the rules leave something open, this is how they are read:
@@ -7,6 +7,8 @@
 //!   is older than it on both axes must not come back through it, and beating it unseen is a conflict. Its tombstone
 //!   takes its place in both.
 //! - A tombstone past its term is absent in every respect.
+//! - The quota looks at what the profile would hold after the change, and refuses only what makes it more.
+//! - What the expiry writer takes for expired and what is not yet, by the time of its change, stays.
 
 use std::collections::BTreeMap;
 
@@ -61,11 +63,14 @@ pub(crate) enum Answer {
         conflicts: Vec<(String, u64, String)>,
         /// Key, and the revision that stands.
         superseded: Vec<(String, u64)>,
+        nearly_full: bool,
     },
     Rejected {
         code: Code,
         /// The first record that was not as expected, and its revision.
-        failed: (String, Option<u64>),
+        failed: Option<(String, Option<u64>)>,
+        /// The limit that was passed, and what would have been.
+        exceeded: Option<(u64, u64)>,
     },
 }
 
@@ -92,8 +97,20 @@ impl Model {
             return if decided.content == content { Said::Again(decided.answer.clone()) } else { Said::Mismatch };
         }
         let answer = match self.refusal(change, terms, now) {
-            Some((code, failed)) => Answer::Rejected { code, failed },
-            None => self.apply(change, terms, now),
+            Some((code, failed)) => Answer::Rejected { code, failed: Some(failed), exceeded: None },
+            None => {
+                let mut after = self.clone();
+                let answer = after.apply(change, terms, now);
+                match over_quota(self.count(), after.count(), terms) {
+                    Some(exceeded) => {
+                        Answer::Rejected { code: Code::OverQuota, failed: None, exceeded: Some(exceeded) }
+                    }
+                    None => {
+                        *self = after;
+                        answer
+                    }
+                }
+            }
         };
         self.decided.insert(id, Decided { content, time: now, answer: answer.clone() });
         Said::First(answer)
@@ -142,6 +159,17 @@ impl Model {
                 Expect::At(_) => return Some((Code::Conflict, (key, revision))),
             }
         }
+        if change.device.is_expiry() {
+            for op in change.change.ops() {
+                let key = op.key.as_str().to_owned();
+                let live = self.counting(&key, terms, now).filter(|(_, written)| {
+                    written.value.as_ref().is_some_and(|(_, _, end)| end.is_none_or(|end| now < end))
+                });
+                if let Some((revision, _)) = live {
+                    return Some((Code::Conflict, (key, Some(revision))));
+                }
+            }
+        }
         let mut conditional = change.change.ops().iter().filter(|op| op.expect != Expect::Any);
         conditional.find_map(|op| {
             let (revision, written) = self.counting(op.key.as_str(), terms, now)?;
@@ -173,8 +201,18 @@ impl Model {
         if superseded.len() < change.change.ops().len() {
             (self.revision, self.time) = (revision, now);
         }
-        Answer::Applied { revision: self.revision, time: self.time, conflicts, superseded }
+        let (records, bytes) = self.count();
+        let nearly_full = records * 5 >= terms.profile_records * 4 || bytes * 5 >= terms.profile_bytes * 4;
+        Answer::Applied { revision: self.revision, time: self.time, conflicts, superseded, nearly_full }
     }
+}
+
+/// The limit that a change passes by making more of something, and what would be.
+fn over_quota(before: (u64, u64), after: (u64, u64), terms: &Terms) -> Option<(u64, u64)> {
+    if after.0 > before.0 && after.0 > terms.profile_records {
+        return Some((terms.profile_records, after.0));
+    }
+    (after.1 > before.1 && after.1 > terms.profile_bytes).then_some((terms.profile_bytes, after.1))
 }
 
 /// Whether a change is older than a version on both axes, in the same stream.

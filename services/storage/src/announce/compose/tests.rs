@@ -33,6 +33,7 @@ fn batch_of(stamped: StampedChange, verdict: Verdict) -> AppliedBatch {
         id: BatchId::from_bytes([1; 16]),
         rules: RULES,
         terms: Terms::default(),
+        quotas: Vec::new(),
         changes: vec![stamped],
     };
     AppliedBatch { sequence: 1, batch, verdicts: vec![verdict] }
@@ -59,7 +60,13 @@ fn an_applied_change_is_receipted_and_noticed_in_its_own_encoding() {
 
         let receipt: Receipt = read(receipt);
         let (revision, time) = (Revision::new(1), seconds(1));
-        let outcome = Outcome::Applied(Applied { revision, time, conflicts: Vec::new(), superseded: Vec::new() });
+        let outcome = Outcome::Applied(Applied {
+            revision,
+            time,
+            conflicts: Vec::new(),
+            superseded: Vec::new(),
+            nearly_full: false,
+        });
         let (sequence, id) = (stamped.stamp.origin.sequence, stamped.change.id());
         assert_eq!(receipt, Receipt { sequence, id: Some(id), again: false, outcome });
 
