@@ -217,6 +217,11 @@ impl Change {
         Ok(Self { id, base, ops })
     }
 
+    /// A change of one operation that puts nothing, which is always valid.
+    pub fn of_delete(id: ChangeId, key: Key, expect: Expect) -> Self {
+        Self { id, base: None, ops: vec![Operation { key, action: Action::Delete, expect }] }
+    }
+
     /// Its id.
     pub fn id(&self) -> ChangeId {
         self.id

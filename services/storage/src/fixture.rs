@@ -21,6 +21,8 @@ pub(crate) struct Fixture {
     pub(crate) quotas: Vec<TenantQuota>,
     pub(crate) reader: Reader,
     applier: Applier,
+    /// When the stream took in what is applied next, in nanoseconds.
+    pub(crate) published: u64,
     changes: u64,
     batches: u64,
     /// Last, so that the store is closed before it goes.
@@ -42,6 +44,7 @@ impl Fixture {
             quotas: Vec::new(),
             applier: Applier::new(writer, reader.clone()),
             reader,
+            published: u64::MAX,
             changes: 0,
             batches: 0,
             _directory: directory,
@@ -76,13 +79,27 @@ impl Fixture {
             incarnation: 1,
             sequence: self.batches,
             batch: id,
-            published: 0,
+            published: self.published,
             line: 1,
             terms: self.terms.clone(),
         };
         let prepared = self.applier.prepare(&batch, &position).unwrap();
         self.applier.commit(&prepared).unwrap();
         AppliedBatch { sequence: self.batches, batch, verdicts: prepared.verdicts }
+    }
+
+    /// Removes what may go at that instant; says how many tombstones went.
+    pub(crate) fn clean(&mut self, now: Timestamp) -> usize {
+        self.clean_some(now, usize::MAX)
+    }
+
+    /// The same for so many tombstones at most.
+    pub(crate) fn clean_some(&mut self, now: Timestamp, most: usize) -> usize {
+        self.applier.clean(now, most).unwrap()
+    }
+
+    pub(crate) fn compact(&self) {
+        self.applier.compact().unwrap();
     }
 
     /// Applies a change of these operations.

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roam_process::Condition;
-use roam_schemas::JournalBatch;
+use roam_process::{Condition, clock};
+use roam_schemas::{JournalBatch, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// How long to wait for room on a full disk before trying again.
 const FULL_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// How many tombstones are removed between two batches at most: some milliseconds' work.
+const REMOVED_AT_ONCE: usize = 1_000;
 
 /// How many batches are written at once at most.
 const MOST_IN_GROUP: usize = 8;
@@ -74,8 +77,10 @@ impl Fold {
             if !self.apply_group(&mut group)? {
                 return Ok(());
             }
-            if let Some(Work::Passed(sequence)) = next {
-                self.progress.passed(sequence);
+            match next {
+                Some(Work::Passed(sequence)) => self.progress.passed(sequence),
+                Some(Work::Clean) => self.clean()?,
+                Some(Work::Batch(..)) | None => {}
             }
         }
         Ok(())
@@ -109,6 +114,18 @@ impl Fold {
         });
         self.progress.applied(applied, &prepared.heads);
         Ok(true)
+    }
+
+    /// Removes some of what may go. A full disk only puts it off.
+    fn clean(&mut self) -> Result<(), FoldError> {
+        match self.applier.clean(Timestamp::from_nanos(clock::now_ns()), REMOVED_AT_ONCE) {
+            Ok(gone) => {
+                self.metrics.removed(gone);
+                Ok(())
+            }
+            Err(StoreError::Full(_)) => Ok(()),
+            Err(error) => Err(ApplyError::from(error).into()),
+        }
     }
 
     /// Writes; waits while the disk is full. False if it was still full at shutdown.

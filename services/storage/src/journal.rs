@@ -22,6 +22,8 @@ pub(crate) enum Work {
     /// All up to that sequence is applied once all that came before this is: the stored batch is the one that it was, or
     /// an entry is none of ours.
     Passed(u64),
+    /// Nothing of the journal: it is time to remove what may go.
+    Clean,
 }
 
 /// Why a replica must not go on. A person, or a newer build, has to.

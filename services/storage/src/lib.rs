@@ -11,6 +11,7 @@ pub mod store;
 
 mod announce;
 mod connect;
+mod expire;
 #[cfg(test)]
 mod fixture;
 mod fold;
@@ -20,18 +21,27 @@ mod progress;
 mod respond;
 mod settings;
 
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use roam_nats::{Bus, ConnectError, JOURNAL_STREAM, PublishSettings, Publisher, stream_state};
 use roam_process::{Condition, Context, Tasks, TasksError};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     announce::Announcer,
     apply::Applier,
     connect::Connections,
+    expire::Expirer,
     fold::Fold,
-    journal::Follower,
+    journal::{Follower, Work},
     metrics::Metrics,
     progress::Progress,
     respond::Responder,
@@ -41,6 +51,8 @@ pub use settings::Settings;
 
 /// How many batches may wait for the applying thread.
 const BATCHES_AHEAD: usize = 8;
+/// How often the applying thread is told to remove what may go.
+const CLEAN_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before asking again for a journal that is not there yet.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -138,10 +150,19 @@ impl Parts<'_> {
             context: context.clone(),
             metrics: metrics.clone(),
             position,
-            work,
+            work: work.clone(),
             condition: conditions.journal,
         };
+        let announces = Arc::new(AtomicBool::new(false));
+        let expirer = Expirer::new(
+            Publisher::new(&connections.announcing, PublishSettings::default()),
+            reader.clone(),
+            Arc::clone(&announces),
+            metrics.clone(),
+            context.shutdown.clone(),
+        );
         let announcer = Announcer {
+            announces,
             bus: connections.following.clone(),
             sending: connections.announcing.clone(),
             filing: Publisher::new(&connections.following, PublishSettings::default()),
@@ -166,8 +187,25 @@ impl Parts<'_> {
         tasks.spawn("apply", fold.run(batches));
         tasks.spawn("announce", announcer.announce());
         tasks.spawn("respond", responder.respond());
+        tasks.spawn("expire", expirer.run());
+        tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)
     }
+}
+
+/// Tells the applying thread again and again to remove what may go, until shutdown.
+async fn remind_to_clean(work: mpsc::Sender<Work>, shutdown: CancellationToken) -> Result<(), Infallible> {
+    let mut ticks = interval(CLEAN_EVERY);
+    let reminding = async {
+        loop {
+            ticks.tick().await;
+            if work.send(Work::Clean).await.is_err() {
+                return;
+            }
+        }
+    };
+    shutdown.run_until_cancelled(reminding).await;
+    Ok(())
 }
 
 /// The last sequence of the journal now; none at shutdown.

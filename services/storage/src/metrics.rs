@@ -33,6 +33,8 @@ struct Inner {
     reopened: Counter,
     announced: Family<MessageLabel, Counter>,
     announced_again: Counter,
+    expired: Counter,
+    removed: Counter,
     requests: Family<VerbLabel, Counter>,
     refused: Family<CodeLabel, Counter>,
     unanswered: Counter,
@@ -73,6 +75,8 @@ impl Metrics {
             reopened: Counter::default(),
             announced: Family::default(),
             announced_again: Counter::default(),
+            expired: Counter::default(),
+            removed: Counter::default(),
             requests: Family::default(),
             refused: Family::default(),
             unanswered: Counter::default(),
@@ -122,6 +126,16 @@ impl Metrics {
     /// The publishing connection was replaced, so that what was sent on it is sent again.
     pub(crate) fn announced_again(&self) {
         self.inner.announced_again.inc();
+    }
+
+    /// Deletes of records that expired were published.
+    pub(crate) fn expired(&self, records: usize) {
+        self.inner.expired.inc_by(records as u64);
+    }
+
+    /// Tombstones whose stay was over were removed.
+    pub(crate) fn removed(&self, tombstones: usize) {
+        self.inner.removed.inc_by(tombstones as u64);
     }
 
     /// A request is answered.
@@ -174,6 +188,8 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     registry.register("announced", "Receipts and notices sent", inner.announced.clone());
     let help = "Times that a batch was announced again over a new connection";
     registry.register("announced_again", help, inner.announced_again.clone());
+    registry.register("expired", "Deletes published for records that expired", inner.expired.clone());
+    registry.register("tombstones_removed", "Tombstones whose stay was over", inner.removed.clone());
     registry.register("requests", "Requests answered, by verb", inner.requests.clone());
     registry.register("refused", "Requests refused, by code", inner.refused.clone());
     registry.register("unanswered", "Requests without an inbox that they may be answered to", inner.unanswered.clone());

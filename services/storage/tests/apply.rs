@@ -157,7 +157,7 @@ fn expected_expiry(models: &BTreeMap<Profile, Model>) -> Vec<(Vec<u8>, Vec<u8>)>
             };
             let names = [profile.tenant.as_str(), profile.user.as_str(), profile.app.as_str(), key];
             let names: Vec<u8> = names.into_iter().flat_map(part).collect();
-            all.insert([&time.to_be_bytes()[..], &[kind], &names].concat());
+            all.insert([&[kind][..], &time.to_be_bytes(), &names].concat());
         }
     }
     all.into_iter().map(|key| (key, Vec::new())).collect()

@@ -214,7 +214,7 @@ fn check_rows(reader: &Reader, newest: &BTreeMap<String, (u64, u64, u8)>) {
     let expiry: BTreeSet<Vec<u8>> = newest
         .iter()
         .map(|(key, (_, end, kind))| {
-            [&(end * 1_000_000_000).to_be_bytes()[..], &[*kind], profile.as_bytes(), &escaped(key)].concat()
+            [&[*kind][..], &(end * 1_000_000_000).to_be_bytes(), profile.as_bytes(), &escaped(key)].concat()
         })
         .collect();
     let keys = |table| rows(reader, table).into_iter().map(|(key, _)| key).collect::<Vec<_>>();

@@ -8,7 +8,10 @@ use std::{
     collections::VecDeque,
     error::Error,
     ops::ControlFlow,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -73,6 +76,8 @@ pub(crate) struct Announcer {
     pub(crate) reader: Reader,
     pub(crate) metrics: Metrics,
     pub(crate) condition: Condition,
+    /// Says whether this replica is the one that announces.
+    pub(crate) announces: Arc<AtomicBool>,
 }
 
 impl Announcer {
@@ -90,6 +95,7 @@ impl Announcer {
                 };
             self.condition.set_ready();
             let lost = self.announce_from(&mut deliveries).await?;
+            self.announces.store(false, Ordering::Relaxed);
             deliveries.close().await;
             if let Some(lost) = lost {
                 self.wait(&lost).await;
@@ -125,7 +131,10 @@ impl Announcer {
                     said.push_back(Said { of: ready, announcement, sent });
                 }
                 taken = deliveries.next_ready(BATCHES_AT_ONCE, usize::MAX) => match taken {
-                    Ok(taken) => held.extend(taken),
+                    Ok(taken) => {
+                        self.announces.store(deliveries.is_pinned(), Ordering::Relaxed);
+                        held.extend(taken);
+                    }
                     Err(lost) => break Some(lost),
                 },
                 () = sleep_until(next_trip.into()), if trips.is_empty() && !said.is_empty() => {

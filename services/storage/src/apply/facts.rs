@@ -83,6 +83,11 @@ impl Knowledge {
         self.records.insert(key, known);
     }
 
+    /// A record is gone from the store.
+    pub(super) fn unlearn_record(&mut self, key: &RecordKey) {
+        self.records.remove(key);
+    }
+
     pub(super) fn learn_seen(&mut self, profile: ProfileKey, id: ChangeId, seen: Seen) {
         self.seen.insert((profile, id), seen);
     }

@@ -124,6 +124,21 @@ impl Applier {
         Ok(())
     }
 
+    /// Removes up to `most` tombstones whose stay is over; says how many went. `now` is the replica's clock: what is
+    /// applied may be older, and then goes by that.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn clean(&mut self, now: Timestamp, most: usize) -> Result<usize, StoreError> {
+        let Some(position) = self.reader.newest().position()? else {
+            return Ok(0);
+        };
+        let now = now.min(Timestamp::from_nanos(position.published));
+        let gone = self.writer.clean(now, &position.terms, most)?;
+        gone.iter().for_each(|record| self.knowledge.unlearn_record(record));
+        Ok(gone.len())
+    }
+
     /// Compacts everything: for tests and for proofs that bytes are gone.
     ///
     /// # Errors

@@ -210,6 +210,7 @@ impl World {
                     Ok((position.sequence, position.line))
                 }
                 Work::Passed(sequence) => Err(sequence),
+                Work::Clean => panic!("the follower cleans nothing"),
             });
         }
         context.shutdown.cancel();

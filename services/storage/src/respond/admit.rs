@@ -3,7 +3,7 @@
 
 use roam_nats::Request;
 use roam_schemas::{
-    ChangesRequest, Encoding, HistoryRequest, LatestRequest, Message, Problem, Profile, Revision, decode,
+    ChangesRequest, Encoding, HistoryRequest, LatestRequest, Message, Problem, Profile, Revision, Timestamp, decode,
     subjects::{self, Verb},
 };
 
@@ -21,8 +21,8 @@ pub(super) enum Ask {
     Latest(LatestRequest),
     Changes {
         request: ChangesRequest,
-        /// The revision that its cursor names.
-        after: Revision,
+        /// Where its cursor stands: a revision, and as of when.
+        since: Option<(Revision, Timestamp)>,
     },
     History(HistoryRequest),
 }
@@ -65,8 +65,7 @@ fn read(verb: Verb, profile: &Profile, encoding: Encoding, payload: &[u8]) -> Re
             let request: ChangesRequest = decode_or_default(payload, encoding)?;
             request.validate()?;
             let place = request.cursor.map(|cursor| cursor.open(profile)).transpose()?;
-            let after = place.map_or(Revision::ZERO, |(revision, _)| revision);
-            Ok(Ask::Changes { request, after })
+            Ok(Ask::Changes { request, since: place })
         }
         Verb::History => {
             let request: HistoryRequest = decode(payload, encoding)?;
@@ -85,7 +84,7 @@ impl Asked {
     pub(super) fn awaited(&self) -> Option<Revision> {
         match &self.ask {
             Ask::Latest(request) => request.min_revision,
-            Ask::Changes { request, after } => request.min_revision.max(Some(*after)),
+            Ask::Changes { request, since } => request.min_revision.max(since.map(|(revision, _)| revision)),
             Ask::History(_) => None,
         }
     }

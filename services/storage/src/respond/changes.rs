@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use roam_schemas::{ChangesReply, Cursor, Encoding, Key, Profile, Revision, Timestamp};
+use roam_schemas::{ChangesReply, Code, Cursor, Encoding, Key, Problem, Profile, Revision, Timestamp};
 
 use super::page::Page;
 use crate::store::{Head, ProfileKey, Snapshot, StoreError};
@@ -10,21 +10,42 @@ use crate::store::{Head, ProfileKey, Snapshot, StoreError};
 /// Where an answer begins, and how it is cut.
 pub(super) struct Since<'a> {
     pub(super) profile: &'a Profile,
+    /// Everything up to this revision is known to the asker,
     pub(super) after: Revision,
+    /// and no tombstone that was written before this instant is missed; none for whoever begins.
+    pub(super) as_of: Option<Timestamp>,
     pub(super) limit: Option<u32>,
     pub(super) encoding: Encoding,
 }
 
-/// Answers from one state of the store. A page never ends inside a revision: it closes after the first one that fills
+/// How far a change may come behind the instant at which the stream took it in, in seconds: within it the journal is not
+/// in order of time.
+const LATE_SECONDS: u64 = 3600;
+
+impl Since<'_> {
+    /// `reset` if the asker may have missed tombstones that are gone. One at the head has missed nothing.
+    pub(super) fn check(&self, head: Head, tombstones_before: Timestamp) -> Result<(), Problem> {
+        let missed = self.as_of.is_some_and(|as_of| as_of < tombstones_before);
+        if missed && self.after > Revision::ZERO && self.after < head.revision {
+            return Err(Problem::new(Code::Reset, "the cursor is older than deletions that are forgotten"));
+        }
+        Ok(())
+    }
+}
+
+/// Answers from one state of the store, which holds all that was journaled before `applied`. A page never ends inside a revision: it closes after the first one that fills
 /// it.
 pub(super) fn changes(
     snapshot: &Snapshot<'_>,
     key: &ProfileKey,
     head: Head,
     since: &Since<'_>,
+    applied: Timestamp,
     now: Timestamp,
 ) -> Result<ChangesReply, StoreError> {
-    let at_head = Cursor::new(since.profile, head.revision, head.time);
+    // Whoever has it all up to here misses no tombstone that is older. A page on the way there does not make it newer.
+    let as_of = applied.minus_seconds(LATE_SECONDS);
+    let at_head = Cursor::new(since.profile, head.revision, as_of.max(head.time));
     let mut reply = ChangesReply { head: head.revision, records: Vec::new(), cursor: at_head, more: false };
     if since.after >= head.revision {
         return Ok(reply);
@@ -46,7 +67,7 @@ pub(super) fn changes(
     })?;
     if reply.more {
         if let Some(last) = reply.records.last() {
-            reply.cursor = Cursor::new(since.profile, last.revision, last.time);
+            reply.cursor = Cursor::new(since.profile, last.revision, since.as_of.unwrap_or(as_of));
         }
     } else {
         take(snapshot, key, &mut revision, &mut page, now, &mut reply)?;

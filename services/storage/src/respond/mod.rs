@@ -167,9 +167,14 @@ impl Responder {
         let encoding = asked.encoding;
         Ok(match &asked.ask {
             Ask::Latest(request) => encode(&latest::latest(snapshot, key, head, request, encoding, now)?, encoding)?,
-            Ask::Changes { request, after } => {
-                let since = Since { profile: &asked.profile, after: *after, limit: request.limit, encoding };
-                encode(&changes::changes(snapshot, key, head, &since, now)?, encoding)?
+            Ask::Changes { request, since } => {
+                let (after, as_of) = since.unzip();
+                let (after, limit) = (after.unwrap_or_default(), request.limit);
+                let since = Since { profile: &asked.profile, after, as_of, limit, encoding };
+                since.check(head, self.reader.horizon().tombstones)?;
+                let applied = snapshot.position()?.map_or(0, |position| position.published);
+                let applied = Timestamp::from_nanos(applied);
+                encode(&changes::changes(snapshot, key, head, &since, applied, now)?, encoding)?
             }
             Ask::History(request) => {
                 let terms = snapshot.position()?.map(|position| position.terms).unwrap_or_default();
@@ -226,6 +231,12 @@ fn note_failure(sent: Result<(), roam_nats::SendError>) {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         Self::Fatal(error.into())
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
     }
 }
 

@@ -33,8 +33,8 @@ fn latest(fixture: &Fixture, encoding: Encoding, request: &LatestRequest) -> Lat
 fn changes(fixture: &Fixture, encoding: Encoding, after: u64, limit: Option<u32>) -> ChangesReply {
     let snapshot = fixture.reader.snapshot();
     let head = snapshot.head(&fixture.key()).unwrap().unwrap_or_default();
-    let since = Since { profile: &fixture.profile, after: Revision::new(after), limit, encoding };
-    let reply = changes::changes(&snapshot, &fixture.key(), head, &since, NOW).unwrap();
+    let since = Since { profile: &fixture.profile, after: Revision::new(after), as_of: None, limit, encoding };
+    let reply = changes::changes(&snapshot, &fixture.key(), head, &since, Timestamp::default(), NOW).unwrap();
     fits(&reply, encoding);
     reply
 }
@@ -560,4 +560,44 @@ async fn a_request_that_must_not_be_answered_gets_nothing_and_holds_up_nobody() 
     assert!(matches!(asked, Err(roam_nats::RequestError::TimedOut)), "{asked:?}");
     let there: LatestReply = reply(&world.ask(Verb::Latest, &all()).await);
     assert_eq!(there.records.len(), 1);
+}
+
+/// The cursor of an answer of at most one revision, as (revision, time in seconds, whether there is more).
+fn walk(fixture: &Fixture, since: Option<(u64, u64)>, applied: u64) -> (u64, u64, bool) {
+    let snapshot = fixture.reader.snapshot();
+    let head = snapshot.head(&fixture.key()).unwrap().unwrap_or_default();
+    let (after, as_of) = (since.map_or(0, |(after, _)| after), since.map(|(_, as_of)| seconds(as_of)));
+    let (after, limit) = (Revision::new(after), Some(1));
+    let since = Since { profile: &fixture.profile, after, as_of, limit, encoding: Encoding::Json };
+    let reply = changes::changes(&snapshot, &fixture.key(), head, &since, seconds(applied), NOW).unwrap();
+    let (revision, time) = reply.cursor.open(&fixture.profile).unwrap();
+    (revision.get(), time.as_nanos() / 1_000_000_000, reply.more)
+}
+
+#[test]
+fn a_cursor_is_as_new_as_the_walk_that_led_to_it() {
+    let mut fixture = Fixture::new();
+    fixture.write_each(["a", "b", "c"].map(|name| put(name, "1")));
+    // What the replica had applied when the walk began, less an hour, and not the age of the records on the way.
+    assert_eq!(walk(&fixture, None, 5_000), (1, 1_400, true));
+    assert_eq!(walk(&fixture, Some((1, 1_400)), 9_000), (2, 1_400, true), "it goes on as of then");
+    assert_eq!(walk(&fixture, Some((2, 1_400)), 9_000), (3, 5_400, false), "and is as of now at its end");
+    assert_eq!(walk(&fixture, Some((3, 1_400)), 9_000), (3, 5_400, false));
+}
+
+#[test]
+fn who_may_have_missed_a_deletion_that_is_forgotten_begins_anew() {
+    let mut fixture = Fixture::new();
+    fixture.write_each(["a", "b", "c"].map(|name| put(name, "1")));
+    let head = fixture.reader.snapshot().head(&fixture.key()).unwrap().unwrap();
+    let check = |after, as_of: Option<u64>| {
+        let (profile, as_of) = (&fixture.profile, as_of.map(seconds));
+        let since = Since { profile, after: Revision::new(after), as_of, limit: None, encoding: Encoding::Json };
+        since.check(head, seconds(100)).map_err(|problem| problem.code)
+    };
+    assert_eq!(check(2, Some(99)), Err(Code::Reset));
+    assert_eq!(check(2, Some(100)), Ok(()));
+    assert_eq!(check(3, Some(1)), Ok(()), "whoever is at the head has missed nothing");
+    assert_eq!(check(0, Some(1)), Ok(()), "whoever holds nothing has missed nothing");
+    assert_eq!(check(0, None), Ok(()));
 }

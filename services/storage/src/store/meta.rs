@@ -2,13 +2,13 @@
 //!
 //! | part | layout |
 //! |---|---|
-//! | key | a name: `format`, `position` |
+//! | key | a name: `format`, `position`, `horizon` |
 //! | value | the type that belongs to the name |
 //! | lifetime | for ever |
 //!
 //! Persisted: never reorder the fields.
 
-use roam_schemas::{BatchId, Terms};
+use roam_schemas::{BatchId, Terms, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, row};
@@ -20,8 +20,10 @@ pub(super) const FORMAT: &[u8] = b"format";
 /// Holds the [`Position`].
 pub(super) const POSITION: &[u8] = b"position";
 
-/// The format that this build reads and writes. 1 had no `nearly_full` in the outcomes of `seen` rows, and was never
-/// released.
+/// Holds the [`Horizon`].
+pub(super) const HORIZON: &[u8] = b"horizon";
+
+/// The format that this build reads and writes. 1 had other rows in `seen` and `expiry`, and was never released.
 pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// Which batch of the journal was applied last.
@@ -39,6 +41,31 @@ pub struct Position {
     pub line: u64,
     /// The terms of the batch.
     pub terms: Terms,
+}
+
+/// Before these instants rows may be gone. They only rise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Horizon {
+    /// Tombstones that were written before this.
+    pub tombstones: Timestamp,
+    /// Decisions that were made before this.
+    pub seen: Timestamp,
+    /// Versions that were replaced before this.
+    pub versions: Timestamp,
+    /// So many versions of a key stay if none of them is that old; 0 while nothing is known of it.
+    pub depth: u32,
+}
+
+impl Horizon {
+    /// Writes the row.
+    pub fn write(&self) -> Result<Vec<u8>, StoreError> {
+        row::write(TABLE, self)
+    }
+
+    /// Reads a row.
+    pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        row::read(TABLE, bytes)
+    }
 }
 
 impl Position {

@@ -1,9 +1,11 @@
 //! The store of one replica: a RocksDB directory with one column family a table, one writer and any number of readers.
 //! Only this module and its children name `rocksdb`. It knows rows, never messages on a bus, and decides nothing.
 
+mod clean;
 mod digest;
 mod expiry;
 mod feed;
+mod forget;
 mod head;
 mod keys;
 mod log;
@@ -24,7 +26,7 @@ use rocksdb::{ColumnFamily, DB, ErrorKind};
 pub use digest::Digest;
 pub use head::Head;
 pub use keys::{ProfileKey, RecordKey};
-pub use meta::Position;
+pub use meta::{Horizon, Position};
 pub use options::StoreSettings;
 pub(crate) use read::Lookup;
 pub use read::{Reader, RecordRow, Snapshot};
@@ -90,6 +92,8 @@ impl From<rocksdb::Error> for StoreError {
 /// An open directory. Closed when the last reader and the writer are gone.
 struct Store {
     db: DB,
+    /// What readers and compactions go by.
+    horizon: forget::SharedHorizon,
 }
 
 /// Opens the directory, and makes it if there is none.
@@ -99,10 +103,12 @@ struct Store {
 pub fn open(path: &Path, settings: &StoreSettings) -> Result<(Writer, Reader), StoreError> {
     fs::create_dir_all(path).map_err(StoreError::Directory)?;
     log::check(path)?;
-    let tables = options::tables(settings);
+    let horizon = forget::SharedHorizon::default();
+    let tables = options::tables(settings, &horizon);
     let db = DB::open_cf_descriptors(&tables.database, path, tables.families)?;
-    let store = Arc::new(Store { db });
+    let store = Arc::new(Store { db, horizon });
     store.check_format()?;
+    store.horizon.set(Reader::new(Arc::clone(&store)).newest().horizon()?);
     Ok((Writer::new(Arc::clone(&store)), Reader::new(store)))
 }
 

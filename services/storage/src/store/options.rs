@@ -6,7 +6,11 @@ use rocksdb::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{TABLES, feed, keys, meta, seen, version};
+use super::{
+    TABLES, feed,
+    forget::{ForgetSeen, ForgetVersions, SharedHorizon},
+    keys, meta, seen, version,
+};
 
 /// What an operator may tune.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,14 +34,15 @@ pub(super) struct Tables {
     pub(super) families: Vec<ColumnFamilyDescriptor>,
 }
 
-pub(super) fn tables(settings: &StoreSettings) -> Tables {
+pub(super) fn tables(settings: &StoreSettings, horizon: &SharedHorizon) -> Tables {
     let bytes = settings.memory_mib * 1024 * 1024;
     let cache = shared_cache(bytes);
     // Write buffers are charged to the cache, so that both share one bound; at half of it they are flushed.
     let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(bytes / 2, false, cache.clone());
-    let mut families: Vec<_> =
-        TABLES.iter().map(|table| ColumnFamilyDescriptor::new(*table, table_options(table, &cache, bytes))).collect();
-    families.push(ColumnFamilyDescriptor::new("default", table_options(meta::TABLE, &cache, bytes)));
+    let family =
+        |name: &str, table: &str| ColumnFamilyDescriptor::new(name, table_options(table, &cache, bytes, horizon));
+    let mut families: Vec<_> = TABLES.iter().map(|table| family(table, table)).collect();
+    families.push(family("default", meta::TABLE));
     Tables { database: database_options(settings, &buffers), families }
 }
 
@@ -72,7 +77,7 @@ fn database_options(settings: &StoreSettings, buffers: &WriteBufferManager) -> O
     options
 }
 
-fn table_options(table: &str, cache: &Cache, memory: usize) -> Options {
+fn table_options(table: &str, cache: &Cache, memory: usize, horizon: &SharedHorizon) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&block_options(table, cache));
     options.set_write_buffer_size((memory / 8).clamp(4 << 20, 64 << 20));
@@ -85,6 +90,7 @@ fn table_options(table: &str, cache: &Cache, memory: usize) -> Options {
     options.set_bottommost_compression_type(dense);
     match table {
         version::TABLE => {
+            options.set_compaction_filter_factory(ForgetVersions(horizon.clone()));
             options.set_prefix_extractor(SliceTransform::create("roam.key.1", key_prefix, Some(has_key_prefix)));
             options.set_memtable_prefix_bloom_ratio(0.05);
         }
@@ -94,6 +100,7 @@ fn table_options(table: &str, cache: &Cache, memory: usize) -> Options {
             options.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
         }
         seen::TABLE => {
+            options.set_compaction_filter_factory(ForgetSeen(horizon.clone()));
             options.set_memtable_prefix_bloom_ratio(0.05);
             options.set_memtable_whole_key_filtering(true);
         }

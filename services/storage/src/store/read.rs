@@ -3,14 +3,16 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use roam_schemas::{ChangeId, Key, Revision};
+use roam_schemas::{ChangeId, Key, Profile, Revision, Timestamp};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::{
-    Store, StoreError, feed,
+    Store, StoreError,
+    expiry::{self, Ending},
+    feed,
     head::{self, Head},
     keys::{self, ProfileKey, RecordKey},
-    meta::{self, Position},
+    meta::{self, Horizon, Position},
     seen::{self, Seen},
     version::{self, Place, VersionRow},
 };
@@ -51,6 +53,11 @@ impl Reader {
         Self { store }
     }
 
+    /// Before which instants rows may be gone. At least as late as that of any snapshot that was taken before.
+    pub fn horizon(&self) -> Horizon {
+        self.store.horizon.get()
+    }
+
     /// Takes the state of now.
     pub fn snapshot(&self) -> Snapshot<'_> {
         Snapshot { store: &self.store, pinned: Some(self.store.db.snapshot()) }
@@ -69,6 +76,50 @@ impl Snapshot<'_> {
     /// See [`StoreError`], as for all reads.
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
         self.get(meta::TABLE, meta::POSITION, Position::read)
+    }
+
+    /// The stored horizon.
+    pub(super) fn horizon(&self) -> Result<Horizon, StoreError> {
+        Ok(self.get(meta::TABLE, meta::HORIZON, Horizon::read)?.unwrap_or_default())
+    }
+
+    /// Hands each record whose time to live ended before `until` to `visit`, with the instant, earliest first.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn expired(
+        &self,
+        until: Timestamp,
+        visit: impl FnMut(Timestamp, Profile, Key) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.endings(Ending::Record, until, visit)
+    }
+
+    /// The same for tombstones that were written before `until`.
+    pub(super) fn tombstones(
+        &self,
+        until: Timestamp,
+        visit: impl FnMut(Timestamp, Profile, Key) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.endings(Ending::Tombstone, until, visit)
+    }
+
+    fn endings(
+        &self,
+        ending: Ending,
+        until: Timestamp,
+        mut visit: impl FnMut(Timestamp, Profile, Key) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(expiry::TABLE, Some(expiry::from(ending, until)))?;
+        rows.seek(expiry::from(ending, Timestamp::default()));
+        while let Some(row_key) = rows.key() {
+            let (time, profile, key) = expiry::read(row_key)?;
+            if visit(time, profile, key)?.is_break() {
+                return Ok(());
+            }
+            rows.next();
+        }
+        Ok(rows.status()?)
     }
 
     /// Where a profile stands; none if it was never written.
@@ -237,6 +288,23 @@ impl Snapshot<'_> {
             if visit(key, value)?.is_break() {
                 return Ok(());
             }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    /// Hands the keys of the rows of a range to `visit`.
+    pub(super) fn row_keys(
+        &self,
+        table: &'static str,
+        first: &[u8],
+        end: Option<Vec<u8>>,
+        mut visit: impl FnMut(&[u8]),
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(table, end)?;
+        rows.seek(first);
+        while let Some(row_key) = rows.key() {
+            visit(row_key);
             rows.next();
         }
         Ok(rows.status()?)

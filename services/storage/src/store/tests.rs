@@ -33,7 +33,7 @@ fn keys_of_rows_stay_as_they_are() {
     assert_eq!(seen::key(&profile(), ChangeId::from_bytes(ID)), [PROFILE, &ID].concat());
     let time = Timestamp::from_nanos(0x0102);
     for (ending, kind) in [(Ending::Record, 1), (Ending::Tombstone, 2)] {
-        assert_eq!(expiry::key(time, ending, &record()), [&revision[..], &[kind], PROFILE, KEY].concat());
+        assert_eq!(expiry::key(time, ending, &record()), [&[kind][..], &revision, PROFILE, KEY].concat());
     }
 }
 

@@ -22,6 +22,8 @@ use super::{
 /// The name of the column family.
 pub(super) const TABLE: &str = "version";
 
+/// How many bytes of a row's key are its [`Place`].
+pub(super) const PLACE_BYTES: usize = 12;
 /// How many parts the bloom's prefix has: tenant, user, app, key.
 pub(super) const PREFIX_PARTS: usize = 4;
 

@@ -19,7 +19,7 @@ use super::{
 
 /// The right to write. There is one a directory.
 pub struct Writer {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
 }
 
 /// The rows of one commit. Nothing is visible to readers before [`Writer::commit`].
