@@ -2,6 +2,7 @@
 //! Nothing is done here; parsing refuses whatever is not of its type, with exit code 64.
 
 mod parse;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, 
 
 use crate::failure::Exit;
 use parse::{content_type, cursor, device, expect, key, tenant, ttl};
+pub(crate) use past::{Conflicts, Explain, Restore};
 
 /// The first thing to try; a build for devices has no `roam up`.
 #[cfg(not(feature = "embedded"))]
@@ -139,6 +141,35 @@ Example:
     /// Show the kept versions of a key, newest first
     #[command(after_help = "Example:\n  roam history acme/alice/editor theme --limit 3")]
     History(History),
+    /// Explain how a key came to be what it is: who wrote each kept version, knowing what, and what that took the place of
+    #[command(after_help = "\
+Example:
+  roam explain acme/alice/editor theme
+  roam explain acme/alice/editor theme --json")]
+    Explain(Explain),
+    /// List the records that won over a version that their writer had not seen, and what lost
+    #[command(after_help = "\
+The last writer wins, and nothing is lost: the version that lost is in the history of the key. A conflict is resolved by
+an ordinary put of the value that the key should have, or by putting again the value that won.
+
+Example:
+  roam conflicts acme/alice/editor
+  roam put acme/alice/editor theme solarized")]
+    Conflicts(Conflicts),
+    /// Bring keys back to what they were at a revision or a time, by new changes
+    #[command(after_help = "\
+Keys that were changed or deleted since get the value that they had; keys that are new since are deleted. 1,000 keys at
+a time (or 1 MiB) change together or not at all. What somebody else writes meanwhile is not touched, and is listed.
+
+A key of which is not known what it was stays as it is, and is listed: 10 versions of a key are kept, and what was
+replaced or deleted for 30 days is forgotten. A key that was deleted for that long is not even listed. A value whose
+time to live is over does not come back. The exit code is 1 if a listed key stays as it is.
+
+Example:
+  roam restore acme/alice/editor --at 2h --dry-run
+  roam restore acme/alice/editor --at 2026-03-01T12:00:00Z --prefix keymaps/
+  roam restore acme/alice/editor --at 42")]
+    Restore(Restore),
     /// Print every change of a profile as it comes, until Ctrl-C
     #[command(after_help = "Example:\n  roam watch acme/alice/editor --from-beginning --json")]
     Watch(Watch),

@@ -3,6 +3,8 @@
 mod bench;
 mod changes;
 mod completions;
+mod conflicts;
+mod explain;
 mod get;
 mod history;
 mod ls;
@@ -10,6 +12,7 @@ mod provision;
 mod pull;
 mod push;
 mod put;
+mod restore;
 mod rm;
 #[cfg(feature = "embedded")]
 mod up;
@@ -31,6 +34,9 @@ use crate::{
     output::Output,
     show,
 };
+
+/// How many histories are asked for at once.
+const HISTORIES_AT_ONCE: usize = 64;
 
 /// Runs the command and says why it failed, if it did.
 pub(crate) fn run(cli: Cli) -> ExitCode {
@@ -58,6 +64,9 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         Command::Ls(args) => online(global, ls::run(args, global, out)),
         Command::Changes(args) => online(global, changes::run(args, global, out)),
         Command::History(args) => online(global, history::run(args, global, out)),
+        Command::Explain(args) => online(global, explain::run(args, global, out)),
+        Command::Conflicts(args) => online(global, conflicts::run(args, global, out)),
+        Command::Restore(args) => online(global, restore::run(args, global, out)),
         Command::Watch(args) => online(global, watch::run(args, global, out)),
         Command::Push(args) => online(global, push::run(args, global, out)),
         Command::Pull(args) => online(global, pull::run(args, global, out)),
