@@ -1,6 +1,7 @@
 //! The command line as types: commands, options, help. Each command's own options and its example stand in one place.
 //! Nothing is done here; parsing refuses whatever is not of its type, with exit code 64.
 
+mod archive;
 mod parse;
 mod past;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use clap_complete::Shell;
 use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, Tenant};
 
 use crate::failure::Exit;
+pub(crate) use archive::{Export, Import};
 use parse::{content_type, cursor, device, expect, key, tenant, ttl};
 pub(crate) use past::{Conflicts, Explain, Restore};
 
@@ -192,6 +194,25 @@ anything else that is no regular file is in the way.
 Example:
   roam pull acme/alice/dotfiles ~/.config --watch")]
     Pull(Pull),
+    /// Write the records of a profile, as they are at one revision, as lines of JSON
+    #[command(after_help = "\
+The first line says what the file is; each other one is a record that has a value, in order of the keys. A value that is
+no text is written in base64. History is not in it.
+
+Example:
+  roam export acme/alice/editor --output editor.ndjson
+  roam export acme/alice/editor > editor.ndjson")]
+    Export(Export),
+    /// Write what was exported into a profile, the same one or another
+    #[command(after_help = "\
+All of the file is looked at first: if one line is not right, nothing is written. A record that the profile holds
+already, with the same value and content type, is not written again; other keys of the profile stay as they are. A
+time to live goes on where it was, and a record whose time is over is left out.
+
+Example:
+  roam import acme/alice/editor editor.ndjson --dry-run
+  roam import acme/bob/editor editor.ndjson")]
+    Import(Import),
     /// Measure a running system: how many changes a second it saves, and how long one takes
     #[command(after_help = "\
 It writes into profiles of the tenant `bench` (or another, by --tenant) and leaves its records there.

@@ -5,8 +5,10 @@ mod changes;
 mod completions;
 mod conflicts;
 mod explain;
+mod export;
 mod get;
 mod history;
+mod import;
 mod ls;
 mod provision;
 mod pull;
@@ -70,6 +72,8 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         Command::Watch(args) => online(global, watch::run(args, global, out)),
         Command::Push(args) => online(global, push::run(args, global, out)),
         Command::Pull(args) => online(global, pull::run(args, global, out)),
+        Command::Export(args) => online(global, export::run(args, global, out)),
+        Command::Import(args) => online(global, import::run(args, global, out)),
         Command::Bench(args) => online(global, bench::run(args, global, out)),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! `roam`, the command line: reads the arguments, runs one command, and says how it went. What each command does is in
 //! `commands/`; nothing is decided here.
 
+mod archive;
 mod bench;
 mod cli;
 mod commands;

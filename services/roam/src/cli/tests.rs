@@ -71,6 +71,8 @@ fn command_lines_are_accepted_or_refused() {
         ("roam history t/u/a k --limit 0", Some(ErrorKind::ValueValidation)),
         ("roam restore t/u/a --at 7 --prefix p --dry-run", None),
         ("roam restore t/u/a --at -1h", Some(ErrorKind::UnknownArgument)),
+        ("roam export t/u/a", None),
+        ("roam import t/u/a -", None),
         ("roam watch t/u/a --from-beginning", None),
         ("roam provision --replicas 2", Some(ErrorKind::ValueValidation)),
         ("roam bench --profiles 0", Some(ErrorKind::ValueValidation)),
