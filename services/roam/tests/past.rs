@@ -90,6 +90,29 @@ async fn keys_come_back_to_what_they_were_and_a_dry_run_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_keys_come_back_in_few_changes() {
+    let system = System::start().await;
+    let (client, laptop) = system.client("laptop").await;
+    let names: Vec<String> = (0..2_500).map(|number| format!("k{number:04}")).collect();
+    for value in ["old", "new"] {
+        for part in names.chunks(500) {
+            let ops = part.iter().map(|name| Operation::put(key(name), value, text())).collect();
+            laptop.change(ops).await.unwrap();
+        }
+    }
+    client.close().await;
+    for encoding in ["postcard", "json"] {
+        let restore =
+            |rest: &str| system.done("laptop", &format!("restore {PROFILE} --encoding {encoding} {rest} --json"));
+        let report = restore("--at 5").objects();
+        assert_eq!((&report[0]["put"], &report[0]["changes"]), (&json!(2_500), &json!(3)), "{report:?}");
+        let exported = system.done("laptop", &format!("export {PROFILE}")).objects();
+        assert!(exported.len() == 2_501 && exported[1..].iter().all(|line| line["value"] == "old"));
+        assert_eq!(restore("--at 10").objects()[0]["put"], json!(2_500), "and back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_writes_during_a_restore_is_not_overwritten() {
     let system = System::start().await;
     for words in ["theme old", "font old", "lost old", "theme new", "font new"] {

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, pin::pin};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use indicatif::ProgressBar;
 use roam_client::{ProfileClient, ReadError};
 use roam_schemas::{Action, Key, Operation, Record, Revision, Terms, Timestamp};
 
@@ -137,6 +138,19 @@ async fn look(
     out: Output,
 ) -> Result<Vec<Candidate>, ReadError> {
     let bar = out.bar(keys.len() as u64, "reading");
+    let looked = look_with(profile, question, keys, memory, &bar).await;
+    bar.finish_and_clear();
+    looked
+}
+
+/// Reads them, and moves the bar with each.
+async fn look_with(
+    profile: &ProfileClient,
+    question: &Question,
+    keys: Vec<(Key, Revision)>,
+    memory: &mut Memory,
+    bar: &ProgressBar,
+) -> Result<Vec<Candidate>, ReadError> {
     let histories = stream::iter(keys).map(|(key, seen)| async move {
         let history = profile.history_page(key.clone(), None).await;
         history.map(|history| (key, seen, history))
@@ -151,7 +165,6 @@ async fn look(
         let then = choose(&history, question.point, &question.terms);
         candidates.push(Candidate { key, seen, standing: standing(&history), then });
     }
-    bar.finish_and_clear();
     Ok(candidates)
 }
 

@@ -68,13 +68,17 @@ impl<'a> Restorer<'a> {
         let mut batcher = Batcher::new(encoding);
         let mut batches: Vec<_> = ops.into_iter().filter_map(|op| batcher.add(op)).collect();
         batches.extend(batcher.take());
+        let mut sent = Ok(());
         for ops in batches {
             let count = ops.len() as u64;
-            self.send(ops).await?;
+            sent = self.send(ops).await;
+            if sent.is_err() {
+                break;
+            }
             bar.inc(count);
         }
         bar.finish_and_clear();
-        Ok(())
+        sent
     }
 
     /// Writes one change, without the keys that stand differently by now.
