@@ -58,9 +58,9 @@ pub use read::{Delta, Lookup, ReadError, Silence};
 pub use receipts::ReceiptCounts;
 pub use roam_nats::{BusSettings, Secret};
 pub use roam_schemas::{
-    Action, App, Change, ChangeId, Code, Conflict, ContentType, Cursor, Device, Encoding, Expect, Failed, Key,
-    LatestReply, LatestRequest, Operation, Problem, Profile, Put, Record, Revision, Select, ServiceName, State, Stored,
-    Superseded, Tenant, Timestamp, User, Value, Version,
+    Action, App, Change, ChangeId, Code, Conflict, ContentType, Cursor, Device, Encoding, Expect, Failed, HistoryReply,
+    Key, LatestReply, LatestRequest, Operation, Problem, Profile, Put, Record, Revision, Select, ServiceName, State,
+    Stored, Superseded, Tenant, Timestamp, User, Value, Version,
 };
 pub use settings::ClientSettings;
 pub use watch::{Event, Watch, WatchError, WatchFrom};

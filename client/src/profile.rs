@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use roam_schemas::{
-    Change, ChangeId, ContentType, Cursor, HistoryRequest, Key, LatestReply, LatestRequest, Operation, Record,
-    Revision, Select, Version,
+    Change, ChangeId, ContentType, Cursor, HistoryReply, HistoryRequest, Key, LatestReply, LatestRequest, Operation,
+    Record, Revision, Select, Version,
 };
 
 use crate::client::Inner;
@@ -114,6 +114,14 @@ impl ProfileClient {
     /// # Errors
     /// See [`ReadError`].
     pub async fn history(&self, key: Key, limit: Option<u32>) -> Result<Vec<Version>, ReadError> {
+        Ok(self.history_page(key, limit).await?.versions)
+    }
+
+    /// As [`Self::history`], and whether older versions are kept that did not fit.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn history_page(&self, key: Key, limit: Option<u32>) -> Result<HistoryReply, ReadError> {
         self.reader()?.history(HistoryRequest { key, limit }).await
     }
 

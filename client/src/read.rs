@@ -13,7 +13,7 @@ use bytes::Bytes;
 use roam_nats::{Headers, Message};
 use roam_schemas::{
     ChangesReply, ChangesRequest, Code, Cursor, HistoryReply, HistoryRequest, Kind, LatestReply, LatestRequest,
-    Problem, Record, Revision, State, Version, decode, encode,
+    Problem, Record, Revision, State, decode, encode,
     subjects::{self, Verb},
 };
 use tokio::time::{Instant, sleep};
@@ -129,11 +129,10 @@ impl Reader<'_> {
         self.ask(Verb::Changes, &request, Bounds::new(min_revision, wait_ms)).await
     }
 
-    pub(crate) async fn history(&self, request: HistoryRequest) -> Result<Vec<Version>, ReadError> {
+    pub(crate) async fn history(&self, request: HistoryRequest) -> Result<HistoryReply, ReadError> {
         request.validate().map_err(ReadError::Invalid)?;
         let bounds = Bounds { min: self.lane.seen(), wait: Duration::ZERO };
-        let reply: HistoryReply = self.ask(Verb::History, &request, bounds).await?;
-        Ok(reply.versions)
+        self.ask(Verb::History, &request, bounds).await
     }
 
     /// Whoever stands at revision 0 holds nothing, and asks from the beginning, which is never too old.

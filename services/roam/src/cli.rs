@@ -1,7 +1,9 @@
 //! The command line as types: commands, options, help. Each command's own options and its example stand in one place.
 //! Nothing is done here; parsing refuses whatever is not of its type, with exit code 64.
 
+mod archive;
 mod parse;
+mod past;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +16,9 @@ use clap_complete::Shell;
 use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, Tenant};
 
 use crate::failure::Exit;
+pub(crate) use archive::{Export, Import};
 use parse::{content_type, cursor, device, expect, key, tenant, ttl};
+pub(crate) use past::{Conflicts, Explain, Restore};
 
 /// The first thing to try; a build for devices has no `roam up`.
 #[cfg(not(feature = "embedded"))]
@@ -139,6 +143,35 @@ Example:
     /// Show the kept versions of a key, newest first
     #[command(after_help = "Example:\n  roam history acme/alice/editor theme --limit 3")]
     History(History),
+    /// Explain how a key came to be what it is: who wrote each kept version, knowing what, and what that took the place of
+    #[command(after_help = "\
+Example:
+  roam explain acme/alice/editor theme
+  roam explain acme/alice/editor theme --json")]
+    Explain(Explain),
+    /// List the records that won over a version that their writer had not seen, and what lost
+    #[command(after_help = "\
+The last writer wins, and nothing is lost: the version that lost is in the history of the key. A conflict is resolved by
+an ordinary put of the value that the key should have, or by putting again the value that won.
+
+Example:
+  roam conflicts acme/alice/editor
+  roam put acme/alice/editor theme solarized")]
+    Conflicts(Conflicts),
+    /// Bring keys back to what they were at a revision or a time, by new changes
+    #[command(after_help = "\
+Keys that were changed or deleted since get the value that they had; keys that are new since are deleted. 1,000 keys at
+a time (or 1 MiB) change together or not at all. What somebody else writes meanwhile is not touched, and is listed.
+
+A key of which is not known what it was stays as it is, and is listed: 10 versions of a key are kept, and what was
+replaced or deleted for 30 days is forgotten. A key that was deleted for that long is not even listed. A value whose
+time to live is over does not come back. The exit code is 1 if a listed key stays as it is.
+
+Example:
+  roam restore acme/alice/editor --at 2h --dry-run
+  roam restore acme/alice/editor --at 2026-03-01T12:00:00Z --prefix keymaps/
+  roam restore acme/alice/editor --at 42")]
+    Restore(Restore),
     /// Print every change of a profile as it comes, until Ctrl-C
     #[command(after_help = "Example:\n  roam watch acme/alice/editor --from-beginning --json")]
     Watch(Watch),
@@ -161,6 +194,25 @@ anything else that is no regular file is in the way.
 Example:
   roam pull acme/alice/dotfiles ~/.config --watch")]
     Pull(Pull),
+    /// Write the records of a profile, as they are at one revision, as lines of JSON
+    #[command(after_help = "\
+The first line says what the file is; each other one is a record that has a value, in order of the keys. A value that is
+no text is written in base64. History is not in it.
+
+Example:
+  roam export acme/alice/editor --output editor.ndjson
+  roam export acme/alice/editor > editor.ndjson")]
+    Export(Export),
+    /// Write what was exported into a profile, the same one or another
+    #[command(after_help = "\
+All of the file is looked at first: if one line is not right, nothing is written. A record that the profile holds
+already, with the same value and content type, is not written again; other keys of the profile stay as they are. A
+time to live goes on where it was, and a record whose time is over is left out.
+
+Example:
+  roam import acme/alice/editor editor.ndjson --dry-run
+  roam import acme/bob/editor editor.ndjson")]
+    Import(Import),
     /// Measure a running system: how many changes a second it saves, and how long one takes
     #[command(after_help = "\
 It writes into profiles of the tenant `bench` (or another, by --tenant) and leaves its records there.

@@ -3,13 +3,18 @@
 mod bench;
 mod changes;
 mod completions;
+mod conflicts;
+mod explain;
+mod export;
 mod get;
 mod history;
+mod import;
 mod ls;
 mod provision;
 mod pull;
 mod push;
 mod put;
+mod restore;
 mod rm;
 #[cfg(feature = "embedded")]
 mod up;
@@ -31,6 +36,9 @@ use crate::{
     output::Output,
     show,
 };
+
+/// How many histories are asked for at once.
+const HISTORIES_AT_ONCE: usize = 64;
 
 /// Runs the command and says why it failed, if it did.
 pub(crate) fn run(cli: Cli) -> ExitCode {
@@ -58,9 +66,14 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         Command::Ls(args) => online(global, ls::run(args, global, out)),
         Command::Changes(args) => online(global, changes::run(args, global, out)),
         Command::History(args) => online(global, history::run(args, global, out)),
+        Command::Explain(args) => online(global, explain::run(args, global, out)),
+        Command::Conflicts(args) => online(global, conflicts::run(args, global, out)),
+        Command::Restore(args) => online(global, restore::run(args, global, out)),
         Command::Watch(args) => online(global, watch::run(args, global, out)),
         Command::Push(args) => online(global, push::run(args, global, out)),
         Command::Pull(args) => online(global, pull::run(args, global, out)),
+        Command::Export(args) => online(global, export::run(args, global, out)),
+        Command::Import(args) => online(global, import::run(args, global, out)),
         Command::Bench(args) => online(global, bench::run(args, global, out)),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -1,12 +1,15 @@
 //! `roam`, the command line: reads the arguments, runs one command, and says how it went. What each command does is in
 //! `commands/`; nothing is decided here.
 
+mod archive;
 mod bench;
 mod cli;
 mod commands;
 mod connect;
+mod difference;
 mod failure;
 mod output;
+mod past;
 mod show;
 mod transfer;
 mod tree;

@@ -80,7 +80,8 @@ impl fmt::Display for VersionLine<'_> {
     }
 }
 
-fn verb(state: &State) -> &'static str {
+/// What a state says was done.
+pub(crate) fn verb(state: &State) -> &'static str {
     match state {
         State::Value(_) => "put",
         State::Deleted => "deleted",

@@ -48,6 +48,9 @@ fn a_wrong_command_line_ends_with_64_and_prints_no_result() {
         "put t/u/a k v --ttl never",
         "watch t/u/a --cursor rubbish",
         "bench --profiles 1 --in-flight 1000",
+        "restore t/u/a",
+        "restore t/u/a --at yesterday",
+        "explain t/u/a",
         "ls t/u/a --server ::",
         "ls t/u/a --log =?",
     ] {
@@ -88,6 +91,10 @@ fn a_server_that_is_not_there_is_a_temporary_failure_with_a_hint() {
         "ls t/u/a",
         "changes t/u/a",
         "history t/u/a k",
+        "explain t/u/a k",
+        "conflicts t/u/a",
+        "restore t/u/a --at 1h",
+        "export t/u/a",
         "watch t/u/a",
         "provision",
         "bench --seconds 1",
@@ -124,6 +131,18 @@ fn a_value_that_is_too_large_is_refused_before_anything_is_sent() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("too_large") && stderr.contains("limit 262144, actual 262145"), "{stderr}");
     assert!(stderr.contains("see:  docs/errors/too_large.md"), "{stderr}");
+}
+
+#[test]
+fn a_file_that_was_not_exported_is_refused_before_anything_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "{}\n").unwrap();
+    let output = run(&format!("import t/u/a {} --server {}", file.display(), nobody()));
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(": line 1: it is not the first line of an exported profile\n"), "{stderr}");
+    assert!(stderr.contains("hint: nothing was written"), "{stderr}");
 }
 
 #[test]

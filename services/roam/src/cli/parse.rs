@@ -2,6 +2,8 @@
 
 use roam_schemas::{ContentType, Cursor, Device, Expect, Key, NameError, Problem, Revision, Tenant, limits};
 
+use crate::past::At;
+
 pub(super) fn device(text: &str) -> Result<Device, NameError> {
     Device::parse(text)
 }
@@ -43,6 +45,10 @@ pub(super) fn expect(text: &str) -> Result<Expect, String> {
         Some(number) if number < limits::REVISION_END => Ok(Expect::At(Revision::new(number))),
         _ => Err("write any, absent or at:REVISION".to_owned()),
     }
+}
+
+pub(super) fn at(text: &str) -> Result<At, String> {
+    At::parse(text)
 }
 
 /// Seconds, or a number with the unit s, m, h or d.
