@@ -49,6 +49,7 @@ pub(crate) enum FoldError {
 impl Fold {
     /// Applies batches until there are no more, on a thread of its own: an fsync must hold up nobody else.
     pub(crate) async fn run(self, batches: mpsc::Receiver<Work>) -> Result<(), FoldError> {
+        let shutdown = self.shutdown.clone();
         let (done, ended) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("apply".to_owned());
         let handle = thread
@@ -60,7 +61,10 @@ impl Fold {
         let result = ended.await.unwrap_or(Err(FoldError::Panicked));
         // It has sent its result, so it ends now: the store is closed once it has.
         let _ = handle.join();
-        result
+        result?;
+        // Where no more batches come although nobody asked for that, the follower failed, and its reason is the one to tell.
+        shutdown.cancelled().await;
+        Ok(())
     }
 
     fn apply_all(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), FoldError> {

@@ -115,7 +115,11 @@ impl Follower {
             let start = start(self.position.as_ref(), &state, forked)?;
             forked = false;
             match self.read(&start).await {
-                Stop::Shutdown => break,
+                // Also if the applying thread is gone: it failed, and its reason is the one to tell.
+                Stop::Shutdown => {
+                    self.context.shutdown.cancelled().await;
+                    break;
+                }
                 Stop::Lost(lost) => self.wait(lost.as_ref()).await,
                 Stop::Forked => forked = true,
                 Stop::Halt(error) => return Err(error),
