@@ -106,6 +106,14 @@ impl Fold {
             return Ok(false);
         }
         self.metrics.applied(&last, group.len(), &prepared.verdicts, decided, began.elapsed() - decided);
+        let rolled_back = self.applier.take_rolled_back();
+        if rolled_back > 0 {
+            tracing::error!(
+                operations = rolled_back,
+                "the stream of changes was rolled back: its sequences come again"
+            );
+            self.metrics.changes_rolled_back(rolled_back);
+        }
         let mut verdicts = prepared.verdicts.into_iter();
         let applied = group.drain(..).map(|(position, batch)| {
             let verdicts = verdicts.by_ref().take(batch.changes.len()).collect();

@@ -29,6 +29,8 @@ struct Inner {
     decide_seconds: Histogram,
     commit_seconds: Histogram,
     sequence: Gauge,
+    line: Gauge,
+    rolled_back: Counter,
     not_ours: Counter,
     reopened: Counter,
     announced: Family<MessageLabel, Counter>,
@@ -69,6 +71,8 @@ impl Metrics {
             decide_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 16)),
             commit_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 16)),
             sequence: Gauge::default(),
+            line: Gauge::default(),
+            rolled_back: Counter::default(),
             not_ours: Counter::default(),
             reopened: Counter::default(),
             announced: Family::default(),
@@ -98,9 +102,15 @@ impl Metrics {
         inner.decide_seconds.observe(decide.as_secs_f64());
         inner.commit_seconds.observe(commit.as_secs_f64());
         inner.sequence.set(i64::try_from(last.sequence).unwrap_or(i64::MAX));
+        inner.line.set(i64::try_from(last.line).unwrap_or(i64::MAX));
         for (verdict, count) in count(verdicts) {
             inner.verdicts.get_or_create(&VerdictLabel { verdict }).inc_by(count);
         }
+    }
+
+    /// Operations were applied to records with an older time and a higher sequence: ROAM_CHANGES was rolled back.
+    pub(crate) fn changes_rolled_back(&self, operations: u64) {
+        self.inner.rolled_back.inc_by(operations);
     }
 
     /// An entry of the journal was dropped because no access server wrote it.
@@ -169,6 +179,10 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     let help = "Time to write and fsync";
     registry.register_with_unit("commit", help, Unit::Seconds, inner.commit_seconds.clone());
     registry.register("journal_sequence", "Sequence of the last batch applied", inner.sequence.clone());
+    let help = "The unbroken run of the journal that it belongs to: one more after each rollback";
+    registry.register("journal_line", help, inner.line.clone());
+    let help = "Operations whose sequence was used before they came: ROAM_CHANGES was rolled back";
+    registry.register("changes_rolled_back", help, inner.rolled_back.clone());
     registry.register("journal_not_ours", "Entries of the journal that no access server wrote", inner.not_ours.clone());
     registry.register("journal_reopened", "Times that the journal was lost", inner.reopened.clone());
     registry.register("announced", "Receipts and notices sent", inner.announced.clone());
