@@ -10,9 +10,12 @@ mod load;
 
 use copies::Kept;
 use load::Load;
-use roam_nats::{ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM, consumer_state};
+use roam_nats::{
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, FoundConsumer, Headers, JOURNAL_STREAM, consumer_state,
+    repair_consumers,
+};
 use roam_schemas::{Change, ChangeId, Encoding, Operation, encode, subjects};
-use roam_tests::{World, app, device, envelope, eventually, key, profile, text};
+use roam_tests::{PATIENCE, World, app, device, envelope, eventually, key, profile, text};
 
 async fn make_journal_again(world: &World) {
     world.delete_stream(JOURNAL_STREAM).await;
@@ -191,4 +194,54 @@ async fn a_replica_finds_another_batch_where_its_own_was_and_goes_on() {
     let pages = world.replicas[0].pages();
     assert_eq!(pages.metric("roam_storage_journal_line", &[]).await, 2.0);
     assert!(pages.metric("roam_storage_changes_rolled_back_total", &[]).await > 0.0, "sequences came again");
+}
+
+/// Has the durable of the announcer stand ahead of the journal, as after a journal that lost its end under a running server.
+async fn put_announce_ahead(bus: &Bus) {
+    for (verb, body) in [
+        ("DELETE", String::new()),
+        (
+            "CREATE",
+            format!(
+                r#"{{"stream_name": "{JOURNAL_STREAM}", "config": {{"durable_name": "{ANNOUNCE_DURABLE}",
+                "deliver_policy": "by_start_sequence", "opt_start_seq": 1000, "ack_policy": "explicit",
+                "headers_only": true, "priority_policy": "pinned_client", "priority_groups": ["announce"],
+                "priority_timeout": 3000000000}}}}"#
+            ),
+        ),
+    ] {
+        let subject = format!("$JS.API.CONSUMER.{verb}.{JOURNAL_STREAM}.{ANNOUNCE_DURABLE}");
+        let answer = bus.request(subject, Headers::new(), body.into(), PATIENCE).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+        assert!(!answer.contains("\"error\""), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_durable_ahead_of_its_stream_is_an_alarm_until_it_is_repaired() {
+    let world = World::new().start().await;
+    let load = Load::on(&world).await;
+    load.goes_on(100).await;
+    let bus = world.operator().await;
+    put_announce_ahead(&bus).await;
+    let (server, replica) = (world.access_servers[0].pages(), world.replicas[0].pages());
+    for (pages, metric) in [(server, "roam_access_server_consumer_ahead"), (replica, "roam_storage_consumer_ahead")] {
+        eventually("it is an alarm", async || {
+            let (status, body) = pages.get("/readyz").await;
+            let alarm = pages.metric(metric, &["announce"]).await > 0.0;
+            (alarm && status == 503 && body.contains("roam repair consumers")).then_some(())
+        })
+        .await;
+    }
+
+    let ahead = repair_consumers(&bus).await.unwrap();
+    assert_eq!(ahead.len(), 2);
+    assert!(matches!(ahead[0].found, FoundConsumer::Within(_)), "{ahead:?}");
+    assert!(matches!(ahead[1].found, FoundConsumer::Ahead(standing) if standing.delivered == 999), "{ahead:?}");
+    world.ready().await;
+    load.goes_on(100).await;
+    load.check(&world).await;
+    let again = repair_consumers(&bus).await.unwrap();
+    assert!(again.iter().all(|consumer| matches!(consumer.found, FoundConsumer::Within(_))), "{again:?}");
+    assert_eq!(world.provision().await.created, [""; 0], "they are as they were provisioned");
 }

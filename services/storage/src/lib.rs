@@ -27,7 +27,7 @@ use roam_process::{Condition, Context, Tasks, TasksError};
 use tokio::{sync::mpsc, time::sleep};
 
 use crate::{
-    announce::Announcer,
+    announce::{Announcer, standing},
     apply::Applier,
     connect::Connections,
     fold::Fold,
@@ -96,6 +96,7 @@ struct Conditions {
     store: Condition,
     journal: Condition,
     announce: Condition,
+    consumer: Condition,
     respond: Condition,
 }
 
@@ -115,6 +116,7 @@ impl Conditions {
             store: condition("store"),
             journal: condition("journal"),
             announce: condition("announce"),
+            consumer: condition("consumer"),
             respond: condition("respond"),
         }
     }
@@ -151,6 +153,8 @@ impl Parts<'_> {
             metrics: metrics.clone(),
             condition: conditions.announce,
         };
+        let following = connections.following.clone();
+        let standing = standing::watch(following, conditions.consumer, metrics.clone(), context.shutdown.clone());
         let responder = Responder {
             bus: connections.responding.clone(),
             context: context.clone(),
@@ -165,6 +169,7 @@ impl Parts<'_> {
         tasks.spawn("journal", follower.follow());
         tasks.spawn("apply", fold.run(batches));
         tasks.spawn("announce", announcer.announce());
+        tasks.spawn("standing", standing);
         tasks.spawn("respond", responder.respond());
         Ok(tasks)
     }

@@ -35,6 +35,7 @@ struct Inner {
     reopened: Counter,
     announced: Family<MessageLabel, Counter>,
     announced_again: Counter,
+    ahead: Family<ConsumerLabel, Gauge>,
     requests: Family<VerbLabel, Counter>,
     refused: Family<CodeLabel, Counter>,
     unanswered: Counter,
@@ -49,6 +50,11 @@ struct VerdictLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MessageLabel {
     message: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConsumerLabel {
+    consumer: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,6 +83,7 @@ impl Metrics {
             reopened: Counter::default(),
             announced: Family::default(),
             announced_again: Counter::default(),
+            ahead: Family::default(),
             requests: Family::default(),
             refused: Family::default(),
             unanswered: Counter::default(),
@@ -134,6 +141,12 @@ impl Metrics {
         self.inner.announced_again.inc();
     }
 
+    /// The durable of the announcer was compared with the journal.
+    pub(crate) fn announce_ahead(&self, ahead: bool) {
+        let label = ConsumerLabel { consumer: roam_nats::ANNOUNCE_DURABLE };
+        self.inner.ahead.get_or_create(&label).set(i64::from(ahead));
+    }
+
     /// A request is answered.
     pub(crate) fn requested(&self, verb: Verb) {
         self.inner.requests.get_or_create(&VerbLabel { verb: verb.as_str() }).inc();
@@ -188,6 +201,8 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     registry.register("announced", "Receipts and notices sent", inner.announced.clone());
     let help = "Times that a batch was announced again over a new connection";
     registry.register("announced_again", help, inner.announced_again.clone());
+    let help = "1 while a consumer stands ahead of its stream, and so receives nothing";
+    registry.register("consumer_ahead", help, inner.ahead.clone());
     registry.register("requests", "Requests answered, by verb", inner.requests.clone());
     registry.register("refused", "Requests refused, by code", inner.refused.clone());
     registry.register("unanswered", "Requests without an inbox that they may be answered to", inner.unanswered.clone());
