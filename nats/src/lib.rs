@@ -24,8 +24,8 @@ pub use consume::{AckDuty, ConsumeError, Deliveries, Delivery, PullSettings};
 pub use journal::{Entry, JournalError, JournalLost, JournalReader, LostReason};
 pub use message::{Headers, Message};
 pub use provision::{
-    DefinitionError, Deployment, Difference, Overrides, ProvisionError, Report, STORAGE_REPLICAS_KEY, STREAM_FORMAT,
-    STREAM_FORMAT_KEY, provision,
+    CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer, Overrides, ProvisionError, Report,
+    STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision, repair_consumers,
 };
 pub use publish::{Failure, PendingAck, PubAck, PublishError, PublishSettings, Publisher};
 pub use server::{
@@ -35,6 +35,6 @@ pub use server::{
 pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, ServiceSpec};
 pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, ConsumerState, JOURNAL_STREAM, REJECTED_STREAM, Refusal,
-    StateError, StreamState, consumer_state, stream_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, ConsumerStanding, ConsumerState, JOURNAL_STREAM, REJECTED_STREAM,
+    Refusal, StateError, StreamState, consumer_standing, consumer_state, stream_state,
 };

@@ -1,12 +1,13 @@
 //! Makes the streams and durables that Roam works with, and checks those that are there. A step of its own, with rights
 //! on `$JS.API.STREAM.*` and `$JS.API.CONSUMER.*` that no service has.
 //!
-//! It can be run any number of times. It never changes or deletes what is there: if one setting differs from what it
+//! It can be run any number of times. Provisioning never changes or deletes what is there: if one setting differs from what it
 //! should be, nothing is made at all, and every difference is named. An operator then either names the setting in
 //! [`Overrides`], or changes the stream on purpose with the tools of NATS.
 
 mod compare;
 mod definition;
+mod repair;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,7 +16,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-pub use self::{compare::Difference, definition::DefinitionError};
+pub use self::{
+    compare::Difference,
+    definition::DefinitionError,
+    repair::{CheckedConsumer, FoundConsumer, repair_consumers},
+};
 use self::{
     compare::differences,
     definition::{DurableDefinition, Settings, StreamDefinition, definitions},

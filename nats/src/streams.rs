@@ -60,6 +60,15 @@ pub struct ConsumerState {
     pub unacked: u64,
 }
 
+/// Where a durable consumer stands in its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConsumerStanding {
+    /// Stream sequence of the newest message that it delivered.
+    pub delivered: u64,
+    /// Sequence of the newest message that the stream ever held, as far as it knows.
+    pub last: u64,
+}
+
 /// The server did not say.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -112,6 +121,22 @@ pub async fn consumer_state(bus: &Bus, stream: &str, durable: &str) -> Result<Co
         pending: info.num_pending,
         unacked: info.num_ack_pending,
     })
+}
+
+/// Where a durable consumer stands in its stream.
+pub async fn consumer_standing(bus: &Bus, stream: &str, durable: &str) -> Result<ConsumerStanding, StateError> {
+    // In this order, because the stream goes on: the other way round a consumer could seem ahead.
+    let consumer = consumer_state(bus, stream, durable).await?;
+    let stream = stream_state(bus, stream).await?;
+    Ok(ConsumerStanding { delivered: consumer.delivered, last: stream.last_sequence })
+}
+
+impl ConsumerStanding {
+    /// Whether it delivered what its stream does not have: the stream lost its end. It then receives nothing of what is
+    /// newly accepted, and reports no backlog.
+    pub fn is_ahead(&self) -> bool {
+        self.delivered > self.last
+    }
 }
 
 impl ConsumerState {

@@ -137,6 +137,21 @@ impl Part {
         }
     }
 
+    /// Waits until it ends without having been asked to, and gives the reason. Its pages answer until it is let go.
+    ///
+    /// # Panics
+    /// If it is a process, does not run, goes on running or ends well.
+    pub async fn failed(&mut self) -> String {
+        let Some(Running::Task(task)) = &mut self.running else { panic!("{} is no running task", self.name) };
+        let ended = timeout(PATIENCE, task.service.join_next()).await.expect("it ends").expect("it ran").unwrap();
+        ended.expect_err("it did not end well")
+    }
+
+    /// Lets go of what has [failed](Self::failed), so that it can be started again.
+    pub fn let_go(&mut self) {
+        self.running = None;
+    }
+
     /// Its pages.
     ///
     /// # Panics

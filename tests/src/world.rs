@@ -4,12 +4,15 @@
 use std::path::{Path, PathBuf};
 
 use roam_client::{Client, ClientSettings, Identity};
-use roam_nats::{Bus, BusSettings, Deployment, NatsServer, Overrides, ServerSettings, SyncInterval, provision};
+use roam_nats::{
+    Bus, BusSettings, Deployment, Headers, NatsServer, Overrides, Report, ServerSettings, StreamState, SyncInterval,
+    provision, stream_state,
+};
 use roam_process::{ProcessSettings, telemetry};
 use roam_schemas::{ServiceName, Terms, subjects};
 
 use crate::{
-    Part, Post, Socket, Wire, device,
+    PATIENCE, Part, Post, Socket, Wire, device,
     part::{ACCESS_SERVER, Program, STORAGE},
     place::Place,
     tenant, user,
@@ -26,6 +29,7 @@ pub struct Blueprint {
     wires: bool,
     terms: Terms,
     memory_mib: usize,
+    journal_max_bytes: u64,
 }
 
 /// A running system. Its parts end in the order in which they stand here.
@@ -37,6 +41,7 @@ pub struct World {
     pub replicas: Vec<Part>,
     /// The bus.
     pub nats: NatsServer,
+    deployment: Deployment,
     place: Place,
 }
 
@@ -51,6 +56,7 @@ impl World {
             wires: false,
             terms: Terms::default(),
             memory_mib: 64,
+            journal_max_bytes: 512 * MIB,
         }
     }
 
@@ -110,6 +116,36 @@ impl World {
         Wire::to(&self.nats.client_url()).await
     }
 
+    /// Provisions once more, as the world was provisioned at its start.
+    pub async fn provision(&self) -> Report {
+        let bus = self.operator().await;
+        let report = provision(&bus, &self.deployment).await.unwrap();
+        bus.close().await;
+        report
+    }
+
+    /// What the server says of a stream.
+    pub async fn stream(&self, name: &str) -> StreamState {
+        let bus = self.operator().await;
+        let state = stream_state(&bus, name).await.unwrap();
+        bus.close().await;
+        state
+    }
+
+    /// Deletes a stream with all that is in it, and its durables.
+    pub async fn delete_stream(&self, name: &str) {
+        let bus = self.operator().await;
+        let subject = format!("$JS.API.STREAM.DELETE.{name}");
+        let answer = bus.request(subject, Headers::new(), "{}".into(), PATIENCE).await.unwrap();
+        assert!(!answer.payload.windows(7).any(|part| part == b"\"error\""), "{answer:?}");
+        bus.close().await;
+    }
+
+    /// A connection without an identity, for what only operators do.
+    pub async fn operator(&self) -> Bus {
+        Bus::connect(&BusSettings::at(self.nats.client_url()), "operator").await.unwrap()
+    }
+
     /// Where the files of the world are.
     pub fn dir(&self) -> &Path {
         self.place.path()
@@ -152,6 +188,12 @@ impl Blueprint {
         Self { terms, ..self }
     }
 
+    /// With a journal that keeps no more than this.
+    #[must_use]
+    pub fn journal_max_bytes(self, journal_max_bytes: u64) -> Self {
+        Self { journal_max_bytes, ..self }
+    }
+
     /// Starts everything, and returns once all parts are ready.
     ///
     /// # Panics
@@ -162,8 +204,9 @@ impl Blueprint {
         // What a test is about survives a killed server with either setting, and this one is faster.
         let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(place.path().join("nats")) };
         let nats = NatsServer::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
-        self.provision(&nats).await;
-        let mut world = World { access_servers: Vec::new(), replicas: Vec::new(), nats, place };
+        let deployment = self.deployment();
+        let mut world = World { access_servers: Vec::new(), replicas: Vec::new(), nats, deployment, place };
+        world.provision().await;
         for index in 0..self.replicas {
             let part = self.part(&world, format!("{STORAGE}-{index}"), |bus, dir| self.storage(bus, dir)).await;
             world.replicas.push(part);
@@ -179,17 +222,15 @@ impl Blueprint {
         world
     }
 
-    async fn provision(&self, nats: &NatsServer) {
-        let bus = Bus::connect(&BusSettings::at(nats.client_url()), "provisioning").await.unwrap();
+    fn deployment(&self) -> Deployment {
         // JetStream sets the whole of a stream's bound aside, and a test needs little.
         let overrides = Overrides {
             changes_max_bytes: Some(128 * MIB),
-            journal_max_bytes: Some(512 * MIB),
+            journal_max_bytes: Some(self.journal_max_bytes),
             rejected_max_bytes: Some(32 * MIB),
             ..Overrides::default()
         };
-        provision(&bus, &Deployment { overrides, ..Deployment::new(1, self.replicas) }).await.unwrap();
-        bus.close().await;
+        Deployment { overrides, ..Deployment::new(1, self.replicas) }
     }
 
     async fn part(&self, world: &World, name: String, program: impl Fn(BusSettings, PathBuf) -> Program) -> Part {

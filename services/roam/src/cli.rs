@@ -118,6 +118,15 @@ pub(crate) enum Command {
     /// Prepare the streams of a NATS cluster; once, and again to check them
     #[command(after_help = "Example:\n  roam provision --server nats://nats-1:4222 --replicas 3 --storage-replicas 2")]
     Provision(Provision),
+    /// Mend what a disaster left behind on the bus
+    #[command(after_help = "\
+consumers: a durable consumer that stands ahead of its stream (the stream lost its end) receives nothing. It is deleted and
+made again, and begins at the first message of its stream; one that is as it should be is left alone. Takes the rights that
+provisioning takes.
+
+Example:
+  roam repair consumers --server nats://nats-1:4222")]
+    Repair(Repair),
     /// Write the value of a key
     #[command(after_help = "\
 Example:
@@ -266,6 +275,21 @@ pub(crate) struct Provision {
     /// How many storage replicas the deployment has
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) storage_replicas: u16,
+}
+
+/// `roam repair`.
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    /// What is to be mended
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Mendable,
+}
+
+/// What can be mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mendable {
+    /// Durable consumers that stand ahead of their stream
+    Consumers,
 }
 
 /// `roam put`.

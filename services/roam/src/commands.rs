@@ -14,6 +14,7 @@ mod provision;
 mod pull;
 mod push;
 mod put;
+mod repair;
 mod restore;
 mod rm;
 #[cfg(feature = "embedded")]
@@ -60,6 +61,7 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         Command::Up(args) => return Ok(up::run(args, global, out)),
         Command::Completions(args) => completions::run(&args, out),
         Command::Provision(args) => online(global, provision::run(&args, global, out)),
+        Command::Repair(args) => online(global, repair::run(&args, global, out)),
         Command::Put(args) => online(global, put::run(args, global, out)),
         Command::Get(args) => online(global, get::run(args, global, out)),
         Command::Rm(args) => online(global, rm::run(args, global, out)),

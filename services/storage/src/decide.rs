@@ -270,4 +270,11 @@ impl Known {
             && stamp.origin.sequence < self.stamp.origin.sequence
             && stamp.time <= self.stamp.time
     }
+
+    /// Whether an operation with that stamp shows that its stream was rolled back: lower in it, and later in time.
+    pub fn shows_rollback(&self, stamp: Stamp) -> bool {
+        self.stamp.origin.incarnation == stamp.origin.incarnation
+            && stamp.origin.sequence < self.stamp.origin.sequence
+            && stamp.time > self.stamp.time
+    }
 }

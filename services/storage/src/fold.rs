@@ -52,6 +52,7 @@ pub(crate) enum FoldError {
 impl Fold {
     /// Applies batches until there are no more, on a thread of its own: an fsync must hold up nobody else.
     pub(crate) async fn run(self, batches: mpsc::Receiver<Work>) -> Result<(), FoldError> {
+        let shutdown = self.shutdown.clone();
         let (done, ended) = tokio::sync::oneshot::channel();
         let thread = std::thread::Builder::new().name("apply".to_owned());
         let handle = thread
@@ -63,7 +64,10 @@ impl Fold {
         let result = ended.await.unwrap_or(Err(FoldError::Panicked));
         // It has sent its result, so it ends now: the store is closed once it has.
         let _ = handle.join();
-        result
+        result?;
+        // Where no more batches come although nobody asked for that, the follower failed, and its reason is the one to tell.
+        shutdown.cancelled().await;
+        Ok(())
     }
 
     fn apply_all(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), FoldError> {
@@ -107,6 +111,14 @@ impl Fold {
             return Ok(false);
         }
         self.metrics.applied(&last, group.len(), &prepared.verdicts, decided, began.elapsed() - decided);
+        let rolled_back = self.applier.take_rolled_back();
+        if rolled_back > 0 {
+            tracing::error!(
+                operations = rolled_back,
+                "the stream of changes was rolled back: its sequences come again"
+            );
+            self.metrics.changes_rolled_back(rolled_back);
+        }
         let mut verdicts = prepared.verdicts.into_iter();
         let applied = group.drain(..).map(|(position, batch)| {
             let verdicts = verdicts.by_ref().take(batch.changes.len()).collect();

@@ -29,12 +29,12 @@ pub(crate) enum Work {
 /// Why a replica must not go on. A person, or a newer build, has to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FollowError {
-    /// The journal no longer holds what comes after the replica's position.
+    /// The journal does not hold what comes after the replica's position.
     #[error(
-        "the journal begins at {first}, but this replica needs {needed}: give it a checkpoint of a peer or a backup"
+        "the journal goes on at {first}, but this replica needs {needed}: give it a checkpoint of a peer or a backup"
     )]
     Gap {
-        /// The first sequence that the journal holds.
+        /// The first sequence that the journal holds behind the gap.
         first: u64,
         /// The first that the replica needs.
         needed: u64,
@@ -100,13 +100,18 @@ enum Stop {
     Lost(Box<dyn std::error::Error + Send + Sync>),
     /// The batch at the stored position is another one.
     Forked,
+    /// Another sequence came than the one that had to come.
+    Elsewhere {
+        first: u64,
+        needed: u64,
+    },
     Halt(FollowError),
 }
 
 impl Follower {
     /// Follows the journal until shutdown.
     pub(crate) async fn follow(mut self) -> Result<(), FollowError> {
-        let mut forked = false;
+        let (mut forked, mut elsewhere) = (false, None);
         while !self.context.shutdown.is_cancelled() {
             let state = match stream_state(&self.bus, JOURNAL_STREAM).await {
                 Ok(state) => state,
@@ -118,9 +123,18 @@ impl Follower {
             let start = start(self.position.as_ref(), &state, forked)?;
             forked = false;
             match self.read(&start).await {
-                Stop::Shutdown => break,
+                // Also if the applying thread is gone: it failed, and its reason is the one to tell.
+                Stop::Shutdown => {
+                    self.context.shutdown.cancelled().await;
+                    break;
+                }
                 Stop::Lost(lost) => self.wait(lost.as_ref()).await,
                 Stop::Forked => forked = true,
+                // The stream may have moved on, or be another one, since it was looked at: that is found at the next look.
+                Stop::Elsewhere { first, needed } if elsewhere != Some((first, needed)) => {
+                    elsewhere = Some((first, needed));
+                }
+                Stop::Elsewhere { first, needed } => return Err(FollowError::Gap { first, needed }),
                 Stop::Halt(error) => return Err(error),
             }
         }
@@ -138,36 +152,39 @@ impl Follower {
             Ok(reader) => reader,
             Err(lost) => return Stop::Lost(lost.into()),
         };
+        match stream_state(&self.bus, JOURNAL_STREAM).await {
+            Ok(state) if nanos(state.created) == start.incarnation => {}
+            Ok(_) => return Stop::Lost("the journal was created anew just now".into()),
+            Err(lost) => return Stop::Lost(lost.into()),
+        }
         self.condition.set_ready();
         let shutdown = self.context.shutdown.clone();
         let mut stored = start.stored;
         if stored.is_none() && self.all_applied_to(start.sequence - 1).await.is_break() {
             return Stop::Shutdown;
         }
-        loop {
+        for needed in start.sequence.. {
             let entry = match shutdown.run_until_cancelled(reader.next()).await {
                 None => return Stop::Shutdown,
                 Some(Err(lost)) => return Stop::Lost(lost.into()),
                 Some(Ok(entry)) => entry,
             };
-            if let Some(expected) = stored.take() {
-                if entry.sequence != start.sequence {
-                    return Stop::Lost("the stored batch aged out just now".into());
-                }
-                if batch_id(&entry) != Some(expected) {
-                    return Stop::Forked;
-                }
-                if self.all_applied_to(start.sequence).await.is_break() {
-                    return Stop::Shutdown;
-                }
-                continue;
+            // Nothing is ever taken out of the middle of the journal, so each entry follows the one before.
+            if entry.sequence != needed {
+                return Stop::Elsewhere { first: entry.sequence, needed };
             }
-            match self.hand_over(start, &entry).await {
+            let went_on = match stored.take() {
+                Some(expected) if batch_id(&entry) != Some(expected) => return Stop::Forked,
+                Some(_) => Ok(self.all_applied_to(needed).await.is_continue()),
+                None => self.hand_over(start, &entry).await,
+            };
+            match went_on {
                 Ok(true) => {}
                 Ok(false) => return Stop::Shutdown,
                 Err(error) => return Stop::Halt(error),
             }
         }
+        Stop::Shutdown
     }
 
     /// Says, behind all that was handed over, that the journal as it is now is applied up to there. Until then nobody

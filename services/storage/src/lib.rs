@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    announce::Announcer,
+    announce::{Announcer, standing},
     apply::Applier,
     connect::Connections,
     expire::Expirer,
@@ -108,6 +108,7 @@ struct Conditions {
     store: Condition,
     journal: Condition,
     announce: Condition,
+    consumer: Condition,
     respond: Condition,
 }
 
@@ -127,6 +128,7 @@ impl Conditions {
             store: condition("store"),
             journal: condition("journal"),
             announce: condition("announce"),
+            consumer: condition("consumer"),
             respond: condition("respond"),
         }
     }
@@ -172,6 +174,8 @@ impl Parts<'_> {
             metrics: metrics.clone(),
             condition: conditions.announce,
         };
+        let following = connections.following.clone();
+        let standing = standing::watch(following, conditions.consumer, metrics.clone(), context.shutdown.clone());
         let responder = Responder {
             bus: connections.responding.clone(),
             context: context.clone(),
@@ -186,6 +190,7 @@ impl Parts<'_> {
         tasks.spawn("journal", follower.follow());
         tasks.spawn("apply", fold.run(batches));
         tasks.spawn("announce", announcer.announce());
+        tasks.spawn("standing", standing);
         tasks.spawn("respond", responder.respond());
         tasks.spawn("expire", expirer.run());
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));

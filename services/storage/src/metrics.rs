@@ -29,12 +29,15 @@ struct Inner {
     decide_seconds: Histogram,
     commit_seconds: Histogram,
     sequence: Gauge,
+    line: Gauge,
+    rolled_back: Counter,
     not_ours: Counter,
     reopened: Counter,
     announced: Family<MessageLabel, Counter>,
     announced_again: Counter,
     expired: Counter,
     removed: Counter,
+    ahead: Family<ConsumerLabel, Gauge>,
     requests: Family<VerbLabel, Counter>,
     refused: Family<CodeLabel, Counter>,
     unanswered: Counter,
@@ -49,6 +52,11 @@ struct VerdictLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MessageLabel {
     message: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConsumerLabel {
+    consumer: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,12 +79,15 @@ impl Metrics {
             decide_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 16)),
             commit_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 16)),
             sequence: Gauge::default(),
+            line: Gauge::default(),
+            rolled_back: Counter::default(),
             not_ours: Counter::default(),
             reopened: Counter::default(),
             announced: Family::default(),
             announced_again: Counter::default(),
             expired: Counter::default(),
             removed: Counter::default(),
+            ahead: Family::default(),
             requests: Family::default(),
             refused: Family::default(),
             unanswered: Counter::default(),
@@ -102,9 +113,15 @@ impl Metrics {
         inner.decide_seconds.observe(decide.as_secs_f64());
         inner.commit_seconds.observe(commit.as_secs_f64());
         inner.sequence.set(i64::try_from(last.sequence).unwrap_or(i64::MAX));
+        inner.line.set(i64::try_from(last.line).unwrap_or(i64::MAX));
         for (verdict, count) in count(verdicts) {
             inner.verdicts.get_or_create(&VerdictLabel { verdict }).inc_by(count);
         }
+    }
+
+    /// Operations were applied to records with an older time and a higher sequence: ROAM_CHANGES was rolled back.
+    pub(crate) fn changes_rolled_back(&self, operations: u64) {
+        self.inner.rolled_back.inc_by(operations);
     }
 
     /// An entry of the journal was dropped because no access server wrote it.
@@ -136,6 +153,12 @@ impl Metrics {
     /// Tombstones whose stay was over were removed.
     pub(crate) fn removed(&self, tombstones: usize) {
         self.inner.removed.inc_by(tombstones as u64);
+    }
+
+    /// The durable of the announcer was compared with the journal.
+    pub(crate) fn announce_ahead(&self, ahead: bool) {
+        let label = ConsumerLabel { consumer: roam_nats::ANNOUNCE_DURABLE };
+        self.inner.ahead.get_or_create(&label).set(i64::from(ahead));
     }
 
     /// A request is answered.
@@ -183,6 +206,10 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     let help = "Time to write and fsync";
     registry.register_with_unit("commit", help, Unit::Seconds, inner.commit_seconds.clone());
     registry.register("journal_sequence", "Sequence of the last batch applied", inner.sequence.clone());
+    let help = "The unbroken run of the journal that it belongs to: one more after each rollback";
+    registry.register("journal_line", help, inner.line.clone());
+    let help = "Operations whose sequence was used before they came: ROAM_CHANGES was rolled back";
+    registry.register("changes_rolled_back", help, inner.rolled_back.clone());
     registry.register("journal_not_ours", "Entries of the journal that no access server wrote", inner.not_ours.clone());
     registry.register("journal_reopened", "Times that the journal was lost", inner.reopened.clone());
     registry.register("announced", "Receipts and notices sent", inner.announced.clone());
@@ -190,6 +217,8 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     registry.register("announced_again", help, inner.announced_again.clone());
     registry.register("expired", "Deletes published for records that expired", inner.expired.clone());
     registry.register("tombstones_removed", "Tombstones whose stay was over", inner.removed.clone());
+    let help = "1 while a consumer stands ahead of its stream, and so receives nothing";
+    registry.register("consumer_ahead", help, inner.ahead.clone());
     registry.register("requests", "Requests answered, by verb", inner.requests.clone());
     registry.register("refused", "Requests refused, by code", inner.refused.clone());
     registry.register("unanswered", "Requests without an inbox that they may be answered to", inner.unanswered.clone());

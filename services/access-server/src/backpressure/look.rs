@@ -4,7 +4,8 @@
 use std::{convert::Infallible, error::Error, time::Duration};
 
 use roam_nats::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, JOURNAL_STREAM, StateError, consumer_state, stream_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, ConsumerStanding, JOURNAL_STREAM, StateError,
+    consumer_standing, consumer_state,
 };
 use tokio::{
     sync::watch,
@@ -118,15 +119,12 @@ impl Standing {
     }
 
     async fn compare(&mut self, bus: &Bus) -> Result<(), StateError> {
-        // In this order, because the stream goes on: the other way round a consumer could seem ahead.
-        let consumer = consumer_state(bus, self.stream, self.durable).await?;
-        let stream = stream_state(bus, self.stream).await?;
-        self.judge(consumer.delivered, stream.last_sequence);
+        self.judge(consumer_standing(bus, self.stream, self.durable).await?);
         Ok(())
     }
 
-    fn judge(&mut self, delivered: u64, last: u64) {
-        let ahead = delivered > last;
+    fn judge(&mut self, standing: ConsumerStanding) {
+        let (ahead, ConsumerStanding { delivered, last }) = (standing.is_ahead(), standing);
         let (stream, consumer) = (self.stream, self.durable);
         if ahead && !self.ahead {
             tracing::error!(stream, consumer, delivered, last, "a consumer stands ahead of its stream");
@@ -145,7 +143,7 @@ mod tests {
     fn a_consumer_is_ahead_once_it_delivered_what_its_stream_does_not_have() {
         let mut standing = Standing::new(CHANGES_STREAM, ACCESS_DURABLE);
         for (delivered, last, ahead) in [(0, 0, false), (5, 5, false), (5, 4, true), (5, 9, false)] {
-            standing.judge(delivered, last);
+            standing.judge(ConsumerStanding { delivered, last });
             assert_eq!(standing.ahead, ahead, "delivered {delivered} of {last}");
         }
     }

@@ -3,6 +3,7 @@
 //! announces again rather than never.
 
 mod compose;
+pub(crate) mod standing;
 
 use std::{
     collections::VecDeque,

@@ -78,12 +78,14 @@ pub struct Applier {
     writer: Writer,
     reader: Reader,
     knowledge: Knowledge,
+    /// How many operations showed since [`Self::take_rolled_back`] that ROAM_CHANGES was rolled back.
+    rolled_back: u64,
 }
 
 impl Applier {
     /// Takes over the right to write.
     pub fn new(writer: Writer, reader: Reader) -> Self {
-        Self { writer, knowledge: Knowledge::new(reader.clone()), reader }
+        Self { writer, knowledge: Knowledge::new(reader.clone()), reader, rolled_back: 0 }
     }
 
     /// Decides on every change of a batch and collects what is to be written. Nothing is written yet.
@@ -137,6 +139,11 @@ impl Applier {
         let gone = self.writer.clean(now, &position.terms, most)?;
         gone.iter().for_each(|record| self.knowledge.unlearn_record(record));
         Ok(gone.len())
+    }
+
+    /// How many operations showed since the last call that ROAM_CHANGES was rolled back: an alarm, not a decision.
+    pub fn take_rolled_back(&mut self) -> u64 {
+        std::mem::take(&mut self.rolled_back)
     }
 
     /// Compacts everything: for tests and for proofs that bytes are gone.
@@ -204,6 +211,8 @@ impl Applier {
         for (((op, effect), old), key) in operations {
             match (*effect, effects.head) {
                 (Effect::Record { expires, conflict }, Some(head)) => {
+                    let shows = old.as_ref().is_some_and(|old| old.shows_rollback(change.stamped.stamp));
+                    self.rolled_back += u64::from(shows);
                     let row = change.row(&op.action, time, expires, conflict);
                     let known = change.known(op, head.revision, time, expires);
                     let old = old.as_ref().map(traces);

@@ -12,6 +12,7 @@ use super::*;
 
 const CREATED: u64 = 1_700_000_000_000_000_123;
 const RECREATED: u64 = CREATED + 1;
+const PATIENCE: Duration = Duration::from_secs(20);
 const BATCH: BatchId = BatchId::from_bytes([7; 16]);
 
 fn at(sequence: u64) -> Position {
@@ -164,7 +165,7 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(directory.path()) };
         let server = NatsServer::start(settings).await.unwrap();
-        let servers = vec![server.client_url().to_owned()];
+        let servers = vec![server.client_url()];
         let bus = Bus::connect(&BusSettings { servers, ..BusSettings::default() }, "a test").await.unwrap();
         let overrides = Overrides {
             changes_max_bytes: Some(64 << 20),
@@ -191,19 +192,12 @@ impl World {
     async fn follow(&self, position: Option<Position>, count: usize) -> Vec<Result<(u64, u64), u64>> {
         let context = Context::new(Duration::from_secs(5));
         let (work, mut handed_over) = mpsc::channel(1);
-        let follower = Follower {
-            bus: self.bus.clone(),
-            context: context.clone(),
-            metrics: Metrics::new(&context.metrics),
-            position,
-            work,
-            condition: context.health.condition("journal"),
-        };
+        let follower = self.follower(&context, position, work);
         let mut running = tokio::task::JoinSet::new();
         running.spawn(follower.follow());
         let mut all = Vec::new();
         while all.len() < count {
-            let next = tokio::time::timeout(Duration::from_secs(20), handed_over.recv()).await.unwrap();
+            let next = tokio::time::timeout(PATIENCE, handed_over.recv()).await.unwrap();
             all.push(match next.unwrap() {
                 Work::Batch(position, batch) => {
                     assert_eq!(position.batch, batch.id);
@@ -217,6 +211,19 @@ impl World {
         running.join_next().await.unwrap().unwrap().unwrap();
         assert!(handed_over.try_recv().is_err(), "nothing more was there");
         all
+    }
+
+    fn follower(&self, context: &Context, position: Option<Position>, work: mpsc::Sender<Work>) -> Follower {
+        let (context, metrics) = (context.clone(), Metrics::new(&context.metrics));
+        let condition = context.health.condition("journal");
+        Follower { bus: self.bus.clone(), context, metrics, position, work, condition }
+    }
+
+    async fn api(&self, subject: &str, body: String) {
+        let answer =
+            self.bus.request(format!("$JS.API.{subject}"), Headers::new(), body.into(), PATIENCE).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+        assert!(!answer.contains("\"error\""), "{answer}");
     }
 
     /// The position of a replica that applied this batch of the journal as it is.
@@ -256,4 +263,30 @@ async fn a_single_replica_reads_a_journal_that_is_another_one_from_its_beginning
     assert_eq!(world.follow(Some(beyond), 3).await, whole);
     let recreated = Position { incarnation: CREATED, ..world.stands_at(2, 2).await };
     assert_eq!(world.follow(Some(recreated), 3).await, whole);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_stops_before_what_is_missing_in_the_middle_of_the_journal() {
+    let world = World::start().await;
+    // A damaged block of the server's leaves a hole such as this; a provisioned stream lets nobody make one.
+    world.api("STREAM.DELETE.ROAM_JOURNAL", String::new()).await;
+    world.api("STREAM.CREATE.ROAM_JOURNAL", format!(r#"{{"name": "ROAM_JOURNAL", "subjects": ["{SUBJECT}"]}}"#)).await;
+    for number in 1..=4 {
+        world.append_batch(number).await;
+    }
+    world.api("STREAM.MSG.DELETE.ROAM_JOURNAL", r#"{"seq": 3}"#.to_owned()).await;
+
+    let context = Context::new(Duration::from_secs(5));
+    let (work, mut handed_over) = mpsc::channel(8);
+    let followed = world.follower(&context, None, work).follow();
+    let ended = tokio::time::timeout(PATIENCE, followed).await.unwrap();
+    assert!(matches!(ended, Err(FollowError::Gap { first: 4, needed: 3 })), "{ended:?}");
+    let mut last = 0;
+    while let Ok(handed_over) = handed_over.try_recv() {
+        last = match handed_over {
+            Work::Batch(position, _) => position.sequence,
+            Work::Passed(sequence) => sequence,
+        };
+    }
+    assert_eq!(last, 2, "nothing behind it was handed over");
 }
