@@ -207,7 +207,13 @@ async fn append_late(system: &System, op: Operation) -> ChangeId {
     let (id, digest, device) = (change.id(), change.digest(), Device::parse("tablet").unwrap());
     let profile = PROFILE.parse().unwrap();
     let stamped = StampedChange { profile, device, encoding: Encoding::Json, stamp, digest, change };
-    let batch = JournalBatch { id: BatchId::random(), rules: RULES, terms: Terms::default(), changes: vec![stamped] };
+    let batch = JournalBatch {
+        id: BatchId::random(),
+        rules: RULES,
+        terms: Terms::default(),
+        quotas: Vec::new(),
+        changes: vec![stamped],
+    };
     let headers = Headers::new().with_content_type(Encoding::Postcard).with_batch(batch.id.to_string());
     let publisher = Publisher::new(&bus, PublishSettings::default());
     let payload = encode(&batch, Encoding::Postcard).unwrap();

@@ -51,9 +51,10 @@ async fn measure(args: &Bench, plan: &Plan, global: &Global, out: Output) -> Res
     }
     let mut wire = Wire::open(&settings, plan, true).await?;
     let bar = out.bar(u64::from(args.seconds) * 2, "measuring");
-    let (throughput, next): (Measured, u64) =
-        bench::throughput(&mut wire, plan, first, args.in_flight, args.seconds, &bar).await?;
-    let (latency, _) = bench::latency(&mut wire, plan, next, args.rate, args.seconds, &bar).await?;
+    // Latency first: a system that was full a moment ago still compacts what came in.
+    let (latency, next): (Measured, u64) =
+        bench::latency(&mut wire, plan, first, args.rate, args.seconds, &bar).await?;
+    let (throughput, _) = bench::throughput(&mut wire, plan, next, args.in_flight, args.seconds, &bar).await?;
     bar.finish_and_clear();
     wire.close().await;
     let settings = Settings {

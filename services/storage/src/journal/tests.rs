@@ -286,6 +286,7 @@ async fn a_follower_stops_before_what_is_missing_in_the_middle_of_the_journal() 
         last = match handed_over {
             Work::Batch(position, _) => position.sequence,
             Work::Passed(sequence) => sequence,
+            Work::Clean => panic!("the follower cleans nothing"),
         };
     }
     assert_eq!(last, 2, "nothing behind it was handed over");
