@@ -84,7 +84,9 @@ impl Asked {
     pub(super) fn awaited(&self) -> Option<Revision> {
         match &self.ask {
             Ask::Latest(request) => request.min_revision,
-            Ask::Changes { request, since } => request.min_revision.max(since.map(|(revision, _)| revision)),
+            Ask::Changes { request, since } => {
+                request.min_revision.max(Some(since.map_or(Revision::ZERO, |(revision, _)| revision)))
+            }
             Ask::History(_) => None,
         }
     }
