@@ -41,6 +41,8 @@ pub struct Deliveries {
     /// Looks for what the library could not read. Kept between calls, as the question.
     search: Option<Work<Result<Vec<Delivery>, SearchError>>>,
     untrusted: bool,
+    /// The newest that came here for the first time.
+    newest: u64,
     /// Asks whether the consumer still exists. Kept between calls, so that it goes on if a call is cancelled.
     question: Option<Work<Result<ConsumerState, StateError>>>,
     silences: u64,
@@ -112,6 +114,7 @@ impl Deliveries {
             found: VecDeque::new(),
             search: None,
             untrusted,
+            newest: 0,
             question: None,
             silences: 0,
         })
@@ -221,6 +224,9 @@ impl Deliveries {
         match event {
             Event::Message(message, received_at) => {
                 let delivery = Delivery::new(message, received_at.into_std(), self.bus.acks());
+                if let Some(Delivery { stream_sequence, delivered: 1, .. }) = delivery {
+                    self.newest = self.newest.max(stream_sequence);
+                }
                 if delivery.is_none() {
                     tracing::warn!(stream = %self.stream, "a delivery without a reply subject of JetStream is dropped");
                 }
@@ -235,7 +241,8 @@ impl Deliveries {
             // Asked for anew if it is under way: it may be waiting for an answer that was lost.
             Event::Reconnected if self.untrusted => {
                 let (bus, stream, durable) = (self.bus.clone(), self.stream.clone(), self.durable.clone());
-                let search = async move { unreadable::search(&bus, &stream, &durable).await };
+                let newest = self.newest;
+                let search = async move { unreadable::search(&bus, &stream, &durable, newest).await };
                 self.search = Some(Work(Box::pin(search)));
             }
             Event::Reconnected => {}

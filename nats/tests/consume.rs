@@ -431,7 +431,9 @@ async fn a_message_that_the_library_cannot_read_is_delivered_with_what_of_it_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_messages_that_the_library_cannot_read_hold_up_no_others() {
-    let world = world_of(0).await;
+    let world = World::start().await;
+    world.stream("S", json!({})).await;
+    world.durable("S", "d", json!({ "ack_wait": 3_000_000_000_u64 })).await;
     let [first, second] = [world.connect().await, world.connect().await];
     let mut one = Deliveries::open(&first, "S", "d", untrusted()).await.unwrap();
     let mut two = Deliveries::open(&second, "S", "d", untrusted()).await.unwrap();

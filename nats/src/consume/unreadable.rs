@@ -37,9 +37,10 @@ pub(super) enum SearchError {
 }
 
 /// Looks through all that the consumer delivered, and that is not settled. What cannot be read is returned. What was
-/// delivered later than the first of these, and so was perhaps lost with the connection, is nacked: it need not wait for
-/// `ack_wait`. (Another reader of the consumer may be at work on some of that, and will then see it twice.)
-pub(super) async fn search(bus: &Bus, stream: &str, durable: &str) -> Result<Vec<Delivery>, SearchError> {
+/// delivered later than the first of these, or than the newest that came here, was perhaps lost with the connection: it is
+/// nacked, and need not wait for `ack_wait`. (Another reader of the consumer may be at work on some of that, and will
+/// then see it twice.)
+pub(super) async fn search(bus: &Bus, stream: &str, durable: &str, newest: u64) -> Result<Vec<Delivery>, SearchError> {
     let state = consumer_state(bus, stream, durable).await?;
     if state.unacked == 0 {
         return Ok(Vec::new());
@@ -50,10 +51,10 @@ pub(super) async fn search(bus: &Bus, stream: &str, durable: &str) -> Result<Vec
     let lanes = (0..LANES).map(|lane| first + lane * stride).map(|from| search.lane(from, last.min(from + stride - 1)));
     let stored: Vec<Stored> = try_join_all(lanes).await?.into_iter().flatten().collect();
     // From here on nothing is waited for: a delivery that is dropped is nacked.
-    let since = stored.iter().find(|stored| !stored.readable).map_or(u64::MAX, |stored| stored.seq);
-    let (lost, unreadable): (Vec<_>, Vec<_>) =
-        stored.into_iter().filter(|stored| stored.seq >= since).partition(|stored| stored.readable);
-    lost.into_iter().for_each(|stored| search.delivery(stored).nak(None));
+    let first = stored.iter().find(|stored| !stored.readable).map_or(u64::MAX, |stored| stored.seq);
+    let (readable, unreadable): (Vec<_>, Vec<_>) = stored.into_iter().partition(|stored| stored.readable);
+    let lost = readable.into_iter().filter(|stored| stored.seq > first.min(newest));
+    lost.for_each(|stored| search.delivery(stored).nak(None));
     Ok(unreadable.into_iter().map(|stored| search.delivery(stored)).collect())
 }
 
