@@ -34,6 +34,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many deletes are published at a look at most.
 const AT_ONCE: usize = 2_000;
+/// How many expired records are looked at for that at most: some tens of milliseconds' work.
+const LOOKED_AT: usize = 5 * AT_ONCE;
 /// How long a replica that does not announce leaves it to the one that does.
 const OTHERS_FIRST_SECONDS: u64 = 5;
 /// How long until the delete of a record that is still there is published again.
@@ -104,7 +106,7 @@ impl Expirer {
         let leave = if self.announces.load(Ordering::Relaxed) { 0 } else { OTHERS_FIRST_SECONDS };
         let snapshot = self.reader.snapshot();
         let mut lookup = snapshot.lookup()?;
-        let mut found = Vec::new();
+        let (mut found, mut looked_at) = (Vec::new(), 0);
         let mut of_profile: BTreeMap<Profile, usize> = BTreeMap::new();
         snapshot.expired(now.minus_seconds(leave), |_, profile, key| {
             let record = ProfileKey::new(&profile).record(&key);
@@ -117,7 +119,9 @@ impl Expirer {
                     found.push(Expired { profile, key, record, revision });
                 }
             }
-            Ok(if found.len() < AT_ONCE { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+            looked_at += 1;
+            let go_on = found.len() < AT_ONCE && looked_at < LOOKED_AT;
+            Ok(if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         Ok(found)
     }

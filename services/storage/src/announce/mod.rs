@@ -127,8 +127,7 @@ impl Announcer {
                     let ready = held.iter().take_while(|delivery| delivery.stream_sequence <= applied).count();
                     let ready: Vec<Delivery> = held.drain(..ready.min(BATCHES_AT_ONCE)).collect();
                     let in_hand = || held.iter().chain(said.iter().flat_map(|said: &Said| &said.of)).chain(&ready);
-                    let Some(announcement) = keep_in_progress(in_hand, self.compose(&ready)).await? else { break None };
-                    let sent = self.send(&announcement).await;
+                    let Some((announcement, sent)) = keep_in_progress(in_hand, self.say(&ready)).await? else { break None };
                     said.push_back(Said { of: ready, announcement, sent });
                 }
                 taken = deliveries.next_ready(BATCHES_AT_ONCE, usize::MAX) => match taken {
@@ -159,8 +158,9 @@ impl Announcer {
         let _ = self.context.shutdown.run_until_cancelled(sleep(AGAIN_AFTER)).await;
     }
 
-    /// What there is to say of batches that were applied, with what is to be filed of them filed; none at shutdown.
-    async fn compose(&self, ready: &[Delivery]) -> Result<Option<Announcement>, AnnounceError> {
+    /// Files and sends what there is to say of batches that were applied, and says under which generation of the connection
+    /// that was; none at shutdown.
+    async fn say(&self, ready: &[Delivery]) -> Result<Option<(Announcement, Result<u64, SendError>)>, AnnounceError> {
         let Some(batches) = self.batches(ready).await? else {
             return Ok(None);
         };
@@ -169,7 +169,8 @@ impl Announcer {
             announcement.add(&batch)?;
         }
         self.file(&announcement).await;
-        Ok(Some(announcement))
+        let sent = self.send(&announcement).await;
+        Ok(Some((announcement, sent)))
     }
 
     /// The applied batches of the deliveries; none at shutdown.
