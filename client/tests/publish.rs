@@ -1,17 +1,14 @@
 //! Changes on their way to their receipts, over a real bus, with a stand-in for the services.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{World, app, device, eventually, key, profile, service, soon, user};
 use roam_client::{
     Change, ChangeError, ChangeId, ClientSettings, Code, ContentType, Encoding, IdentityError, Operation,
     ProfileClient, Revision, User,
 };
 use roam_nats::{Headers, Overrides};
 use roam_schemas::subjects;
-use support::{World, app, device, eventually, key, profile, service, soon, user};
 use tokio::time::timeout;
 
 fn put(name: &str, value: &str) -> Change {

@@ -1,17 +1,14 @@
 //! Reading over a real bus, with a stand-in for the services.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{World, app, eventually, key, service, soon, user};
 use futures_util::TryStreamExt;
 use roam_client::{
     Client, ClientSettings, Code, ConnectError, ContentType, Encoding, IdentityError, LatestRequest, Lookup, Operation,
     ReadError, Revision, Select, Silence,
 };
 use roam_schemas::limits;
-use support::{World, app, eventually, key, service, soon, user};
 
 #[tokio::test]
 async fn what_was_saved_is_read_in_either_encoding() {

@@ -1,10 +1,8 @@
 //! Following a profile over a real bus, with a stand-in for the services that loses what may be lost.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::collections::BTreeMap;
 
+use crate::support::{World, app, device, key, profile, service, soon, user};
 use futures_util::StreamExt;
 use roam_client::{
     Client, ContentType, Cursor, Event, Profile, ProfileClient, ReadError, Record, Revision, State, Timestamp, Watch,
@@ -12,7 +10,6 @@ use roam_client::{
 };
 use roam_nats::Headers;
 use roam_schemas::subjects;
-use support::{World, app, device, key, profile, service, soon, user};
 
 /// A profile that is written by a service and followed by a device.
 struct Followed {

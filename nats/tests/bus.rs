@@ -1,7 +1,4 @@
 //! The connection, against a real nats-server: sending, asking, listening, and what is known of its state.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::Duration;
 
@@ -11,7 +8,7 @@ use roam_nats::{Bus, BusSettings, ConnectError, Headers, RequestError, SendError
 use roam_schemas::Encoding;
 use tokio::task::JoinSet;
 
-use support::{Guarded, WITHIN, World, eventually, soon};
+use crate::support::{Guarded, WITHIN, World, eventually, soon};
 
 const SHORT: Duration = Duration::from_millis(50);
 

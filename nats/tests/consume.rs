@@ -1,17 +1,14 @@
 //! Reading through durable consumers, against a real nats-server: settling, pulling, outages, and pinned readers.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::support::{WITHIN, World, eventually, soon};
 use bytes::Bytes;
 use roam_nats::{
     ConsumeError, Deliveries, Delivery, Headers, PRIORITY_GROUP, PinnedDeliveries, PullSettings, consumer_state,
 };
 use serde_json::json;
-use support::{World, eventually, soon};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, timeout};
@@ -284,7 +281,7 @@ async fn reading_goes_on_after_the_server_was_away() {
     let mut world = world_of(5).await;
     let mut deliveries = open(&world, 10).await;
     next(&mut deliveries).await.ack();
-    world.bus.round_trip(support::WITHIN).await.unwrap();
+    world.bus.round_trip(WITHIN).await.unwrap();
     world.server.kill().await.unwrap();
     assert!(timeout(A_WHILE, async { while deliveries.next().await.is_ok() {} }).await.is_err());
     world.server.restart().await.unwrap();

@@ -1,16 +1,13 @@
 //! Reading a stream in order, against a real nats-server: where it begins, and what ends it.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::{WITHIN, World, soon};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use roam_nats::{Headers, JournalError, JournalReader, LostReason, PublishSettings, Publisher};
 use serde_json::json;
-use support::{World, soon};
 use tokio::time::timeout;
 
 async fn world_of(messages: u64) -> World {
@@ -180,7 +177,7 @@ async fn a_delivery_that_is_missing_ends_it() {
         let pull = Bytes::from_static(br#"{"batch":1,"expires":10000000000}"#);
         thief.send_with_reply(next.clone(), "thief".to_owned(), Headers::new(), pull).await.unwrap();
     }
-    thief.round_trip(support::WITHIN).await.unwrap();
+    thief.round_trip(WITHIN).await.unwrap();
     let store = async {
         loop {
             world.store("S.a", "x").await;

@@ -1,6 +1,5 @@
 //! Provisioning and the state of streams, against a real nats-server: what is made, what is refused, and that the server
 //! does with these settings what the design expects of them.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{collections::BTreeSet, net::SocketAddr, process::Stdio, time::Duration};
 

@@ -1,16 +1,13 @@
 //! Publishing into streams, against a real nats-server: the window, the retries, and what a refusal means.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{Guarded, WITHIN, World, eventually, soon};
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use roam_nats::{Failure, Headers, PublishError, PublishSettings, Publisher, stream_state};
 use serde_json::json;
-use support::{Guarded, WITHIN, World, eventually, soon};
 use tokio::time::{Instant, timeout};
 
 /// One attempt, and no more.

@@ -1,5 +1,4 @@
 //! The child-process handle with a real nats-server: starting, ending in every way, starting again.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     env, fs,

@@ -1,7 +1,4 @@
 //! Answering requests through the services API, against a real nats-server.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::collections::BTreeSet;
 
@@ -11,7 +8,7 @@ use roam_nats::{Bus, EndpointSpec, Headers, Message, RequestError, Requests, Ser
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use support::{WITHIN, World, eventually, soon};
+use crate::support::{WITHIN, World, eventually, soon};
 
 fn spec() -> ServiceSpec {
     let endpoint = |name: &str| EndpointSpec {

@@ -1,7 +1,5 @@
 //! The pages of a process over HTTP, on a port of their own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::net::SocketAddr;
 use std::time::Duration;
 

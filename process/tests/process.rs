@@ -1,8 +1,6 @@
 //! How a whole process starts and ends: signals, exit codes, wrong settings. The process is
 //! `roam-rehearsal`, run as a child.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::io::{BufRead, BufReader, Lines, Read};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -1,7 +1,5 @@
 //! Settings: where they come from, which wins, and what is said when they are wrong.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;

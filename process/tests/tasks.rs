@@ -1,7 +1,5 @@
 //! Tasks are owned and named, and their unasked end stops the service.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::future::pending;
 use std::io;
 use std::time::Duration;

@@ -1,13 +1,9 @@
 //! The pages in `docs/errors/`: one of each code, found in the index, with an example that is a golden problem.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use std::{collections::BTreeSet, fs};
 
+use crate::support::{cases, fenced, files_below, in_workspace};
 use roam_schemas::{Code, Encoding, Problem, decode};
-use support::{cases, fenced, files_below, in_workspace};
 
 fn page(name: &str) -> String {
     let path = in_workspace("docs/errors").join(name);

@@ -1,9 +1,5 @@
 //! The golden messages in `golden/`: what was once written decodes to the same value for ever, and is still written so.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -11,8 +7,8 @@ use std::{
     sync::Once,
 };
 
+use crate::support::{ENCODINGS, KINDS, bless, cases, files_below, in_crate};
 use roam_schemas::{Action, Encoding, Expect, Outcome, Receipt, Select, State, decode};
-use support::{ENCODINGS, KINDS, bless, cases, files_below, in_crate};
 
 fn extension(encoding: Encoding) -> &'static str {
     match encoding {

@@ -1,14 +1,10 @@
 //! The JSON Schemas in `json/`: they are those that the types give, and they say of the golden messages what decoding says.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use std::{collections::BTreeMap, fs};
 
+use crate::support::{KINDS, bless, cases, files_below, in_crate, objects::with_an_unknown_field};
 use jsonschema::Validator;
 use roam_schemas::schema;
-use support::{KINDS, bless, cases, files_below, in_crate, objects::with_an_unknown_field};
 
 fn validators() -> BTreeMap<&'static str, Validator> {
     let validator = |schema: &schemars::Schema| {

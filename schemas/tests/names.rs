@@ -1,12 +1,8 @@
 //! Names, their tokens on subjects, devices, keys, and the text form of a profile: one spelling each.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::strategies;
 use proptest::{prelude::any, proptest, test_runner::Config};
 use roam_schemas::{App, Code, Device, Key, NameError, Profile, ProfileError, ServiceName, Tenant, User, limits};
-use support::strategies;
 
 #[test]
 fn a_token_that_encoding_would_not_have_written_is_refused() {

@@ -1,17 +1,13 @@
 //! `docs/protocol.md`: its examples are golden messages, and it names every kind, subject, header and limit as the code does.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use std::{collections::BTreeSet, fs};
 
+use crate::support::{KINDS, cases, fenced, in_workspace};
 use roam_schemas::{
     Encoding, headers, limits,
     subjects::{self, SubjectError, Verb},
 };
 use serde_json::Value;
-use support::{KINDS, cases, fenced, in_workspace};
 
 fn page() -> String {
     fs::read_to_string(in_workspace("docs/protocol.md")).unwrap()

@@ -1,20 +1,16 @@
 //! What is not exactly a message is refused: cut, followed by something, of another kind or version, or spelled in a
 //! way that the schemas do not allow. Random bytes are in `round_trips.rs`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::{
+    ENCODINGS, KINDS, cases,
+    objects::{with_a_key_twice, with_an_unknown_field},
+    rewriter,
+};
 use roam_schemas::{
     Code, DecodeError, Draft, Encoding, Kind, LatestRequest, Message, Problem, Select, VERSION, Value, decode, encode,
     limits,
 };
 use serde_json::json;
-use support::{
-    ENCODINGS, KINDS, cases,
-    objects::{with_a_key_twice, with_an_unknown_field},
-    rewriter,
-};
 
 #[test]
 fn a_message_cut_anywhere_never_decodes() {

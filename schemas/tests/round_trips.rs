@@ -1,17 +1,13 @@
 //! What is written reads back as it was, and in postcard has no other spelling.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use std::fmt::Debug;
 
+use crate::support::{ENCODINGS, KINDS, rewriter, strategies};
 use proptest::{
     prelude::{Strategy, any},
     test_runner::{Config, TestRunner},
 };
 use roam_schemas::{Draft, Encoding, Message, decode, encode};
-use support::{ENCODINGS, KINDS, rewriter, strategies};
 
 fn check<M: Message + PartialEq + Debug>(messages: impl Strategy<Value = M>) {
     let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
@@ -138,7 +134,7 @@ proptest::proptest! {
     ) {
         let (key, rewrite) = KINDS[kind];
         if with_tag && let Some(first) = payload.first_mut() {
-            let case = support::cases::all().into_iter().find(|case| case.key == key).unwrap();
+            let case = crate::support::cases::all().into_iter().find(|case| case.key == key).unwrap();
             *first = case.spelling.postcard[0];
         }
         if let Ok(read) = rewrite(&payload, Encoding::Postcard) {

@@ -1,15 +1,11 @@
 //! Subjects: what is built parses back, what is hostile is refused, and answers go to nobody but the asker.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::strategies;
 use proptest::{proptest, test_runner::Config};
 use roam_schemas::{
     Device, NameError, Profile, ServiceName, Tenant, User,
     subjects::{self, SubjectError, Verb},
 };
-use support::strategies;
 
 fn alice() -> Profile {
     "acme/alice/mail".parse().unwrap()

@@ -1,9 +1,5 @@
 //! What `validate` lets through, at each limit and one past it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
 use roam_schemas::{
     Action, Change, ChangeId, ChangesRequest, Code, ContentType, Draft, DraftOperation, Expect, HistoryRequest, Key,
     LatestRequest, Operation, Problem, Put, Select, Value, limits,

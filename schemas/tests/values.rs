@@ -1,15 +1,11 @@
 //! The small types whose spelling matters: time, value, cursor, and the digest of a change.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
-
+use crate::support::{ENCODINGS, strategies};
 use proptest::{prelude::any, proptest, test_runner::Config};
 use roam_schemas::{
     Action, Change, ChangeId, Code, ContentType, Cursor, Draft, Encoding, Expect, Key, Operation, Profile, Put,
     Revision, Timestamp, Value, decode, encode, limits,
 };
-use support::{ENCODINGS, strategies};
 
 #[test]
 fn a_time_is_written_in_utc_with_nine_digits_of_fraction() {

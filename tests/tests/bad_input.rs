@@ -1,7 +1,5 @@
 //! Bad input over the wire: each gets its coded answer where there is somebody to answer, and the pipeline goes on.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use roam_client::{
     Action, Code, ContentType, Cursor, Encoding, Expect, Key, LatestReply, LatestRequest, Lookup, Profile, Put,
     Revision, Select, Timestamp, Value,

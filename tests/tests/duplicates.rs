@@ -1,8 +1,6 @@
 //! A change takes effect once, however often it is sent, delivered, journaled or announced; and whoever sent it learns
 //! its first outcome each time.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::collections::HashMap;
 
 use roam_client::{Event, Watch, WatchFrom};

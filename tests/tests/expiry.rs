@@ -1,8 +1,6 @@
 //! Time to live: a record is gone at its instant, and becomes a tombstone through the front door, once, however many
 //! replicas there are.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::time::Duration;
 
 use roam_client::{Action, ContentType, Event, Expect, Lookup, Operation, ProfileClient, Put, State, Value, WatchFrom};

@@ -1,7 +1,5 @@
 //! The same world from Python, with nats-py and plain JSON: `examples/python/`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::{
     path::{Path, PathBuf},
     process::Stdio,

@@ -1,11 +1,7 @@
 //! The journal is deleted, cut short or rolled back, as disks and people do it: what has a receipt is never lost, what has
 //! none is sent again and saved, and a replica that cannot know what is true stops and says so.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-#[path = "journal_trouble/copies.rs"]
 mod copies;
-#[path = "journal_trouble/load.rs"]
 mod load;
 
 use copies::Kept;

@@ -1,8 +1,6 @@
 //! Processes are killed at any moment, under load: nothing with a receipt is missing afterwards, and every change with a
 //! PubAck is answered.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard},

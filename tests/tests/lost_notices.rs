@@ -1,8 +1,6 @@
 //! Notices may be lost, repeated or reordered on the way, and a connection may break: a watch notices, and fetches what is
 //! missing. It tells every revision in order and once, or a state that includes it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::collections::{BTreeMap, HashSet};
 
 use futures_util::future::join_all;

@@ -1,8 +1,6 @@
 //! What an operator sees and does: the pages of the services, readiness while the bus is down, and stopping without
 //! anybody noticing.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

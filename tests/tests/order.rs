@@ -1,8 +1,6 @@
 //! The journal is the order, and an older value never wins over a newer one: not if two access servers work in parallel,
 //! not if a redelivery comes late, and not if one of them dies again and again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     time::Duration,

@@ -1,7 +1,5 @@
 //! A value roams: what one device writes, the others of its user are told, find, and can look back on.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use futures_util::{TryStreamExt, future::join_all};
 use roam_client::{
     Action, ChangeError, Client, ClientSettings, Code, Encoding, Event, Expect, Identity, Lookup, Operation,

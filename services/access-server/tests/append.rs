@@ -1,17 +1,14 @@
 //! What is published reaches the journal: validated, stamped, in batches, and once the journal has it, acked.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::collections::BTreeSet;
 
+use crate::support::{AccessServer, WITHIN, World, alice, connect, eventually, laptop, put, subject_of};
 use roam_nats::{BusSettings, Deployment, Headers, NatsServer, ServerSettings, SyncInterval, provision};
 use roam_process::Context;
 use roam_schemas::{
     Change, ChangeId, ContentType, Encoding, Key, Operation, RULES, Terms, encode,
     limits::{self, BATCH_CHANGES},
 };
-use support::{AccessServer, WITHIN, World, alice, eventually, laptop, put, subject_of};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -182,7 +179,7 @@ async fn an_access_server_waits_for_the_bus_and_for_its_streams() {
         server.not_ready().get("changes").is_some_and(|reason| reason.contains("ROAM_CHANGES"))
     })
     .await;
-    provision(&support::connect(&nats).await, &Deployment::new(1, 1)).await.unwrap();
+    provision(&connect(&nats).await, &Deployment::new(1, 1)).await.unwrap();
     timeout(WITHIN, server.context.health.ready()).await.expect("it gets ready").unwrap();
     server.stop().await;
 }

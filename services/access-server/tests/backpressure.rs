@@ -1,14 +1,11 @@
 //! Back-pressure: nothing is pulled while the journal is ahead of its announcer, and the alarm when a consumer stands
 //! ahead of its stream.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{AccessServer, WITHIN, World, eventually};
 use roam_nats::{ANNOUNCE_DURABLE, Bus, Headers, JOURNAL_STREAM, PublishSettings, Publisher};
 use roam_schemas::{BatchId, Encoding, subjects};
-use support::{WITHIN, World, eventually};
 use tokio::time::sleep;
 
 /// Appends what looks like batches to the journal.
@@ -24,7 +21,7 @@ async fn append(bus: &Bus, count: usize) {
 async fn nothing_is_pulled_while_more_than_256_batches_wait_to_be_announced() {
     let world = World::start().await;
     append(&world.bus, 257).await;
-    let server = support::AccessServer::start(world.settings());
+    let server = AccessServer::start(world.settings());
     eventually("the backlog is seen", async || server.metric("announce_backlog") == 257.0).await;
     world.publish_many(10).await;
     eventually("the gate says why", async || {

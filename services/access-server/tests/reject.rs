@@ -1,14 +1,11 @@
 //! What is refused: its publisher is told, an operator can read it, it never comes again, and the others pass.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
-
+use crate::support::{WITHIN, World, alice, laptop, next_entry, put, subject_of};
 use roam_nats::{Entry, Message, Subscription};
 use roam_schemas::{
     Action, ChangeId, Code, ContentType, Draft, DraftOperation, Encoding, Expect, Outcome, Put, Receipt, Value, decode,
     encode, headers, limits, subjects,
 };
-use support::{WITHIN, World, alice, laptop, next_entry, put, subject_of};
 use tokio::time::timeout;
 
 fn draft(ops: Vec<DraftOperation>) -> Draft {

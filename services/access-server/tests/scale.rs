@@ -1,15 +1,12 @@
 //! Several access servers: they share the work, take over from each other, and lose nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
+use crate::support::{Journal, World, eventually};
 use roam_schemas::ChangeId;
-use support::{Journal, World, eventually};
 
 /// After this long without an ack a change is delivered again.
 const ACK_WAIT: Duration = Duration::from_secs(5);

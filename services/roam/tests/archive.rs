@@ -1,13 +1,9 @@
 //! A profile taken out of a real system and put into it again.
-#![cfg(feature = "embedded")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod support;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
+use crate::support::{PROFILE, Ran, System};
 use serde_json::{Value, json};
-use support::{PROFILE, Ran, System};
 
 const OTHER: &str = "acme/alice/other";
 

@@ -1,5 +1,4 @@
 //! The program as a shell sees it, where no system is needed: help, completions, exit codes, and what is printed where.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     net::TcpListener,

@@ -1,9 +1,6 @@
 //! Looking back, and going back, with a real system: conflicts, explanations and restores.
-#![cfg(feature = "embedded")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
-
+use crate::support::{Gate, PROFILE, System, key, run_at, text};
 use roam_client::Operation;
 use roam_nats::{Bus, BusSettings, CHANGES_STREAM, Headers, PublishSettings, Publisher, stream_state};
 use roam_schemas::{
@@ -11,7 +8,6 @@ use roam_schemas::{
     encode, subjects,
 };
 use serde_json::json;
-use support::{Gate, PROFILE, System, key, run_at, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_is_listed_with_what_lost_until_a_put_resolves_it() {

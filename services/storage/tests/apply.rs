@@ -1,28 +1,24 @@
 //! Applying random histories to a real store: what lies in every table afterwards is what the model says, and it is the
 //! same however often the replica was stopped in between.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
-
-mod support;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
 };
 
-use proptest::{collection::vec, prelude::*};
-use roam_schemas::{BatchId, ChangeId, Key, Profile, Revision, StampedChange};
-use roam_storage::{
-    apply::Verdict,
-    store::{Place, ProfileKey, Reader, RecordRow, RowState, VersionRow},
-};
-use support::{
+use crate::support::{
     batches::{batch, batch_of, position},
     cases,
     histories::{History, Scene, any_history, history_within_terms},
     memory::answer,
     model::{Model, Said, Written},
     stores::{Replica, digests, rows},
+};
+use proptest::{collection::vec, prelude::*};
+use roam_schemas::{BatchId, ChangeId, Key, Profile, Revision, StampedChange};
+use roam_storage::{
+    apply::Verdict,
+    store::{Place, ProfileKey, Reader, RecordRow, RowState, VersionRow},
 };
 
 /// How many profiles share a store.

@@ -1,10 +1,6 @@
 //! A replica that is killed at any moment holds whole batches, in order, and every one that it said was fsynced. Killing
 //! proves atomicity; that an fsync survives a power cut is not shown here.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
-
-mod support;
-
 use std::{
     env,
     io::{BufRead, BufReader, Write},
@@ -15,11 +11,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use roam_storage::apply::Applier;
-use support::{
+use crate::support::{
     batches::{Random, batch},
     stores::{Replica, apply, digests, open},
 };
+use roam_storage::apply::Applier;
 
 /// Names the directory that a child applies to.
 const CHILD: &str = "ROAM_CRASH_TEST_DIRECTORY";

@@ -1,9 +1,5 @@
 //! Damaged files: a replica does not open, or a read fails, or everything is there. It never has less without saying so.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
-
-mod support;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -11,12 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use roam_schemas::{Key, Terms};
-use roam_storage::store::{Digest, ProfileKey, Reader, StoreError};
-use support::{
+use crate::support::{
     batches::{Random, batch, batch_of, put},
     stores::{Replica, digests, open},
 };
+use roam_schemas::{Key, Terms};
+use roam_storage::store::{Digest, ProfileKey, Reader, StoreError};
 
 type Digests = BTreeMap<&'static str, Digest>;
 

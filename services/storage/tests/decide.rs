@@ -3,21 +3,17 @@
 //! 100,000 histories in an ordinary run; `PROPTEST_CASES=1000000 cargo test --release -p roam-storage --test decide` tries
 //! more.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
-
-mod support;
-
 use std::collections::BTreeMap;
 
-use proptest::{collection::vec, prelude::*, sample::Index};
-use roam_schemas::{
-    Change, ChangeId, ContentType, Device, Encoding, Key, Operation, Origin, Stamp, StampedChange, Terms, Timestamp,
-};
-use support::{
+use crate::support::{
     cases,
     histories::{Scene, any_history},
     memory::Memory,
     model::{Answer, Model, Said},
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
+use roam_schemas::{
+    Change, ChangeId, ContentType, Device, Encoding, Key, Operation, Origin, Stamp, StampedChange, Terms, Timestamp,
 };
 
 /// What the store would hold is what the model holds.

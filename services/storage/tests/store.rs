@@ -1,10 +1,6 @@
 //! The store: what a snapshot sees, what scans hand out, what is left in the tables after many overwrites, and which
 //! directories do not open.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
-
-mod support;
-
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -12,17 +8,17 @@ use std::{
     path::Path,
 };
 
+use crate::support::{
+    batches::{Random, batch, batch_of, one, put},
+    cases,
+    stores::{Replica, open, rows},
+};
 use proptest::{collection::btree_set, option, prelude::*, test_runner::TestRunner};
 use roam_schemas::{
     Action, ChangeId, ContentType, Expect, Key, Operation, Origin, Put, Revision, StampedChange, Terms, Timestamp,
     Value,
 };
 use roam_storage::store::{Place, ProfileKey, Reader, RecordRow, Snapshot, StoreError, TABLES, VersionRow};
-use support::{
-    batches::{Random, batch, batch_of, one, put},
-    cases,
-    stores::{Replica, open, rows},
-};
 
 const PROFILE: &str = "acme/alice/mail";
 

@@ -1,0 +1,10 @@
+//! The command line, as it is run: one program for all of these tests, since each program would compile and link the same things again.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[cfg(feature = "embedded")]
+mod archive;
+mod command_line;
+#[cfg(feature = "embedded")]
+mod past;
+#[cfg(feature = "embedded")]
+mod support;

@@ -1,0 +1,13 @@
+//! The whole system, against a real nats-server: one program for all of these tests, since each program would compile and link the same things again.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod bad_input;
+mod duplicates;
+mod expiry;
+mod interop;
+mod journal_trouble;
+mod kill;
+mod lost_notices;
+mod operations;
+mod order;
+mod roams;
