@@ -2,21 +2,35 @@
 
 use std::time::Duration;
 
-/// The mean of the first pause, and of the longest.
+/// The mean of the first pause.
 const FIRST: Duration = Duration::from_millis(50);
-const LONGEST: Duration = Duration::from_secs(2);
 
 /// Counts attempts in a row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Backoff {
     pauses: u32,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::up_to(Self::LONGEST)
+    }
 }
 
 impl Backoff {
+    /// The mean of the longest pause, unless told otherwise.
+    pub(crate) const LONGEST: Duration = Duration::from_secs(2);
+
+    /// With pauses that grow up to this mean.
+    pub(crate) fn up_to(longest: Duration) -> Self {
+        Self { pauses: 0, longest }
+    }
+
     /// The next pause. `dice` is in 0 to 1 and spreads it between a half and three halves of its mean, so that clients
     /// that were refused together do not come back together.
     pub(crate) fn next(&mut self, dice: f64) -> Duration {
-        let mean = FIRST.saturating_mul(1 << self.pauses.min(16)).min(LONGEST);
+        let mean = FIRST.saturating_mul(1 << self.pauses.min(16)).min(self.longest);
         self.pauses = self.pauses.saturating_add(1);
         mean.mul_f64(0.5 + dice.clamp(0.0, 1.0))
     }
@@ -39,7 +53,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(low.next(0.0), mean.mul_f64(0.5));
             assert_eq!(high.next(1.0), mean.mul_f64(1.5));
-            mean = (mean * 2).min(LONGEST);
+            mean = (mean * 2).min(Backoff::LONGEST);
         }
     }
 }

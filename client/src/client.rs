@@ -113,6 +113,23 @@ impl Client {
         self.inner.bus.close().await;
     }
 
+    /// Whether the connection stands.
+    #[cfg(feature = "durable")]
+    pub(crate) fn is_connected(&self) -> bool {
+        self.inner.bus.state().connected
+    }
+
+    /// Waits until the connection stands.
+    #[cfg(feature = "durable")]
+    pub(crate) async fn connected(&self) -> Result<(), crate::ChangeError> {
+        let mut state = self.inner.bus.watch_state();
+        let stands = state.wait_for(|state| state.connected || state.closed).await;
+        match stands.is_ok_and(|state| state.connected) {
+            true => Ok(()),
+            false => Err(crate::ChangeError::Closed),
+        }
+    }
+
     fn used(&self, profile: Result<roam_schemas::Profile, crate::IdentityError>) -> ProfileClient {
         let window = self.inner.settings.window;
         let lane = profile.map(|profile| self.inner.registry.lane(profile, &self.inner.device, window));

@@ -37,11 +37,15 @@
 //! A change is *accepted* once the stream has it, and *saved* once its receipt says so; [`ProfileClient::change`] returns
 //! then. Errors are shaped by what the caller must do; [`ChangeError::Unknown`] is the one to understand.
 //!
-//! **Architecture Invariant:** nothing here touches a disk, and no storage engine is below it. A durable outbox and a local
-//! copy belong in front of it: the outbox before [`ProfileClient::submit`], the copy behind [`Watch`].
+//! What must survive a restart and go on without a connection uses a [`LocalStore`] in place of a [`Client`]: an outbox and
+//! a local copy in one file.
+//!
+//! **Architecture Invariant:** only `durable` touches a disk; without the feature of that name nothing does.
 
 mod backoff;
 mod client;
+#[cfg(feature = "durable")]
+mod durable;
 mod identity;
 mod profile;
 mod publish;
@@ -51,6 +55,10 @@ mod settings;
 mod watch;
 
 pub use client::{Client, ConnectError};
+#[cfg(feature = "durable")]
+pub use durable::{
+    LocalError, LocalEvent, LocalEvents, LocalProfile, LocalRecord, LocalStore, OpenError, Parked, SyncState, Unsaved,
+};
 pub use identity::{Identity, IdentityError};
 pub use profile::ProfileClient;
 pub use publish::{Accepted, ChangeError, Pending, Saved};

@@ -11,6 +11,8 @@ use roam_schemas::{
 
 use crate::client::Inner;
 use crate::publish::Lane;
+#[cfg(feature = "durable")]
+use crate::publish::Patience;
 use crate::read::{self, Delta, Lookup, Reader};
 use crate::{ChangeError, IdentityError, Pending, ReadError, Saved, Watch, WatchFrom};
 
@@ -137,6 +139,20 @@ impl ProfileClient {
     /// The highest revision that this client has seen of the profile, by receipts, answers and what it watches.
     pub fn seen(&self) -> Revision {
         self.lane.as_ref().map_or(Revision::ZERO, |lane| lane.seen())
+    }
+
+    /// Something else than the bus has told of this revision.
+    #[cfg(feature = "durable")]
+    pub(crate) fn saw(&self, revision: Revision) {
+        if let Ok(lane) = &self.lane {
+            lane.saw(revision);
+        }
+    }
+
+    /// As [`Self::submit`], and waits for the receipt as patiently as this.
+    #[cfg(feature = "durable")]
+    pub(crate) async fn submit_with(&self, change: Change, patience: Patience) -> Result<Pending, ChangeError> {
+        self.inner.submitter.submit_with(self.lane()?, change, patience).await
     }
 
     pub(crate) fn reader(&self) -> Result<Reader<'_>, IdentityError> {

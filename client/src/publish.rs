@@ -1,8 +1,8 @@
 //! Publishing changes: room in the window, the handing to the bus, and what the caller holds meanwhile. What happens to a
 //! change in flight afterwards (PubAck, receipt, sending again, giving up) is the keeper's, in `receipts.rs`.
 //!
-//! A change lives in memory only. A durable outbox belongs in front of [`crate::ProfileClient::submit`]: it keeps each
-//! change on disk until [`Pending::receipt`] has told its outcome, and submits it again, id and all, after a restart.
+//! A change lives in memory only. The durable outbox is in front of this: it keeps each change on disk until
+//! [`Pending::receipt`] has told its outcome, and submits it again, id and all, after a restart.
 
 mod error;
 mod keys;
@@ -23,8 +23,8 @@ pub use error::ChangeError;
 use keys::KeyHashes;
 pub(crate) use lane::Lane;
 use table::{Entry, Refusal};
-pub(crate) use timeline::Moment;
 use timeline::Timeline;
+pub(crate) use timeline::{Moment, Patience};
 
 /// A change is accepted: the stream has it. It is not saved yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,11 +165,21 @@ pub(crate) struct Submitter {
 impl Submitter {
     /// Hands a change to the bus as soon as there is room.
     pub(crate) async fn submit(&self, lane: &Arc<Lane>, change: Change) -> Result<Pending, ChangeError> {
+        self.submit_with(lane, change, Patience::within(self.receipt_timeout)).await
+    }
+
+    /// As [`Self::submit`], and waits for the receipt as patiently as this.
+    pub(crate) async fn submit_with(
+        &self,
+        lane: &Arc<Lane>,
+        change: Change,
+        patience: Patience,
+    ) -> Result<Pending, ChangeError> {
         let id = change.id();
         let payload = self.write(&change)?;
         let keys = lane.hash(change.ops().iter().map(|op| &op.key));
         drop(change);
-        let room = self.register(lane, id, payload.clone(), keys);
+        let room = self.register(lane, id, payload.clone(), keys, patience);
         let (registered, pending) = self.within(room).await.map_err(|_| ChangeError::Busy)??;
         let handing = async {
             let keeper = self.keeper.reserve().await.map_err(|_| ChangeError::Closed)?;
@@ -202,13 +212,15 @@ impl Submitter {
         id: ChangeId,
         payload: Bytes,
         keys: KeyHashes,
+        patience: Patience,
     ) -> Result<(Registered, Pending), ChangeError> {
         let permit = Arc::clone(&lane.window).acquire_owned().await.map_err(|_| ChangeError::Closed)?;
-        let (mut entry, pending) = self.entry(id, payload, keys, permit);
+        let timeline = Timeline::new(Instant::now(), patience);
+        let (mut entry, pending) = entry(id, payload, keys, timeline, permit);
         loop {
             // Made before the look, so that what becomes free in between is not missed.
             let freed = lane.freed.notified();
-            entry.timeline = Timeline::new(Instant::now(), self.receipt_timeout);
+            entry.timeline = Timeline::new(Instant::now(), patience);
             match lane.register(id, entry) {
                 Ok(()) => return Ok((Registered { lane: Arc::clone(lane), id, kept: false }, pending)),
                 Err(Refusal::InFlight) => return Err(ChangeError::InFlight { id }),
@@ -217,15 +229,20 @@ impl Submitter {
             freed.await;
         }
     }
+}
 
-    fn entry(&self, id: ChangeId, payload: Bytes, keys: KeyHashes, permit: OwnedSemaphorePermit) -> (Entry, Pending) {
-        let (accepted, when_accepted) = oneshot::channel();
-        let (outcome, when_decided) = oneshot::channel();
-        let timeline = Timeline::new(Instant::now(), self.receipt_timeout);
-        let entry = Entry { payload, keys, timeline, accepted: Some(accepted), outcome, _permit: permit, order: 0 };
-        let pending = Pending { id, ack: Ack::Awaited(when_accepted), decision: Decision::Awaited(when_decided) };
-        (entry, pending)
-    }
+fn entry(
+    id: ChangeId,
+    payload: Bytes,
+    keys: KeyHashes,
+    timeline: Timeline,
+    permit: OwnedSemaphorePermit,
+) -> (Entry, Pending) {
+    let (accepted, when_accepted) = oneshot::channel();
+    let (outcome, when_decided) = oneshot::channel();
+    let entry = Entry { payload, keys, timeline, accepted: Some(accepted), outcome, _permit: permit, order: 0 };
+    let pending = Pending { id, ack: Ack::Awaited(when_accepted), decision: Decision::Awaited(when_decided) };
+    (entry, pending)
 }
 
 /// Hands one copy of a change to the bus.

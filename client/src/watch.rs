@@ -160,15 +160,36 @@ impl Watch {
     /// See [`WatchError`]; after one there is nothing more to come.
     pub async fn next(&mut self) -> Result<Event, WatchError> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(self.deliver(event));
-            }
-            self.look_for_trouble();
-            match self.follower.wanted() {
-                Some(revision) => self.fetch(revision).await?,
-                None => self.listen().await?,
+            if let Some(event) = self.step().await? {
+                return Ok(event);
             }
         }
+    }
+
+    /// One step towards the next event, and that event once it is there. Cancel-safe.
+    pub(crate) async fn step(&mut self) -> Result<Option<Event>, WatchError> {
+        if let Some(event) = self.ready.pop_front() {
+            return Ok(Some(self.deliver(event)));
+        }
+        self.look_for_trouble();
+        match self.follower.wanted() {
+            Some(revision) => self.fetch(revision).await?,
+            None => self.listen().await?,
+        }
+        Ok(None)
+    }
+
+    /// Whether it has given all that there was when it last looked, and nothing has made it doubt that since.
+    #[cfg(feature = "durable")]
+    pub(crate) fn is_current(&mut self) -> bool {
+        self.ready.is_empty() && self.is_listening()
+    }
+
+    /// Whether it misses nothing, so that only revisions come next, one by one.
+    #[cfg(feature = "durable")]
+    pub(crate) fn is_listening(&mut self) -> bool {
+        self.look_for_trouble();
+        self.follower.wanted().is_none()
     }
 
     /// Where to go on from, after the events that [`Self::next`] has given.

@@ -177,15 +177,15 @@ impl Table {
                 timeline.unanswered(moment);
                 None
             }
-            Err(error) => self.refused(id, error),
+            Err(error) => self.refused(id, error, moment),
         }
     }
 
     /// The bus refuses this copy, and would refuse any other.
-    fn refused(&mut self, id: ChangeId, error: PublishError) -> Option<Settled> {
+    fn refused(&mut self, id: ChangeId, error: PublishError, moment: Moment) -> Option<Settled> {
         let timeline = &mut self.in_flight.get_mut(&id)?.timeline;
         if timeline.has_doubt() {
-            timeline.hold();
+            timeline.hold(moment);
             return None;
         }
         let error = match error {

@@ -14,12 +14,42 @@ use crate::backoff::Backoff;
 /// than this is sent again, which brings its first outcome; a younger one's receipt may still come by itself.
 const OVERDUE_AFTER_RECONNECT: Duration = Duration::from_secs(10);
 
+/// How long somebody waits for a receipt, and how soon a change is sent again meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// When it is given up.
+    deadline: Duration,
+    /// How long after its PubAck a change without a receipt is sent again: at first, and at last. It doubles in between.
+    overdue: (Duration, Duration),
+    /// By how much of itself that is lengthened at most, by dice.
+    spread: f64,
+    /// The longest mean of the pauses after a copy that is nowhere.
+    pause: Duration,
+    /// How long a change is held back of which the bus refuses further copies.
+    held: Duration,
+}
+
+impl Patience {
+    /// Of somebody who waits for this long, and asks once more halfway.
+    pub(crate) fn within(timeout: Duration) -> Self {
+        let overdue = (timeout / 2, timeout / 2);
+        Self { deadline: timeout, overdue, spread: 0.0, pause: Backoff::LONGEST, held: timeout }
+    }
+
+    /// Of an outbox, which waits for as long as it may and is in no hurry.
+    #[cfg(feature = "durable")]
+    pub(crate) fn of_outbox(deadline: Duration, overdue: (Duration, Duration), pause: Duration) -> Self {
+        Self { deadline, overdue, spread: 0.5, pause, held: pause }
+    }
+}
+
 /// Where a change in flight stands.
 #[derive(Debug)]
 pub(crate) struct Timeline {
     deadline: Instant,
-    /// How long after its PubAck a change without a receipt is sent again.
-    patience: Duration,
+    patience: Patience,
+    /// How long after its PubAck a change without a receipt is sent again, the next time.
+    overdue: Duration,
     stage: Stage,
     /// An earlier copy may still take effect.
     doubt: bool,
@@ -33,7 +63,7 @@ enum Stage {
     /// A copy is under way to the stream.
     Handed,
     /// The stream holds a copy, or an access server has it, or storage.
-    Accepted { sequence: u64, at: Instant, generation: u64 },
+    Accepted { sequence: u64, at: Instant, overdue: Duration, generation: u64 },
     /// The last copy is known, or supposed, to be nowhere.
     Paused { until: Instant },
 }
@@ -60,14 +90,15 @@ pub(crate) enum Next {
 
 impl Timeline {
     /// A change that is being handed to the bus for the first time.
-    pub(crate) fn new(now: Instant, receipt_timeout: Duration) -> Self {
+    pub(crate) fn new(now: Instant, patience: Patience) -> Self {
         Self {
-            deadline: now + receipt_timeout,
-            patience: receipt_timeout / 2,
+            deadline: now + patience.deadline,
+            overdue: patience.overdue.0,
             stage: Stage::Handed,
             doubt: false,
             busy: None,
-            backoff: Backoff::default(),
+            backoff: Backoff::up_to(patience.pause),
+            patience,
         }
     }
 
@@ -89,7 +120,8 @@ impl Timeline {
         if self.busy == Some(sequence) {
             return self.refused(moment);
         }
-        self.stage = Stage::Accepted { sequence, at: moment.now, generation: moment.generation };
+        let overdue = self.overdue.mul_f64(1.0 + self.patience.spread * moment.dice.clamp(0.0, 1.0));
+        self.stage = Stage::Accepted { sequence, at: moment.now, overdue, generation: moment.generation };
     }
 
     /// The stream says that it stored nothing.
@@ -104,8 +136,8 @@ impl Timeline {
     }
 
     /// Sending it again is of no use; only the receipt of an earlier copy can help.
-    pub(crate) fn hold(&mut self) {
-        self.stage = Stage::Paused { until: self.deadline };
+    pub(crate) fn hold(&mut self, moment: Moment) {
+        self.stage = Stage::Paused { until: self.deadline.min(moment.now + self.patience.held) };
     }
 
     /// A receipt said of the copy with this sequence that nothing was decided.
@@ -123,6 +155,9 @@ impl Timeline {
         if let Stage::Accepted { .. } | Stage::Handed = self.stage {
             self.doubt = true;
         }
+        if let Stage::Accepted { .. } = self.stage {
+            self.overdue = self.overdue.saturating_mul(2).min(self.patience.overdue.1);
+        }
         self.busy = None;
         self.stage = Stage::Handed;
     }
@@ -135,9 +170,9 @@ impl Timeline {
         let due = match self.stage {
             Stage::Handed => false,
             Stage::Paused { until } => now >= until,
-            Stage::Accepted { at, generation: then, .. } => {
+            Stage::Accepted { at, overdue, generation: then, .. } => {
                 let age = now.saturating_duration_since(at);
-                age >= self.patience || (then != generation && age >= OVERDUE_AFTER_RECONNECT)
+                age >= overdue || (then != generation && age >= OVERDUE_AFTER_RECONNECT)
             }
         };
         if due && connected { Next::SendAgain } else { Next::Wait }
@@ -180,7 +215,7 @@ mod tests {
 
     /// `steps` are done at their milliseconds, under generation 1.
     fn timeline(start: Instant, steps: &[(u64, Did)]) -> Timeline {
-        let mut timeline = Timeline::new(start, TIMEOUT);
+        let mut timeline = Timeline::new(start, Patience::within(TIMEOUT));
         for (at, step) in steps {
             let moment = moment(start, *at, 1);
             match step {
@@ -189,7 +224,7 @@ mod tests {
                 Unanswered => timeline.unanswered(moment),
                 Busy(sequence) => timeline.busy(moment, *sequence),
                 SentAgain => timeline.sent_again(),
-                Hold => timeline.hold(),
+                Hold => timeline.hold(moment),
             }
         }
         timeline
@@ -232,6 +267,27 @@ mod tests {
         for (name, steps, at, generation, expect) in cases {
             let next = timeline(start, &steps).next(moment(start, at, generation));
             assert_eq!(next, expect, "{name}");
+        }
+    }
+
+    #[cfg(feature = "durable")]
+    #[test]
+    fn an_outbox_sends_again_after_a_minute_then_ever_more_rarely_and_at_once_after_a_reconnect() {
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        let patience = Patience::of_outbox(100 * hour, (minute, hour), minute);
+        let start = Instant::now();
+        let mut timeline = Timeline::new(start, patience);
+        let (mut at, mut pause) = (0, 60_000);
+        for _ in 0..12 {
+            timeline.accepted(moment(start, at, 1), 7);
+            // The dice lie in the middle: a quarter is added.
+            let due = at + pause * 5 / 4;
+            assert_eq!(timeline.next(moment(start, due - 1, 1)), Next::Wait);
+            assert_eq!(timeline.next(moment(start, due, 1)), Next::SendAgain);
+            assert_eq!(timeline.next(moment(start, at + 9_999, 2)), Next::Wait);
+            assert_eq!(timeline.next(moment(start, at + 10_000, 2)), Next::SendAgain);
+            timeline.sent_again();
+            (at, pause) = (due, (pause * 2).min(3_600_000));
         }
     }
 

@@ -9,6 +9,7 @@ use roam_schemas::{Applied, Code, Problem, Revision, Timestamp};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::super::timeline::Patience;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -78,7 +79,7 @@ impl World {
         let entry = Entry {
             payload: Bytes::from(vec![number]),
             keys: keys.into(),
-            timeline: Timeline::new(self.start, TIMEOUT),
+            timeline: Timeline::new(self.start, Patience::within(TIMEOUT)),
             accepted: Some(accepted),
             outcome,
             _permit: Arc::clone(&self.window).try_acquire_owned().unwrap(),
