@@ -1,7 +1,7 @@
 //! What a device does with what it holds once it learns that the servers hold something else: after a reset, and with a
 //! change that is too old to be sent again. Pure: no table, no clock.
 
-use roam_schemas::{Action, Device, Expect, Operation, Put, Record, Revision, State, Timestamp};
+use roam_schemas::{Action, Device, Expect, Operation, Put, Record, Revision, State, Timestamp, Version};
 
 /// Revisions of one epoch lie below the next multiple of this.
 const EPOCH: u64 = 1 << 40;
@@ -11,22 +11,43 @@ pub(super) fn epoch(revision: Revision) -> u64 {
     revision.get() / EPOCH
 }
 
-/// Whether a record that this device holds from an earlier epoch is worth offering, given what the servers have of it.
-pub(super) fn is_newer(held: &Record, server: Option<&Record>) -> bool {
-    match (server, &held.state) {
-        (Some(server), State::Value(_) | State::Deleted) => held.time > server.time,
-        (None, State::Value(_)) => true,
-        // Nothing is there to delete. What merely expired goes by itself wherever it still is.
-        (None, State::Deleted) | (_, State::Expired) => false,
-    }
+/// What becomes of a record that this device holds from an earlier epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The servers have it, or something that is newer for sure.
+    Done,
+    /// They lack it, or have something older: this offers it, and never beats anything else than what they have.
+    Offer(Operation),
+    /// Another device wrote the record in the new epoch. Whether it had seen what is held, only the history tells.
+    Unclear,
 }
 
-/// The operation that offers a held record, made so that it never beats anything newer than `server`. None if it is not
-/// worth it, or its time to live is over.
-pub(super) fn offer(held: &Record, server: Option<&Record>, now: Timestamp) -> Option<Operation> {
-    if !is_newer(held, server) || server.is_some_and(|server| alike(&held.state, &server.state)) {
-        return None;
-    }
+/// Compares a record that is held from an earlier epoch with what the servers have of it. Times of one epoch compare; what
+/// was offered again has a new time, which says nothing of its age.
+pub(super) fn judge(held: &Record, server: Option<&Record>, own: &Device, now: Timestamp) -> Verdict {
+    let newer = match (server, &held.state) {
+        (Some(server), _) if alike(&held.state, &server.state) => false,
+        // What merely expired goes by itself wherever it still is.
+        (_, State::Expired) => false,
+        (Some(server), _) if epoch(server.revision) > epoch(held.revision) => {
+            return if server.device == *own { Verdict::Done } else { Verdict::Unclear };
+        }
+        (Some(server), _) => held.time > server.time,
+        (None, State::Value(_)) => true,
+        // Nothing is there to delete.
+        (None, State::Deleted) => false,
+    };
+    let op = if newer { operation(held, now) } else { None };
+    op.map_or(Verdict::Done, |op| Verdict::Offer(op.expecting(as_found(server))))
+}
+
+/// Whether the versions that the servers keep show that they have had what is held.
+pub(super) fn was_known(held: &Record, versions: &[Version]) -> bool {
+    versions.iter().any(|version| alike(&held.state, &version.state))
+}
+
+/// The operation that writes a held record. None if its time to live is over.
+pub(super) fn operation(held: &Record, now: Timestamp) -> Option<Operation> {
     let action = match &held.state {
         State::Value(stored) => {
             let ttl = match stored.expires {
@@ -39,7 +60,7 @@ pub(super) fn offer(held: &Record, server: Option<&Record>, now: Timestamp) -> O
         State::Deleted => Action::Delete,
         State::Expired => return None,
     };
-    Some(Operation { key: held.key.clone(), action, expect: as_found(server) })
+    Some(Operation { key: held.key.clone(), action, expect: Expect::Any })
 }
 
 /// What becomes of one operation of a change that is too old to be sent again, and may have been applied long ago.
@@ -81,7 +102,8 @@ fn as_found(server: Option<&Record>) -> Expect {
 fn alike(one: &State, other: &State) -> bool {
     match (one, other) {
         (State::Value(one), State::Value(other)) => {
-            (&one.value, &one.content_type, one.expires) == (&other.value, &other.content_type, other.expires)
+            // When it expires is left out: what was offered again expires by whole seconds.
+            (&one.value, &one.content_type) == (&other.value, &other.content_type)
         }
         (State::Deleted, State::Deleted | State::Expired) => true,
         _ => false,

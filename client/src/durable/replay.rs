@@ -3,16 +3,27 @@
 //!
 //! **Invariant:** per key the copy never goes back to a lower revision, except to what a reset brought.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use redb::ReadableTable;
-use roam_schemas::{Change, ChangeId, Key, Record, Revision, State, Timestamp};
+use roam_schemas::{Change, ChangeId, Code, Device, Key, Problem, Record, Revision, State, Timestamp};
 
 use super::error::{Damage, Fault};
-use super::layout::{InFlight, ProfileRow, Purpose, write};
+use super::layout::{InFlight, ParkedRow, ProfileRow, Purpose, read, write};
 use super::limits::{MERGED_BYTES, OPERATION_BYTES, TOMBSTONES};
-use super::offer::{epoch, is_newer, offer};
+use super::offer::{Verdict, epoch, judge, operation};
 use super::tables::Tables;
+
+/// What the servers have of records that are held from an earlier epoch.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Their records, by key.
+    pub(super) server: HashMap<Key, Record>,
+    /// The keys whose history shows that the servers have had what is held.
+    pub(super) known: HashSet<Key>,
+    /// This device.
+    pub(super) own: Device,
+}
 
 impl Tables<'_> {
     /// Copies what changed up to a revision. Gives the keys that look different now to whoever reads them here.
@@ -42,13 +53,14 @@ impl Tables<'_> {
         row: &mut ProfileRow,
         records: &[Record],
         (revision, time): (Revision, Timestamp),
+        own: &Device,
     ) -> Result<Vec<Key>, Fault> {
         let server: HashMap<&Key, &Record> = records.iter().map(|record| (&record.key, record)).collect();
         let new_epoch = epoch(row.revision.max(row.seen)) < epoch(revision);
         let mut changed = Vec::new();
         for held in self.all_copied(row.number)? {
             let found = server.get(&held.key).copied();
-            if new_epoch && is_newer(&held, found) {
+            if new_epoch && judge(&held, found, own, Timestamp::default()) != Verdict::Done {
                 self.set_offer(row.number, &held)?;
             }
             if found.is_none() {
@@ -75,7 +87,7 @@ impl Tables<'_> {
     fn set_offer(&mut self, number: u32, held: &Record) -> Result<(), Fault> {
         let key = (number, held.key.as_str());
         let before = match self.offer.get(key)? {
-            Some(bytes) => Some(super::layout::read::<Record>(bytes.value())?.time),
+            Some(bytes) => Some(read::<Record>(bytes.value())?.time),
             None => None,
         };
         if before < Some(held.time) {
@@ -84,46 +96,56 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Puts in flight what is still worth offering of these, which the servers have as `server` says. Gives the keys whose
-    /// offers are not worth it any more.
+    /// Puts in flight what is still worth offering of these, which the servers have as `found` says; parks what another
+    /// device wrote without having seen it. Gives the keys whose offers ended, and what was parked.
     pub(super) fn freeze_offers(
         &mut self,
-        row: &ProfileRow,
+        row: &mut ProfileRow,
         held: &[Record],
-        server: &[Record],
-        id: ChangeId,
+        found: &Found,
+        ids: [ChangeId; 2],
         now: Timestamp,
-    ) -> Result<Vec<Key>, Fault> {
+    ) -> Result<(Vec<Key>, Option<ParkedRow>), Fault> {
         if self.in_flight.get(row.number)?.is_some() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
-        let server: HashMap<&Key, &Record> = server.iter().map(|record| (&record.key, record)).collect();
-        let (mut ops, mut bytes, mut gone) = (Vec::new(), 0, Vec::new());
+        let (mut offered, mut parked, mut bytes, mut ended) = (Vec::new(), Vec::new(), 0, Vec::new());
         for held in held {
+            bytes += size(held);
+            if bytes > MERGED_BYTES && bytes > size(held) {
+                break;
+            }
             let key = (row.number, held.key.as_str());
             // An edit of this device is newer than anything that it held.
             let edited = self.waiting_key.get(key)?.is_some();
-            match offer(held, server.get(&held.key).copied(), now).filter(|_| !edited) {
-                Some(op) => {
-                    bytes += size(held);
-                    if bytes > MERGED_BYTES && !ops.is_empty() {
-                        break;
-                    }
-                    ops.push(op);
+            match judge(held, found.server.get(&held.key), &found.own, now) {
+                Verdict::Offer(op) if !edited => {
+                    offered.push(op);
+                    continue;
                 }
-                None => {
-                    self.offer.remove(key)?;
-                    gone.push(held.key.clone());
-                }
+                Verdict::Unclear if !edited && !found.known.contains(&held.key) => parked.extend(operation(held, now)),
+                Verdict::Offer(_) | Verdict::Unclear | Verdict::Done => {}
             }
+            self.offer.remove(key)?;
+            ended.push(held.key.clone());
         }
-        if !ops.is_empty() {
+        let change = |id, ops| {
             let change = Change::new(id, Some(row.revision), ops);
-            let change = change.map_err(|_| Damage("what is offered makes no valid change"))?;
+            change.map_err(|_| Damage("what is offered makes no valid change"))
+        };
+        if !offered.is_empty() {
+            let change = change(ids[0], offered)?;
             let in_flight = InFlight { change, purpose: Purpose::Offer, frozen: now.as_nanos(), bytes: 0 };
             self.set_in_flight(row.number, &in_flight)?;
         }
-        Ok(gone)
+        let Some(first) = parked.first() else { return Ok((ended, None)) };
+        let revision = found.server.get(&first.key).map(|record| record.revision);
+        let problem =
+            Problem::new(Code::Conflict, "since a backup was restored, another device wrote the record unaware of it");
+        let problem = problem.with_failed(first.key.clone(), revision);
+        let parked = ParkedRow { change: change(ids[1], parked)?, problem, parked: now.as_nanos(), bytes: 0 };
+        self.set_parked(row.number, &parked)?;
+        Ok((ended, Some(parked)))
     }
 
     /// Forgets tombstones that the servers have forgotten.

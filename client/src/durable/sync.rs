@@ -1,7 +1,7 @@
 //! Keeps one profile in step with the servers: one side follows what others change, the other publishes what waits here.
 //! What either does to the file is decided in `outbox.rs` and `replay.rs`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,10 @@ use super::error::LocalError;
 use super::events::Place;
 use super::layout::InFlight;
 use super::limits::{OFFERED_RECORDS, RESEND_FIRST, RESEND_LONGEST, RETRY_LONGEST, REVISIONS_AT_ONCE, TOO_OLD};
+use super::offer::{Verdict, judge, was_known};
 use super::outbox::Decided;
 use super::profile::Shared;
+use super::replay::Found;
 use crate::backoff::Backoff;
 use crate::publish::Patience;
 use crate::{ChangeError, Client, Event, IdentityError, ProfileClient, ReadError, Watch, WatchError, WatchFrom};
@@ -142,8 +144,9 @@ impl Sync {
 
     async fn take_in(&self, records: Vec<Record>, cursor: Cursor, reset: bool) -> Result<(), Trouble> {
         let place = self.open(cursor)?;
+        let own = self.shared.device.clone();
         let changed = self.shared.write(move |tables, row| match reset {
-            true => tables.reset(row, &records, place),
+            true => tables.reset(row, &records, place, &own),
             false => tables.apply(row, &records, place),
         });
         let changed = changed.await?;
@@ -181,8 +184,11 @@ impl Sync {
 
     /// The change to send next: what is in flight, what is to be offered again, what waits.
     async fn next(&self) -> Result<Option<InFlight>, Trouble> {
-        let held = self.shared.read(|view, number| view.offers(number, OFFERED_RECORDS)).await?;
-        if !held.is_empty() {
+        loop {
+            let held = self.shared.read(|view, number| view.offers(number, OFFERED_RECORDS)).await?;
+            if held.is_empty() {
+                break;
+            }
             self.offer(held).await?;
         }
         let id = ChangeId::random();
@@ -191,17 +197,30 @@ impl Sync {
 
     /// Puts in flight what the servers still lack of these.
     async fn offer(&self, held: Vec<Record>) -> Result<(), Trouble> {
+        let own = self.shared.device.clone();
         let server = self.on_server(held.iter().map(|record| record.key.clone()).collect()).await?;
-        let id = ChangeId::random();
-        let gone = self.shared.write(move |tables, row| tables.freeze_offers(row, &held, &server, id, clock::now()));
-        let gone = gone.await?;
-        self.shared.hub.changed(&gone);
+        let mut known = HashSet::new();
+        for record in &held {
+            let verdict = judge(record, server.get(&record.key), &own, clock::now());
+            if verdict == Verdict::Unclear && was_known(record, &self.profile.history(record.key.clone(), None).await?)
+            {
+                known.insert(record.key.clone());
+            }
+        }
+        let (found, ids) = (Found { server, known, own }, [ChangeId::random(), ChangeId::random()]);
+        let frozen = self.shared.write(move |tables, row| tables.freeze_offers(row, &held, &found, ids, clock::now()));
+        let (ended, parked) = frozen.await?;
+        if let Some(parked) = parked {
+            self.shared.hub.parked(parked.change.id(), &parked.problem);
+        }
+        self.shared.hub.changed(&ended);
         Ok(())
     }
 
     /// The records that the servers have of these keys now.
-    async fn on_server(&self, keys: Vec<Key>) -> Result<Vec<Record>, ReadError> {
-        self.profile.records(Select::Keys(keys)).try_collect().await
+    async fn on_server(&self, keys: Vec<Key>) -> Result<HashMap<Key, Record>, ReadError> {
+        let records = self.profile.records(Select::Keys(keys));
+        records.map_ok(|record| (record.key.clone(), record)).try_collect().await
     }
 
     /// Sends the change in flight, and sees to it until it is decided.
@@ -235,6 +254,9 @@ impl Sync {
                     self.shared.hub.parked(id, &problem);
                     let keys: Vec<Key> = in_flight.change.ops().iter().map(|op| op.key.clone()).collect();
                     self.shared.hub.changed(&keys);
+                } else {
+                    // Somebody was faster than an offer, which is looked at anew.
+                    sleep(Backoff::default().pause()).await;
                 }
             }
         }
@@ -244,8 +266,7 @@ impl Sync {
     /// The change is too old to be sent again: what still differs goes out as a new one.
     async fn reissue(&self, old: &InFlight) -> Result<(), Trouble> {
         let keys: Vec<Key> = old.change.ops().iter().map(|op| op.key.clone()).collect();
-        let server: HashMap<Key, Record> =
-            self.on_server(keys.clone()).await?.into_iter().map(|record| (record.key.clone(), record)).collect();
+        let server = self.on_server(keys.clone()).await?;
         let own = self.shared.device.clone();
         let ids = [ChangeId::random(), ChangeId::random()];
         let parked = self.shared.write(move |tables, row| tables.reissue(row, &server, &own, ids, clock::now()));

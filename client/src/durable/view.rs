@@ -181,8 +181,8 @@ impl View {
                 let unit = match units.entry(position) {
                     Entry::Occupied(unit) => unit.into_mut(),
                     Entry::Vacant(place) => place.insert(self.unit(number, position)?),
-                    state_in_unit(unit, &key)
-            };
+                };
+                state_in_unit(unit, &key)
             };
             unsaved(found, &key, state);
         }

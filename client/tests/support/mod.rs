@@ -87,6 +87,11 @@ impl World {
         })
     }
 
+    /// Where a test may keep files.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     pub fn system(&self) -> MutexGuard<'_, System> {
         self.system.lock().unwrap()
     }

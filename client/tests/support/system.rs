@@ -1,11 +1,12 @@
-//! What stands behind the bus: it decides changes in memory, in the order of the stream, and answers. It keeps no versions,
-//! checks no expectation and never pages.
+//! What stands behind the bus: it decides changes in memory, in the order of the stream, and answers. It keeps no versions
+//! but the values that it applied, and never pages.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use roam_client::{
-    ChangeId, Code, Cursor, Device, Key, Problem, Profile, Record, Revision, Select, State, Stored, Timestamp,
+    ChangeId, Code, Conflict, Cursor, Device, Expect, Key, Operation, Problem, Profile, Record, Revision, Select,
+    State, Stored, Timestamp,
 };
 use roam_nats::{Headers, Message};
 use roam_schemas::{
@@ -39,10 +40,13 @@ pub struct System {
     pub horizon: u64,
     /// How many requests were answered.
     pub answered: usize,
+    /// All texts that were applied, in order.
+    pub applied: Vec<(String, String)>,
 }
 
-#[derive(Default)]
-struct Held {
+/// A profile.
+#[derive(Clone, Default)]
+pub struct Held {
     revision: u64,
     records: BTreeMap<Key, Record>,
 }
@@ -56,6 +60,26 @@ impl System {
             State::Deleted | State::Expired => None,
         };
         held.into_iter().flatten().filter_map(value).collect()
+    }
+
+    /// A backup of a profile.
+    pub fn backup(&self, profile: &Profile) -> Held {
+        self.profiles.get(profile).cloned().unwrap_or_default()
+    }
+
+    /// Puts a backup in the place of a profile, and begins a new epoch. What was decided is forgotten.
+    pub fn restore(&mut self, profile: &Profile, backup: Held) {
+        let epoch = (self.revision(profile) >> 40) + 1;
+        self.decided.clear();
+        self.profiles.insert(profile.clone(), Held { revision: epoch << 40, ..backup });
+    }
+
+    /// Forgets the tombstones of a profile: all cursors before now are too old.
+    pub fn forget(&mut self, profile: &Profile) {
+        self.horizon = self.revision(profile);
+        if let Some(held) = self.profiles.get_mut(profile) {
+            held.records.retain(|_, record| matches!(record.state, State::Value(_)));
+        }
     }
 
     pub fn revision(&self, profile: &Profile) -> u64 {
@@ -97,23 +121,31 @@ impl System {
             return (Receipt { sequence, id, again: false, outcome }, None);
         }
         let held = self.profiles.entry(profile.clone()).or_default();
+        if let Some(failed) = change.ops().iter().find(|op| !held.is_as_expected(op)) {
+            let problem = Problem::new(Code::Conflict, "not as expected");
+            let problem = problem.with_failed(failed.key.clone(), held.live(&failed.key));
+            let receipt = Receipt { sequence, id, again: false, outcome: Outcome::Rejected(problem) };
+            self.decided.insert(change.id(), receipt.clone());
+            return (receipt, None);
+        }
+        let conflicts: Vec<Conflict> = change.ops().iter().filter_map(|op| held.conflict(op, change, device)).collect();
         held.revision += 1;
         let (revision, time) = (Revision::new(held.revision), time_of(held.revision));
         let mut ops = Vec::new();
         for op in change.ops() {
             let state = match &op.action {
-                Action::Put(put) => State::Value(Stored {
-                    value: put.value.clone(),
-                    content_type: put.content_type.clone(),
-                    expires: None,
-                }),
+                Action::Put(put) => {
+                    self.applied.push((op.key.to_string(), put.value.as_text().unwrap_or_default().to_owned()));
+                    let (value, content_type) = (put.value.clone(), put.content_type.clone());
+                    State::Value(Stored { value, content_type, expires: None })
+                }
                 Action::Delete => State::Deleted,
             };
             ops.push(NoticeOperation { key: op.key.clone(), conflict: false, state: Some(state.clone()) });
             let record = Record { key: op.key.clone(), revision, time, device: device.clone(), conflict: false, state };
             held.records.insert(op.key.clone(), record);
         }
-        let applied = Applied { revision, time, conflicts: Vec::new(), superseded: Vec::new(), nearly_full: false };
+        let applied = Applied { revision, time, conflicts, superseded: Vec::new(), nearly_full: false };
         let receipt = Receipt { sequence, id, again: false, outcome: Outcome::Applied(applied) };
         self.decided.insert(change.id(), receipt.clone());
         (receipt, Some(Notice { revision, time, device: device.clone(), change: change.id(), ops }))
@@ -144,19 +176,43 @@ impl System {
                 let request: ChangesRequest = decode(&request.payload, encoding).unwrap();
                 let since = request.cursor.map_or(0, |cursor| cursor.open(profile).unwrap().0.get());
                 match request.cursor {
-                    Some(_) if since < self.horizon => {
+                    Some(_) if since < self.horizon || since >> 40 != held.revision >> 40 => {
                         written("", &Problem::new(Code::Reset, "the cursor is too old"), encoding)
                     }
                     _ => written("", &held.changes(profile, since), encoding),
                 }
             }
-            Verb::History => written("", &HistoryReply::default(), encoding),
+            Verb::History => {
+                let head = Revision::new(held.revision);
+                written("", &HistoryReply { head, ..HistoryReply::default() }, encoding)
+            }
         };
         (headers, payload)
     }
 }
 
 impl Held {
+    /// The revision of a record that is there.
+    fn live(&self, key: &Key) -> Option<Revision> {
+        let record = self.records.get(key)?;
+        matches!(record.state, State::Value(_)).then_some(record.revision)
+    }
+
+    fn is_as_expected(&self, op: &Operation) -> bool {
+        match op.expect {
+            Expect::Any => true,
+            Expect::Absent => self.live(&op.key).is_none(),
+            Expect::At(revision) => self.live(&op.key) == Some(revision),
+        }
+    }
+
+    fn conflict(&self, op: &Operation, change: &Change, device: &Device) -> Option<Conflict> {
+        let record = self.records.get(&op.key)?;
+        let unseen = change.base().is_some_and(|base| record.revision > base) && record.device != *device;
+        let (revision, device) = (record.revision, record.device.clone());
+        unseen.then(|| Conflict { key: op.key.clone(), revision, device })
+    }
+
     fn latest(&self, request: &LatestRequest) -> LatestReply {
         let mut reply =
             LatestReply { head: Revision::new(self.revision), time: time_of(self.revision), ..LatestReply::default() };
