@@ -56,11 +56,19 @@ impl Tables<'_> {
         own: &Device,
     ) -> Result<Vec<Key>, Fault> {
         let server: HashMap<&Key, &Record> = records.iter().map(|record| (&record.key, record)).collect();
-        let new_epoch = epoch(row.revision.max(row.seen)) < epoch(revision);
+        // By the cursor: a receipt may have told of the new epoch before, and records that a backup kept are of an old one.
+        let new_epoch = epoch(row.revision) < epoch(revision);
         let mut changed = Vec::new();
+        let mut kept = HashSet::new();
         for held in self.all_copied(row.number)? {
+            // A receipt told of it after the profile was read.
+            if held.revision > revision {
+                kept.insert(held.key);
+                continue;
+            }
             let found = server.get(&held.key).copied();
-            if new_epoch && judge(&held, found, own, Timestamp::default()) != Verdict::Done {
+            let earlier = new_epoch && epoch(held.revision) < epoch(revision);
+            if earlier && judge(&held, found, own, Timestamp::default()) != Verdict::Done {
                 self.set_offer(row.number, &held)?;
             }
             if found.is_none() {
@@ -71,7 +79,7 @@ impl Tables<'_> {
                 changed.push(held.key);
             }
         }
-        for record in records {
+        for record in records.iter().filter(|record| !kept.contains(&record.key)) {
             let known = self.copied(row.number, &record.key)?.is_some();
             self.set_copied(row.number, record)?;
             if !known && !self.is_overlaid(row.number, &record.key)? {
@@ -116,8 +124,7 @@ impl Tables<'_> {
                 break;
             }
             let key = (row.number, held.key.as_str());
-            // An edit of this device is newer than anything that it held.
-            let edited = self.waiting_key.get(key)?.is_some();
+            let edited = self.is_edited(key)?;
             match judge(held, found.server.get(&held.key), &found.own, now) {
                 Verdict::Offer(op) if !edited => {
                     offered.push(op);
@@ -146,6 +153,15 @@ impl Tables<'_> {
         let parked = ParkedRow { change: change(ids[1], parked)?, problem, parked: now.as_nanos(), bytes: 0 };
         self.set_parked(row.number, &parked)?;
         Ok((ended, Some(parked)))
+    }
+
+    /// Whether something waits that will be written over what is held, so that offering that is of no use. What expects
+    /// something may be rejected.
+    fn is_edited(&self, key: (u32, &str)) -> Result<bool, Fault> {
+        match self.waiting_key.get(key)?.map(|position| position.value()) {
+            Some(position) => Ok(!self.unit(key.0, position)?.is_conditional()),
+            None => Ok(false),
+        }
     }
 
     /// Forgets tombstones that the servers have forgotten.

@@ -112,15 +112,19 @@ impl Sync {
         };
         let mut watch = self.profile.watch(from).await?;
         let mut reset = false;
+        // What comes first from the beginning is the whole profile, and the copy may hold what receipts told of, long ago.
+        let mut beginning = from == WatchFrom::Beginning;
         loop {
             self.stand(&mut watch, reset)?;
             match watch.step().await? {
                 None => {}
                 Some(Event::Reset) => reset = true,
                 Some(Event::State { records, cursor, .. }) => {
-                    self.take_in(records, cursor, std::mem::take(&mut reset)).await?;
+                    let whole = std::mem::take(&mut reset) | std::mem::take(&mut beginning);
+                    self.take_in(records, cursor, whole).await?;
                 }
                 Some(Event::Revision { records, cursor, .. }) => {
+                    beginning = false;
                     let (records, cursor) = more(&mut watch, records, cursor)?;
                     self.take_in(records, cursor, false).await?;
                 }
