@@ -196,7 +196,10 @@ fn run(steps: Vec<Step>) {
     for (number, step) in steps.into_iter().enumerate() {
         let value = || number.to_string();
         let put = |number| Operation::put(key(number), value(), ContentType::text());
-        if let Step::Put { device, key: one } | Step::Delete { device, key: one } = step {
+        if let Step::Put { device, key: one }
+        | Step::Delete { device, key: one }
+        | Step::IfAbsent { device, key: one } = step
+        {
             let_go(&mut precious, device, &[one]);
         }
         if let Step::Both { device, keys } = step {
