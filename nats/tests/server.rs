@@ -201,7 +201,7 @@ async fn a_server_dies_with_a_parent_that_is_killed() {
     let dir = TempDir::new().unwrap();
     let pid_file = dir.path().join("pid");
     let mut parent = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "holds_a_server_until_it_is_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "server::holds_a_server_until_it_is_killed", "--ignored", "--nocapture"])
         .env(HELD_DIR, dir.path())
         .stdout(Stdio::null())
         .spawn()
