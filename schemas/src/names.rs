@@ -120,6 +120,10 @@ name! {
     App
 }
 name! {
+    /// The name of a storage replica, by which operators call it.
+    ReplicaName
+}
+name! {
     /// The name of a service that writes as the device `$svc-<name>`.
     ServiceName
 }
