@@ -128,6 +128,13 @@ name! {
     ServiceName
 }
 
+impl Default for ReplicaName {
+    /// The name of the replica of a deployment that has only one.
+    fn default() -> Self {
+        Self("storage".to_owned())
+    }
+}
+
 pub(crate) fn check_length(text: &str) -> Result<(), NameError> {
     match text.len() {
         0 => Err(NameError::Empty),

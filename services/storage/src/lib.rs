@@ -29,8 +29,10 @@ use std::{
 
 use roam_nats::{Bus, ConnectError, JOURNAL_STREAM, PublishSettings, Publisher, stream_state};
 use roam_process::{Condition, Context, Tasks, TasksError};
+use roam_schemas::ReplicaName;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
+    task::spawn_blocking,
     time::{interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -41,16 +43,18 @@ use crate::{
     connect::Connections,
     expire::Expirer,
     fold::Fold,
-    journal::{Follower, Work},
+    journal::{Follower, Orders, Work},
     metrics::Metrics,
     progress::Progress,
     respond::Responder,
-    store::{Reader, StoreError, Writer},
+    store::{Reader, StoreError, UserKey, Writer},
 };
 pub use settings::Settings;
 
 /// How many batches may wait for the applying thread.
 const BATCHES_AHEAD: usize = 8;
+/// How many erased users may wait for their bytes to go.
+const ERASED_AHEAD: usize = 1_024;
 /// How often the applying thread is told to remove what may go.
 const CLEAN_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before asking again for a journal that is not there yet.
@@ -96,7 +100,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let Some(catch_up_to) = journal_end(&connections.following, &context, &conditions.journal).await else {
         return Ok(());
     };
-    let parts = Parts { context: &context, conditions, metrics, reader };
+    let parts = Parts { context: &context, conditions, metrics, reader, name: settings.name.clone() };
     let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
     connections.close().await;
     Ok(ended?)
@@ -118,6 +122,7 @@ struct Parts<'a> {
     conditions: Conditions,
     metrics: Metrics,
     reader: Reader,
+    name: ReplicaName,
 }
 
 impl Conditions {
@@ -136,12 +141,16 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer, catch_up_to: u64) -> Result<Tasks, StoreError> {
-        let Self { context, conditions, metrics, reader } = self;
+        let Self { context, conditions, metrics, reader, name } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
+        let (stuck, is_stuck) = watch::channel(None);
+        let (erased, to_compact) = mpsc::channel(ERASED_AHEAD);
         let fold = Fold {
-            applier: Applier::new(writer, reader.clone()),
+            stuck,
+            erased,
+            applier: Applier::new(writer, reader.clone())?,
             progress: progress.clone(),
             metrics: metrics.clone(),
             condition: conditions.store,
@@ -151,7 +160,12 @@ impl Parts<'_> {
             bus: connections.following.clone(),
             context: context.clone(),
             metrics: metrics.clone(),
+            reader: reader.clone(),
+            progress: progress.clone(),
             position,
+            name,
+            orders: Orders::default(),
+            stuck: is_stuck,
             work: work.clone(),
             condition: conditions.journal,
         };
@@ -176,6 +190,7 @@ impl Parts<'_> {
         };
         let following = connections.following.clone();
         let standing = standing::watch(following, conditions.consumer, metrics.clone(), context.shutdown.clone());
+        let compacted = compact_erased(to_compact, reader.clone(), context.shutdown.clone());
         let responder = Responder {
             bus: connections.responding.clone(),
             context: context.clone(),
@@ -193,6 +208,7 @@ impl Parts<'_> {
         tasks.spawn("standing", standing);
         tasks.spawn("respond", responder.respond());
         tasks.spawn("expire", expirer.run());
+        tasks.spawn("compact", compacted);
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)
     }
@@ -210,6 +226,22 @@ async fn remind_to_clean(work: mpsc::Sender<Work>, shutdown: CancellationToken) 
         }
     };
     shutdown.run_until_cancelled(reminding).await;
+    Ok(())
+}
+
+/// Has the bytes of users who were erased leave the disk, until shutdown. What is not done then goes with later
+/// compactions.
+async fn compact_erased(
+    mut erased: mpsc::Receiver<UserKey>,
+    reader: Reader,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    while let Some(Some(user)) = shutdown.run_until_cancelled(erased.recv()).await {
+        let reader = reader.clone();
+        // A panic in there is RocksDB's, and the store is of no use then.
+        spawn_blocking(move || reader.compact_user(&user)).await.unwrap_or(Ok(()))?;
+    }
+    shutdown.cancelled().await;
     Ok(())
 }
 
