@@ -145,6 +145,7 @@ impl Fold {
                 tracing::warn!("too many users are erased at once: the bytes of one go with later compactions");
             }
         }
+        self.metrics.stands_at(position);
         self.progress.controlled(position.sequence);
         Ok(true)
     }
