@@ -40,10 +40,16 @@ pub enum Kind {
     HistoryReply = 11,
     /// Answers a request that was refused.
     Problem = 12,
+    /// How a replica stands.
+    StatusReply = 20,
+    /// Asks a replica for profiles.
+    ProfilesRequest = 21,
+    /// Answers with profiles.
+    ProfilesReply = 22,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 15] = [
         Self::Change,
         Self::JournalBatch,
         Self::ControlEntry,
@@ -56,6 +62,9 @@ impl Kind {
         Self::HistoryRequest,
         Self::HistoryReply,
         Self::Problem,
+        Self::StatusReply,
+        Self::ProfilesRequest,
+        Self::ProfilesReply,
     ];
 
     /// The first byte in postcard: the version in the upper three bits, the kind in the lower five.
@@ -78,6 +87,9 @@ impl Kind {
             Self::HistoryRequest => "history_request_v1",
             Self::HistoryReply => "history_reply_v1",
             Self::Problem => "problem_v1",
+            Self::StatusReply => "status_reply_v1",
+            Self::ProfilesRequest => "profiles_request_v1",
+            Self::ProfilesReply => "profiles_reply_v1",
         }
     }
 

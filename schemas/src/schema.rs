@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ChangesReply, ChangesRequest, ControlEntry, Draft, HistoryReply, HistoryRequest, JournalBatch, LatestReply,
-    LatestRequest, Message, Notice, Problem, Receipt,
+    LatestRequest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
@@ -24,6 +24,9 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         of::<HistoryRequest>(),
         of::<HistoryReply>(),
         of::<Problem>(),
+        of::<StatusReply>(),
+        of::<ProfilesRequest>(),
+        of::<ProfilesReply>(),
     ]
 }
 

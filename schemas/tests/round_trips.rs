@@ -46,6 +46,13 @@ fn a_control_entry_reads_back_as_it_was() {
 }
 
 #[test]
+fn what_operators_ask_and_hear_reads_back_as_it_was() {
+    check(strategies::status_reply());
+    check(strategies::profiles_request());
+    check(strategies::profiles_reply());
+}
+
+#[test]
 fn a_receipt_reads_back_as_it_was() {
     check(strategies::receipt());
 }

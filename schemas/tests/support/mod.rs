@@ -15,7 +15,8 @@ use std::{
 
 use roam_schemas::{
     ChangesReply, ChangesRequest, ControlEntry, DecodeError, Draft, Encoding, HistoryReply, HistoryRequest,
-    JournalBatch, LatestReply, LatestRequest, Message, Notice, Problem, Receipt, decode, encode,
+    JournalBatch, LatestReply, LatestRequest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt,
+    StatusReply, decode, encode,
 };
 
 /// Both encodings.
@@ -45,7 +46,7 @@ impl Spelling {
 pub(crate) type Rewrite = fn(&[u8], Encoding) -> Result<Spelling, DecodeError>;
 
 /// Every kind, by its key in JSON.
-pub(crate) const KINDS: [(&str, Rewrite); 12] = [
+pub(crate) const KINDS: [(&str, Rewrite); 15] = [
     kind::<Draft>(),
     kind::<JournalBatch>(),
     kind::<ControlEntry>(),
@@ -58,6 +59,9 @@ pub(crate) const KINDS: [(&str, Rewrite); 12] = [
     kind::<HistoryRequest>(),
     kind::<HistoryReply>(),
     kind::<Problem>(),
+    kind::<StatusReply>(),
+    kind::<ProfilesRequest>(),
+    kind::<ProfilesReply>(),
 ];
 
 const fn kind<M: Message>() -> (&'static str, Rewrite) {

@@ -8,6 +8,11 @@ use roam_schemas::{
 
 use crate::store::{ERASED_SECONDS, Erased, Head, Seen};
 
+/// How far the time of a change may lie behind the instant at which the journal took its batch in, in seconds: 12 hours. One
+/// that lay in the stream for longer (nothing worked for days) has this later time. What is removed by the journal's time a
+/// day after its term is thus of no use to any change, however late it comes.
+pub const LATE_SECONDS: u64 = 12 * 3600;
+
 /// What the store knows of the profile of a change, before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -21,6 +26,8 @@ pub struct Facts {
     pub user_profiles: Option<u32>,
     /// Since when the user is erased, if they are.
     pub erased: Option<Erased>,
+    /// When the journal took the batch in.
+    pub journaled: Timestamp,
 }
 
 /// What is known of the newest version of a key.
@@ -107,7 +114,7 @@ pub fn decide(facts: &Facts, terms: &Terms, quota: Quota, stamped: &StampedChang
         .or_else(|| records().find_map(|(op, known)| late_condition(op, known, stamped.stamp)));
     let outcome = match rejection {
         Some(problem) => Err(problem),
-        None => apply(facts, before, quota, stamped, records()),
+        None => apply(facts, (before, time), quota, stamped, records()),
     };
     match outcome {
         Ok((applied, effects)) => Decision::Decided { time, outcome: Outcome::Applied(applied), effects },
@@ -125,10 +132,11 @@ pub fn skip(facts: &Facts, terms: &Terms, stamped: &StampedChange) -> Decision {
 }
 
 impl Facts {
-    /// Where the profile stands for this change, and the time of the change there. A profile that is made under the marker
+    /// Where the profile stands for this change, and the time of the change there (rule 5). A profile that is made under the marker
     /// of an erased user begins above all that there was.
     fn begin(&self, stamped: &StampedChange) -> (Head, Timestamp) {
-        let time = |head: Head| head.time.successor().max(stamped.stamp.time);
+        let earliest = self.journaled.minus_seconds(LATE_SECONDS).max(stamped.stamp.time);
+        let time = |head: Head| head.time.successor().max(earliest);
         let erased = self.erased.filter(|_| self.user_profiles.is_some());
         let erased = erased.filter(|erased| erased.counts(time(self.head)));
         let head = erased.map_or(self.head, |erased| erased.head().not_below(self.head.revision));
@@ -219,12 +227,11 @@ fn late_condition(op: &Operation, known: Option<&Known>, stamp: Stamp) -> Option
 /// Rules 3 to 5: which operations become records, at which revision, and whether the profile may hold them.
 fn apply<'a>(
     facts: &Facts,
-    before: Head,
+    (before, time): (Head, Timestamp),
     quota: Quota,
     stamped: &StampedChange,
     records: impl Iterator<Item = (&'a Operation, Option<&'a Known>)>,
 ) -> Result<(Applied, Effects), Problem> {
-    let time = before.time.successor().max(stamped.stamp.time);
     let mut head = before;
     let exhausted = || Problem::new(Code::OverQuota, "the profile has used up its revisions");
     head.revision = head.revision.next().ok_or_else(exhausted)?;

@@ -17,6 +17,7 @@ mod fixture;
 mod fold;
 mod journal;
 mod metrics;
+mod operate;
 mod progress;
 mod respond;
 mod settings;
@@ -45,6 +46,7 @@ use crate::{
     fold::Fold,
     journal::{Follower, Orders, Work},
     metrics::Metrics,
+    operate::Operated,
     progress::Progress,
     respond::Responder,
     store::{Reader, StoreError, UserKey, Writer},
@@ -163,7 +165,7 @@ impl Parts<'_> {
             reader: reader.clone(),
             progress: progress.clone(),
             position,
-            name,
+            name: name.clone(),
             orders: Orders::default(),
             stuck: is_stuck,
             work: work.clone(),
@@ -177,6 +179,15 @@ impl Parts<'_> {
             metrics.clone(),
             context.shutdown.clone(),
         );
+        let operated = Operated {
+            bus: connections.responding.clone(),
+            context: context.clone(),
+            health: context.health.clone(),
+            name,
+            progress: progress.clone(),
+            reader: reader.clone(),
+            announces: Arc::clone(&announces),
+        };
         let announcer = Announcer {
             announces,
             bus: connections.following.clone(),
@@ -207,6 +218,7 @@ impl Parts<'_> {
         tasks.spawn("announce", announcer.announce());
         tasks.spawn("standing", standing);
         tasks.spawn("respond", responder.respond());
+        tasks.spawn("operate", operated.operate());
         tasks.spawn("expire", expirer.run());
         tasks.spawn("compact", compacted);
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));

@@ -99,6 +99,11 @@ impl Progress {
         });
     }
 
+    /// Why the replica stands still, if it does.
+    pub(crate) fn halt(&self) -> Option<String> {
+        self.shared.halted.borrow().clone()
+    }
+
     /// Whether the replica stands still.
     pub(crate) fn is_halted(&self) -> bool {
         self.shared.halted.borrow().is_some()

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use roam_schemas::{Change, ChangeId, Device, Key, Revision};
+use roam_schemas::{Change, ChangeId, Device, Key, Revision, Timestamp};
 
 use crate::{
     decide::{Facts, Known, KnownValue},
@@ -61,7 +61,7 @@ impl Knowledge {
         stored: &mut Lookup<'_>,
         profile: &ProfileKey,
         keys: &[RecordKey],
-        change: &Change,
+        (change, journaled): (&Change, Timestamp),
     ) -> Result<Facts, StoreError> {
         let seen = self.seen(profile, change.id())?;
         let head = self.head(profile)?;
@@ -70,11 +70,11 @@ impl Knowledge {
             // A profile that was never written holds no records: nothing to look for.
             let user_profiles = Some(self.user_profiles(profile)?);
             let head = Head::default().not_below(self.reader.newest().epoch());
-            return Ok(Facts { seen, head, records: vec![None; keys.len()], user_profiles, erased });
+            return Ok(Facts { seen, head, records: vec![None; keys.len()], user_profiles, erased, journaled });
         };
         let ops = keys.iter().zip(change.ops());
         let records = ops.map(|(key, op)| self.record(stored, key, &op.key)).collect::<Result<_, _>>()?;
-        Ok(Facts { seen, head, records, user_profiles: None, erased })
+        Ok(Facts { seen, head, records, user_profiles: None, erased, journaled })
     }
 
     pub(super) fn learn_head(&mut self, profile: &ProfileKey, head: Head) {

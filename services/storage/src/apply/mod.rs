@@ -207,13 +207,14 @@ impl Applier {
         position: &Position,
         decide: impl Fn(&Facts, &StampedChange) -> Decision,
     ) -> Result<(), ApplyError> {
+        let journaled = Timestamp::from_nanos(position.published);
         let reader = self.reader.clone();
         let newest = reader.newest();
         let mut stored = newest.lookup()?;
         for (index, stamped) in batch.changes.iter().enumerate() {
             let profile = ProfileKey::new(&stamped.profile);
             let keys: Vec<_> = stamped.change.ops().iter().map(|op| profile.record(&op.key)).collect();
-            let facts = self.knowledge.facts(&mut stored, &profile, &keys, &stamped.change)?;
+            let facts = self.knowledge.facts(&mut stored, &profile, &keys, (&stamped.change, journaled))?;
             let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, stamped)))
                 .map_err(|_| ApplyError::Panicked { batch: batch.id, index })?;
             let change = InBatch { batch: batch.id, index, profile, keys, stamped, records: facts.records };

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use roam_schemas::{ChangesReply, Code, Cursor, Encoding, Key, Problem, Profile, Revision, Timestamp};
 
 use super::page::Page;
+use crate::decide::LATE_SECONDS;
 use crate::store::{Head, ProfileKey, Snapshot, StoreError};
 
 /// Where an answer begins, and how it is cut.
@@ -17,10 +18,6 @@ pub(super) struct Since<'a> {
     pub(super) limit: Option<u32>,
     pub(super) encoding: Encoding,
 }
-
-/// How far a change may come behind the instant at which the stream took it in, in seconds: within it the journal is not
-/// in order of time.
-const LATE_SECONDS: u64 = 3600;
 
 impl Since<'_> {
     /// `reset` if the asker may have missed tombstones that are gone: one at the head has missed nothing. Also if they know

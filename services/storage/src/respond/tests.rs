@@ -578,11 +578,11 @@ fn walk(fixture: &Fixture, since: Option<(u64, u64)>, applied: u64) -> (u64, u64
 fn a_cursor_is_as_new_as_the_walk_that_led_to_it() {
     let mut fixture = Fixture::new();
     fixture.write_each(["a", "b", "c"].map(|name| put(name, "1")));
-    // What the replica had applied when the walk began, less an hour, and not the age of the records on the way.
-    assert_eq!(walk(&fixture, None, 5_000), (1, 1_400, true));
-    assert_eq!(walk(&fixture, Some((1, 1_400)), 9_000), (2, 1_400, true), "it goes on as of then");
-    assert_eq!(walk(&fixture, Some((2, 1_400)), 9_000), (3, 5_400, false), "and is as of now at its end");
-    assert_eq!(walk(&fixture, Some((3, 1_400)), 9_000), (3, 5_400, false));
+    // What the replica had applied when the walk began, less twelve hours, and not the age of the records on the way.
+    assert_eq!(walk(&fixture, None, 45_000), (1, 1_800, true));
+    assert_eq!(walk(&fixture, Some((1, 1_800)), 49_000), (2, 1_800, true), "it goes on as of then");
+    assert_eq!(walk(&fixture, Some((2, 1_800)), 49_000), (3, 5_800, false), "and is as of now at its end");
+    assert_eq!(walk(&fixture, Some((3, 1_800)), 49_000), (3, 5_800, false));
 }
 
 #[test]

@@ -24,6 +24,14 @@ pub struct RecordKey {
     profile: usize,
 }
 
+/// The beginning of the keys of all rows of a tenant, of a user of it, or of one profile.
+pub fn scope(tenant: Option<&Tenant>, user: Option<&User>, app: Option<&App>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(48);
+    let names = [tenant.map(Tenant::as_str), user.map(User::as_str), app.map(App::as_str)];
+    names.into_iter().map_while(|name| name).for_each(|name| push_part(&mut bytes, name));
+    bytes
+}
+
 impl UserKey {
     /// The beginning of all keys of this user.
     pub fn new(tenant: &Tenant, user: &User) -> Self {

@@ -33,11 +33,11 @@ use std::{
 use roam_schemas::Revision;
 use rocksdb::{ColumnFamily, DB, ErrorKind};
 
-pub use digest::Digest;
+pub use digest::{AsOf, Digest};
 pub use erase::Removed;
 pub use erased::{ERASED_SECONDS, Erased};
 pub use head::Head;
-pub use keys::{ProfileKey, RecordKey, UserKey};
+pub use keys::{ProfileKey, RecordKey, UserKey, scope};
 pub use meta::{Horizon, Position};
 pub use options::StoreSettings;
 pub(crate) use read::Lookup;

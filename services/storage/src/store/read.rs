@@ -1,7 +1,11 @@
 //! Reading. Every read of a [`Snapshot`] sees one and the same state. After every scan the iterator's own status is
 //! asked: without that, damage looks like the end (10,008 of 20,000 keys and no error, measured).
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use roam_schemas::{ChangeId, Key, Profile, Revision, Timestamp};
 use rocksdb::{DBRawIterator, ReadOptions};
@@ -58,6 +62,16 @@ impl Reader {
     /// Before which instants rows may be gone. At least as late as that of any snapshot that was taken before.
     pub fn horizon(&self) -> Horizon {
         self.store.horizon.get()
+    }
+
+    /// The directory of the store.
+    pub fn directory(&self) -> &Path {
+        self.store.db.path()
+    }
+
+    /// The number of the epoch.
+    pub fn epoch(&self) -> u16 {
+        self.store.epoch.load(Ordering::Acquire)
     }
 
     /// Takes the state of now.
@@ -353,6 +367,48 @@ impl Snapshot<'_> {
             if visit(revision, key)?.is_break() {
                 return Ok(());
             }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    /// Hands each profile whose names begin with these, and that comes after `after`, to `visit`, in order.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn profiles(
+        &self,
+        prefix: &[u8],
+        after: Option<&ProfileKey>,
+        mut visit: impl FnMut(Profile, Head) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(head::TABLE, keys::beyond(prefix))?;
+        match after.and_then(|profile| keys::beyond(profile.as_bytes())) {
+            Some(next) if next.as_slice() > prefix => rows.seek(next),
+            _ => rows.seek(prefix),
+        }
+        while let Some((row_key, value)) = rows.item() {
+            let damaged = || StoreError::Damaged { table: head::TABLE, what: "a key".to_owned() };
+            let (profile, _) = ProfileKey::split(row_key).ok_or_else(damaged)?;
+            if visit(profile, Head::read(value)?.not_below(self.epoch()))?.is_break() {
+                return Ok(());
+            }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    /// Hands key and value of every row of a table that belongs to a profile to `visit`, in order.
+    pub(super) fn rows_of(
+        &self,
+        table: &'static str,
+        profile: &ProfileKey,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(table, keys::beyond(profile.as_bytes()))?;
+        rows.seek(profile.as_bytes());
+        while let Some((row_key, value)) = rows.item() {
+            visit(row_key, value)?;
             rows.next();
         }
         Ok(rows.status()?)
