@@ -37,7 +37,6 @@ const REOPEN_AFTER: Duration = Duration::from_millis(200);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the applying thread is given.
-#[expect(clippy::large_enum_variant, reason = "nearly all of it is batches, and few wait")]
 pub(crate) enum Work {
     /// From here on the entries behind the stored position come again: one could not be applied.
     Begin,

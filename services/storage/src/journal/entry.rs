@@ -7,7 +7,6 @@ use super::Halt;
 
 /// An entry that was read.
 #[derive(Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are batches, and none is kept")]
 pub(crate) enum Read {
     /// From an access server.
     Batch(JournalBatch),

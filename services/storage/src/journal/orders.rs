@@ -65,11 +65,11 @@ impl Orders {
     fn heed(&mut self, entry: &Entry) {
         match read_entry(entry) {
             Ok(Read::Control(_, Control::Skip(skip))) => self.skips.push(skip),
-            Ok(Read::Control(_, Control::Resume(resume))) => {
-                // The first one of a line counts: two operators may order at the same time.
-                if self.resume.as_ref().is_none_or(|known| known.line < resume.line) {
-                    self.resume = Some(resume);
-                }
+            // The first one of a line counts: two operators may order at the same time.
+            Ok(Read::Control(_, Control::Resume(resume)))
+                if self.resume.as_ref().is_none_or(|known| known.line < resume.line) =>
+            {
+                self.resume = Some(resume);
             }
             _ => {}
         }
