@@ -177,7 +177,7 @@ fn a_batch_that_is_passed_over_rejects_its_changes_and_remembers_that() {
     let known = fixture.change(None, vec![put("kept", "4")]);
     fixture.apply(vec![known.clone()]);
     let new = fixture.change(None, vec![put("kept", "5")]);
-    let skipped = fixture.skip(vec![known.clone(), new.clone()]);
+    let skipped = fixture.skip(vec![known, new.clone()]);
     assert!(matches!(&skipped[0], Verdict::Again(Outcome::Applied(_))), "it was applied before");
     assert_eq!(revision_of(&skipped[1]), Err(Code::Skipped));
     // Sent again, it is told the same.
