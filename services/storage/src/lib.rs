@@ -6,6 +6,7 @@
 //! depends on no clock, no setting and no other replica.
 
 pub mod apply;
+pub mod backup;
 pub mod decide;
 pub mod store;
 

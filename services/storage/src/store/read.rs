@@ -23,7 +23,7 @@ const STEPS_BEFORE_SEEK: usize = 4;
 /// The right to read. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
 }
 
 /// One state of the store.
