@@ -17,6 +17,7 @@ mod expire;
 mod fixture;
 mod fold;
 mod journal;
+mod keeper;
 mod metrics;
 mod progress;
 mod respond;
@@ -24,6 +25,7 @@ mod settings;
 
 use std::{
     convert::Infallible,
+    path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -43,12 +45,13 @@ use crate::{
     expire::Expirer,
     fold::Fold,
     journal::{Follower, Work},
+    keeper::Keeper,
     metrics::Metrics,
     progress::Progress,
     respond::Responder,
     store::{Reader, StoreError, Writer},
 };
-pub use settings::Settings;
+pub use settings::{BackupSettings, Settings};
 
 /// How many batches may wait for the applying thread.
 const BATCHES_AHEAD: usize = 8;
@@ -97,7 +100,9 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let Some(catch_up_to) = journal_end(&connections.following, &context, &conditions.journal).await else {
         return Ok(());
     };
-    let parts = Parts { context: &context, conditions, metrics, reader };
+    let Settings { backup, bus, directory, .. } = settings;
+    let keeper = Keeper::new(reader.clone(), name_of(&directory), backup, bus, metrics.clone());
+    let parts = Parts { context: &context, conditions, metrics, reader, keeper };
     let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
     connections.close().await;
     Ok(ended?)
@@ -119,6 +124,7 @@ struct Parts<'a> {
     conditions: Conditions,
     metrics: Metrics,
     reader: Reader,
+    keeper: Keeper,
 }
 
 impl Conditions {
@@ -137,7 +143,7 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer, catch_up_to: u64) -> Result<Tasks, StoreError> {
-        let Self { context, conditions, metrics, reader } = self;
+        let Self { context, conditions, metrics, reader, keeper } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
@@ -164,6 +170,7 @@ impl Parts<'_> {
             metrics.clone(),
             context.shutdown.clone(),
         );
+        let keeping = keeper.run(Arc::clone(&announces), context.shutdown.clone());
         let announcer = Announcer {
             announces,
             bus: connections.following.clone(),
@@ -194,9 +201,15 @@ impl Parts<'_> {
         tasks.spawn("standing", standing);
         tasks.spawn("respond", responder.respond());
         tasks.spawn("expire", expirer.run());
+        tasks.spawn("backup", keeping);
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)
     }
+}
+
+/// What a replica is called: as its directory.
+fn name_of(directory: &Path) -> String {
+    directory.file_name().map_or_else(|| "storage".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Tells the applying thread again and again to remove what may go, until shutdown.
