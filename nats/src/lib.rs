@@ -38,5 +38,5 @@ pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, Servic
 pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, BACKUPS_BUCKET, CHANGES_STREAM, ConsumerStanding, ConsumerState, JOURNAL_STREAM,
-    REJECTED_STREAM, Refusal, StateError, StreamState, consumer_standing, consumer_state, stream_state,
+    REJECTED_STREAM, Refusal, StateError, StreamState, consumer_standing, consumer_state, next_entry, stream_state,
 };

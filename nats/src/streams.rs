@@ -2,6 +2,7 @@
 //! asked several times a second. Never changes anything, and needs no rights but `STREAM.INFO` or `CONSUMER.INFO`.
 
 pub(crate) mod api;
+pub(crate) mod stored;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,6 +12,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use self::api::{ApiError, code};
 use crate::{Bus, RequestError};
 pub use api::Refusal;
+pub use stored::next_entry;
 
 /// The stream of what clients publish.
 pub const CHANGES_STREAM: &str = "ROAM_CHANGES";

@@ -8,6 +8,7 @@
 
 mod bounded;
 mod change;
+mod control;
 mod cursor;
 mod device;
 mod encoding;
@@ -32,6 +33,7 @@ pub mod subjects;
 mod value;
 
 pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operation, Put};
+pub use control::{Control, ControlEntry, Epoch, Erase, Resume, Skip};
 pub use cursor::Cursor;
 pub use device::Device;
 pub use encoding::Encoding;
@@ -39,7 +41,7 @@ pub use journal::{BatchId, JournalBatch, Origin, Quota, RULES, Stamp, StampedCha
 pub use json::text_len as json_text_len;
 pub use key::Key;
 pub use message::{DecodeError, EncodeError, Kind, Message, VERSION, decode, encode, payload_hash};
-pub use names::{App, NameError, ServiceName, Tenant, User};
+pub use names::{App, NameError, ReplicaName, ServiceName, Tenant, User};
 pub use notice::{Notice, NoticeOperation};
 pub use problem::{Code, Failed, Problem};
 pub use profile::{Profile, ProfileError};

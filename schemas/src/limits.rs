@@ -44,3 +44,7 @@ pub const CLIENT_WINDOW: usize = 128;
 
 /// Revisions stay below 2^53, so that JSON readers keep them exact (RFC 8259, section 6).
 pub const REVISION_END: u64 = 1 << 53;
+/// The number of the last epoch: revisions in it still end before [`REVISION_END`].
+pub const EPOCHS: u16 = (REVISION_END >> EPOCH_BITS) as u16 - 1;
+/// How many bits of a revision count within its epoch.
+pub const EPOCH_BITS: u32 = 40;

@@ -20,6 +20,8 @@ pub enum Kind {
     Change = 1,
     /// A batch of stamped changes, from an access server.
     JournalBatch = 2,
+    /// What an operator orders, beside the batches.
+    ControlEntry = 3,
     /// The answer to a change.
     Receipt = 4,
     /// What the other devices are told.
@@ -41,9 +43,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Change,
         Self::JournalBatch,
+        Self::ControlEntry,
         Self::Receipt,
         Self::Notice,
         Self::LatestRequest,
@@ -65,6 +68,7 @@ impl Kind {
         match self {
             Self::Change => "change_v1",
             Self::JournalBatch => "journal_batch_v1",
+            Self::ControlEntry => "control_entry_v1",
             Self::Receipt => "receipt_v1",
             Self::Notice => "notice_v1",
             Self::LatestRequest => "latest_request_v1",

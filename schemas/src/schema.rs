@@ -5,8 +5,8 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    ChangesReply, ChangesRequest, Draft, HistoryReply, HistoryRequest, JournalBatch, LatestReply, LatestRequest,
-    Message, Notice, Problem, Receipt,
+    ChangesReply, ChangesRequest, ControlEntry, Draft, HistoryReply, HistoryRequest, JournalBatch, LatestReply,
+    LatestRequest, Message, Notice, Problem, Receipt,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
@@ -14,6 +14,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
         of::<Draft>(),
         of::<JournalBatch>(),
+        of::<ControlEntry>(),
         of::<Receipt>(),
         of::<Notice>(),
         of::<LatestRequest>(),

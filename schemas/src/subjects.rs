@@ -3,7 +3,7 @@
 //! Identity comes from the subject alone, because NATS permissions guard the subject: parsing therefore refuses every
 //! token that building would not have written, wildcards among them.
 
-use crate::{App, Device, NameError, Profile, ServiceName, Tenant, User, names::push_token};
+use crate::{App, Device, NameError, Profile, ReplicaName, ServiceName, Tenant, User, names::push_token};
 
 /// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
 pub const ALL_CHANGES: &str = "roam.v1.change.>";
@@ -18,6 +18,12 @@ pub const ALL_HISTORY: &str = "roam.v1.history.*.*.*";
 
 const ROOT: &str = "roam.v1.";
 const INBOX: &str = "_INBOX.";
+/// The inbox tenant of operators.
+const OPERATOR: &str = "$operator";
+/// In place of the name of a replica: all of them.
+const ALL_REPLICAS: &str = "$all";
+/// In place of the name of a replica: any one of them.
+const ANY_REPLICA: &str = "$any";
 /// The inbox user of services.
 const SERVICE_USER: &str = "$svc";
 
@@ -90,6 +96,13 @@ pub fn journal(shard: u16) -> String {
 /// `roam.v1.journal.<shard>.control`: where operators append control entries.
 pub fn journal_control(shard: u16) -> String {
     format!("{ROOT}journal.{shard}.control")
+}
+
+/// `roam.v1.operate.<replica>.backup`: where an operator orders a backup of a replica, or with `$any` in place of its name of
+/// any one of them.
+pub fn order_backup(replica: Option<&ReplicaName>) -> String {
+    let replica = replica.map_or_else(|| ANY_REPLICA.to_owned(), ReplicaName::token);
+    format!("{ROOT}operate.{replica}.backup")
 }
 
 /// `roam.v1.receipt.<tenant>.<user>.<app>.<device>`: where a device hears what became of its changes.
@@ -166,6 +179,45 @@ pub fn parse_request(subject: &str) -> Result<(Verb, Profile), SubjectError> {
     let [verb, tenant, user, app] = tokens(rest).ok_or(SHAPE)?;
     let verb = Verb::ALL.into_iter().find(|candidate| candidate.as_str() == verb).ok_or(SHAPE)?;
     Ok((verb, profile(tenant, user, app)?))
+}
+
+/// What an operator asks a replica for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OperatorVerb {
+    /// How it stands.
+    Status,
+    /// What it holds.
+    Profiles,
+}
+
+impl OperatorVerb {
+    /// Every verb.
+    pub const ALL: [Self; 2] = [Self::Status, Self::Profiles];
+
+    /// The verb as it stands in subjects, endpoints and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Profiles => "profiles",
+        }
+    }
+}
+
+/// `roam.v1.operate.<replica>.<verb>`: where an operator asks a replica, or with `$all` in place of the name, each of them.
+pub fn operate(replica: Option<&ReplicaName>, verb: OperatorVerb) -> String {
+    let replica = replica.map_or_else(|| ALL_REPLICAS.to_owned(), ReplicaName::token);
+    format!("{ROOT}operate.{replica}.{}", verb.as_str())
+}
+
+/// `_INBOX.$operator`: the inbox prefix of operators. Encoding never yields this token, so it is no tenant's.
+pub fn operator_inbox() -> String {
+    format!("{INBOX}{OPERATOR}")
+}
+
+/// Whether an answer to an operator may be sent to `reply`.
+pub fn may_answer_operator(reply: &str) -> bool {
+    let rest = reply.strip_prefix(INBOX).and_then(|rest| after_token(rest, OPERATOR));
+    rest.is_some_and(|below| below.split('.').all(is_literal))
 }
 
 /// `roam.v1.rejected.<tenant>.<user>`: where rejected changes of a user are filed.

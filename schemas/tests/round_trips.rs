@@ -41,6 +41,11 @@ fn a_journal_batch_reads_back_as_it_was() {
 }
 
 #[test]
+fn a_control_entry_reads_back_as_it_was() {
+    check(strategies::control_entry());
+}
+
+#[test]
 fn a_receipt_reads_back_as_it_was() {
     check(strategies::receipt());
 }

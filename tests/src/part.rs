@@ -137,19 +137,17 @@ impl Part {
         }
     }
 
-    /// Waits until it ends without having been asked to, and gives the reason. Its pages answer until it is let go.
+    /// Returns once it says that it is not ready, and why: with a text that holds this one.
     ///
     /// # Panics
-    /// If it is a process, does not run, goes on running or ends well.
-    pub async fn failed(&mut self) -> String {
-        let Some(Running::Task(task)) = &mut self.running else { panic!("{} is no running task", self.name) };
-        let ended = timeout(PATIENCE, task.service.join_next()).await.expect("it ends").expect("it ran").unwrap();
-        ended.expect_err("it did not end well")
-    }
-
-    /// Lets go of what has [failed](Self::failed), so that it can be started again.
-    pub fn let_go(&mut self) {
-        self.running = None;
+    /// If it says no such thing in time.
+    pub async fn complains(&self, of: &str) {
+        let pages = self.pages();
+        eventually(&format!("{} complains of `{of}`", self.name), async || {
+            let (status, body) = pages.get("/readyz").await;
+            (status == 503 && body.contains(of)).then_some(())
+        })
+        .await;
     }
 
     /// Its pages.

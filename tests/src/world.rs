@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use roam_client::{Client, ClientSettings, Identity};
 use roam_nats::{
-    Bus, BusSettings, Deployment, Headers, NatsServer, Overrides, Report, ServerSettings, StreamState, SyncInterval,
-    provision, stream_state,
+    Bus, BusSettings, Deployment, Headers, NatsServer, Overrides, PublishSettings, Publisher, Report, ServerSettings,
+    StreamState, SyncInterval, provision, stream_state,
 };
 use roam_process::{ProcessSettings, telemetry};
-use roam_schemas::{ServiceName, Terms, subjects};
+use roam_schemas::{BatchId, Control, ControlEntry, Encoding, ReplicaName, ServiceName, Terms, encode, subjects};
 use roam_storage::BackupSettings;
 
 use crate::{
@@ -144,6 +144,23 @@ impl World {
         bus.close().await;
     }
 
+    /// Orders something in the journal, as an operator. Gives its sequence.
+    pub async fn order(&self, control: Control) -> u64 {
+        let id = BatchId::random();
+        let payload = encode(&ControlEntry { id, control }, Encoding::Postcard).unwrap();
+        self.append(&subjects::journal_control(0), &id.to_string(), payload).await
+    }
+
+    /// Appends an entry to the journal, whatever is in it. Gives its sequence.
+    pub async fn append(&self, subject: &str, batch: &str, payload: Vec<u8>) -> u64 {
+        let bus = self.operator().await;
+        let publisher = Publisher::new(&bus, PublishSettings::default());
+        let headers = Headers::new().with_batch(batch.to_owned());
+        let sequence = publisher.publish(subject.to_owned(), headers, payload.into()).await.await.unwrap().sequence;
+        bus.close().await;
+        sequence
+    }
+
     /// A connection without an identity, for what only operators do.
     pub async fn operator(&self) -> Bus {
         Bus::connect(&BusSettings::at(self.nats.client_url()), "operator").await.unwrap()
@@ -260,7 +277,8 @@ impl Blueprint {
     }
 
     fn storage(&self, bus: BusSettings, directory: PathBuf) -> Program {
-        let mut settings = roam_storage::Settings { process: process(), bus, directory, ..Default::default() };
+        let name = directory.file_name().and_then(|name| ReplicaName::parse(name.to_str()?).ok()).unwrap();
+        let mut settings = roam_storage::Settings { process: process(), bus, name, directory, ..Default::default() };
         settings.store.memory_mib = self.memory_mib;
         Program::Storage(settings)
     }

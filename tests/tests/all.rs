@@ -3,6 +3,7 @@
 
 mod backup;
 mod bad_input;
+mod control;
 mod duplicates;
 mod expiry;
 mod interop;

@@ -14,8 +14,8 @@ use std::{
 };
 
 use roam_schemas::{
-    ChangesReply, ChangesRequest, DecodeError, Draft, Encoding, HistoryReply, HistoryRequest, JournalBatch,
-    LatestReply, LatestRequest, Message, Notice, Problem, Receipt, decode, encode,
+    ChangesReply, ChangesRequest, ControlEntry, DecodeError, Draft, Encoding, HistoryReply, HistoryRequest,
+    JournalBatch, LatestReply, LatestRequest, Message, Notice, Problem, Receipt, decode, encode,
 };
 
 /// Both encodings.
@@ -45,9 +45,10 @@ impl Spelling {
 pub(crate) type Rewrite = fn(&[u8], Encoding) -> Result<Spelling, DecodeError>;
 
 /// Every kind, by its key in JSON.
-pub(crate) const KINDS: [(&str, Rewrite); 11] = [
+pub(crate) const KINDS: [(&str, Rewrite); 12] = [
     kind::<Draft>(),
     kind::<JournalBatch>(),
+    kind::<ControlEntry>(),
     kind::<Receipt>(),
     kind::<Notice>(),
     kind::<LatestRequest>(),

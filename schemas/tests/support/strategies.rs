@@ -8,11 +8,11 @@ use proptest::{
     sample::select,
 };
 use roam_schemas::{
-    Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Code, Conflict, ContentType, Cursor,
-    Device, Draft, DraftOperation, Encoding, Expect, Failed, HistoryReply, HistoryRequest, JournalBatch, Key,
-    LatestReply, LatestRequest, Notice, NoticeOperation, Operation, Origin, Outcome, Problem, Profile, Put, Receipt,
-    Record, Revision, Select, ServiceName, Stamp, StampedChange, State, Stored, Superseded, Tenant, TenantQuota, Terms,
-    Timestamp, User, Value, Version, limits,
+    Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Code, Conflict, ContentType,
+    Control, ControlEntry, Cursor, Device, Draft, DraftOperation, Encoding, Epoch, Erase, Expect, Failed, HistoryReply,
+    HistoryRequest, JournalBatch, Key, LatestReply, LatestRequest, Notice, NoticeOperation, Operation, Origin, Outcome,
+    Problem, Profile, Put, Receipt, Record, ReplicaName, Resume, Revision, Select, ServiceName, Skip, Stamp,
+    StampedChange, State, Stored, Superseded, Tenant, TenantQuota, Terms, Timestamp, User, Value, Version, limits,
 };
 
 use super::{ENCODINGS, Spelling};
@@ -47,6 +47,7 @@ pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Spelling)> {
     prop_oneof![
         of!("change_v1", draft()),
         of!("journal_batch_v1", journal_batch()),
+        of!("control_entry_v1", control_entry()),
         of!("receipt_v1", receipt()),
         of!("notice_v1", notice()),
         of!("latest_request_v1", latest_request()),
@@ -175,6 +176,19 @@ pub(crate) fn journal_batch() -> impl Strategy<Value = JournalBatch> {
             changes,
         },
     )
+}
+
+pub(crate) fn control_entry() -> impl Strategy<Value = ControlEntry> {
+    let origin = (any::<u64>(), any::<u64>()).prop_map(|(incarnation, sequence)| Origin { incarnation, sequence });
+    let id = || any::<[u8; 16]>().prop_map(BatchId::from_bytes);
+    let name = "[a-z%*]{1,9}".prop_map(|text| ReplicaName::parse(text).unwrap());
+    let control = prop_oneof![
+        (any::<u64>(), name).prop_map(|(line, from)| Control::Resume(Resume { line, from })),
+        (origin, option::of(id())).prop_map(|(origin, batch)| Control::Skip(Skip { origin, batch })),
+        profile().prop_map(|Profile { tenant, user, .. }| Control::Erase(Erase { tenant, user })),
+        (1..=limits::EPOCHS).prop_map(|epoch| Control::Epoch(Epoch { epoch })),
+    ];
+    (id(), control).prop_map(|(id, control)| ControlEntry { id, control })
 }
 
 fn terms() -> impl Strategy<Value = Terms> {

@@ -20,7 +20,9 @@ use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, 
 use crate::failure::Exit;
 pub(crate) use archive::{Export, Import};
 #[cfg(feature = "embedded")]
-pub(crate) use backup::{Backup, BackupCommand, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup};
+pub(crate) use backup::{
+    Backup, BackupCommand, CreateBackup, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup,
+};
 use parse::{content_type, cursor, device, expect, key, tenant, ttl};
 pub(crate) use past::{Conflicts, Explain, Restore};
 

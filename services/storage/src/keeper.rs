@@ -1,6 +1,8 @@
 //! The keeper of backups: makes one when it is time, and when somebody asks; one at a time. A backup that fails is told,
 //! counted and tried again; it stops nothing else. What a backup is, is in [`crate::backup`].
 
+mod orders;
+
 use std::{
     convert::Infallible,
     error::Error,
@@ -14,7 +16,7 @@ use std::{
 
 use roam_nats::{Bus, BusSettings, ConnectError};
 use roam_process::clock;
-use roam_schemas::Timestamp;
+use roam_schemas::{ReplicaName, Timestamp};
 use tokio::{
     sync::Mutex,
     time::{MissedTickBehavior, interval},
@@ -22,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backup::{BackupError, Created, Progress, Repository, create},
+    backup::{BackupError, Created, Progress, Repository, Target, create},
     metrics::Metrics,
     settings::BackupSettings,
     store::Reader,
@@ -35,15 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10 * 60);
 const SECONDS_OF_AN_HOUR: u64 = 3_600;
 /// What the connection to the bucket is called.
 const CONNECTION: &str = "roam-storage backup";
-
-/// Where a backup goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// The directory that the settings name.
-    Directory,
-    /// The bucket.
-    Bucket,
-}
 
 /// Why no backup was made.
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +61,7 @@ pub(crate) struct Keeper {
 
 struct Inner {
     reader: Reader,
-    /// The name of this replica.
-    replica: String,
+    replica: ReplicaName,
     settings: BackupSettings,
     bus: BusSettings,
     metrics: Metrics,
@@ -80,7 +72,7 @@ struct Inner {
 impl Keeper {
     pub(crate) fn new(
         reader: Reader,
-        replica: String,
+        replica: ReplicaName,
         settings: BackupSettings,
         bus: BusSettings,
         metrics: Metrics,
@@ -147,7 +139,7 @@ impl Keeper {
 
     async fn make_in(&self, repository: &Repository, progress: &Progress) -> Result<Created, KeepError> {
         let inner = &self.inner;
-        let made = create(&inner.reader, &inner.replica, repository, progress).await;
+        let made = create(&inner.reader, inner.replica.as_str(), repository, progress).await;
         inner.metrics.backup_made(made.as_ref().ok());
         let made = made?;
         let (id, bytes) = (&made.manifest.id, made.manifest.bytes());

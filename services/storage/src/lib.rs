@@ -25,15 +25,16 @@ mod settings;
 
 use std::{
     convert::Infallible,
-    path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use roam_nats::{Bus, ConnectError, JOURNAL_STREAM, PublishSettings, Publisher, stream_state};
 use roam_process::{Condition, Context, Tasks, TasksError};
+use roam_schemas::ReplicaName;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
+    task::spawn_blocking,
     time::{interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -44,17 +45,19 @@ use crate::{
     connect::Connections,
     expire::Expirer,
     fold::Fold,
-    journal::{Follower, Work},
+    journal::{Follower, Orders, Work},
     keeper::Keeper,
     metrics::Metrics,
     progress::Progress,
     respond::Responder,
-    store::{Reader, StoreError, Writer},
+    store::{Reader, StoreError, UserKey, Writer},
 };
 pub use settings::{BackupSettings, Settings};
 
 /// How many batches may wait for the applying thread.
 const BATCHES_AHEAD: usize = 8;
+/// How many erased users may wait for their bytes to go.
+const ERASED_AHEAD: usize = 1_024;
 /// How often the applying thread is told to remove what may go.
 const CLEAN_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before asking again for a journal that is not there yet.
@@ -100,9 +103,9 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let Some(catch_up_to) = journal_end(&connections.following, &context, &conditions.journal).await else {
         return Ok(());
     };
-    let Settings { backup, bus, directory, .. } = settings;
-    let keeper = Keeper::new(reader.clone(), name_of(&directory), backup, bus, metrics.clone());
-    let parts = Parts { context: &context, conditions, metrics, reader, keeper };
+    let Settings { name, backup, bus, .. } = settings;
+    let keeper = Keeper::new(reader.clone(), name.clone(), backup, bus, metrics.clone());
+    let parts = Parts { context: &context, conditions, metrics, reader, name, keeper };
     let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
     connections.close().await;
     Ok(ended?)
@@ -124,6 +127,7 @@ struct Parts<'a> {
     conditions: Conditions,
     metrics: Metrics,
     reader: Reader,
+    name: ReplicaName,
     keeper: Keeper,
 }
 
@@ -143,12 +147,16 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer, catch_up_to: u64) -> Result<Tasks, StoreError> {
-        let Self { context, conditions, metrics, reader, keeper } = self;
+        let Self { context, conditions, metrics, reader, name, keeper } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
+        let (stuck, is_stuck) = watch::channel(None);
+        let (erased, to_compact) = mpsc::channel(ERASED_AHEAD);
         let fold = Fold {
-            applier: Applier::new(writer, reader.clone()),
+            stuck,
+            erased,
+            applier: Applier::new(writer, reader.clone())?,
             progress: progress.clone(),
             metrics: metrics.clone(),
             condition: conditions.store,
@@ -158,7 +166,12 @@ impl Parts<'_> {
             bus: connections.following.clone(),
             context: context.clone(),
             metrics: metrics.clone(),
+            reader: reader.clone(),
+            progress: progress.clone(),
             position,
+            name,
+            orders: Orders::default(),
+            stuck: is_stuck,
             work: work.clone(),
             condition: conditions.journal,
         };
@@ -170,6 +183,7 @@ impl Parts<'_> {
             metrics.clone(),
             context.shutdown.clone(),
         );
+        let ordered = keeper.clone().take_orders(connections.responding.clone(), context.shutdown.clone());
         let keeping = keeper.run(Arc::clone(&announces), context.shutdown.clone());
         let announcer = Announcer {
             announces,
@@ -184,6 +198,7 @@ impl Parts<'_> {
         };
         let following = connections.following.clone();
         let standing = standing::watch(following, conditions.consumer, metrics.clone(), context.shutdown.clone());
+        let compacted = compact_erased(to_compact, reader.clone(), context.shutdown.clone());
         let responder = Responder {
             bus: connections.responding.clone(),
             context: context.clone(),
@@ -202,14 +217,11 @@ impl Parts<'_> {
         tasks.spawn("respond", responder.respond());
         tasks.spawn("expire", expirer.run());
         tasks.spawn("backup", keeping);
+        tasks.spawn("backup-orders", ordered);
+        tasks.spawn("compact", compacted);
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)
     }
-}
-
-/// What a replica is called: as its directory.
-fn name_of(directory: &Path) -> String {
-    directory.file_name().map_or_else(|| "storage".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Tells the applying thread again and again to remove what may go, until shutdown.
@@ -224,6 +236,22 @@ async fn remind_to_clean(work: mpsc::Sender<Work>, shutdown: CancellationToken) 
         }
     };
     shutdown.run_until_cancelled(reminding).await;
+    Ok(())
+}
+
+/// Has the bytes of users who were erased leave the disk, until shutdown. What is not done then goes with later
+/// compactions.
+async fn compact_erased(
+    mut erased: mpsc::Receiver<UserKey>,
+    reader: Reader,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    while let Some(Some(user)) = shutdown.run_until_cancelled(erased.recv()).await {
+        let reader = reader.clone();
+        // A panic in there is RocksDB's, and the store is of no use then.
+        spawn_blocking(move || reader.compact_user(&user)).await.unwrap_or(Ok(()))?;
+    }
+    shutdown.cancelled().await;
     Ok(())
 }
 

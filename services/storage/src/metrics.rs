@@ -128,11 +128,16 @@ impl Metrics {
         inner.write_changes.observe(verdicts.len() as f64);
         inner.decide_seconds.observe(decide.as_secs_f64());
         inner.commit_seconds.observe(commit.as_secs_f64());
-        inner.sequence.set(i64::try_from(last.sequence).unwrap_or(i64::MAX));
-        inner.line.set(i64::try_from(last.line).unwrap_or(i64::MAX));
+        self.stands_at(last);
         for (verdict, count) in count(verdicts) {
             inner.verdicts.get_or_create(&VerdictLabel { verdict }).inc_by(count);
         }
+    }
+
+    /// The journal is applied up to there.
+    pub(crate) fn stands_at(&self, position: &Position) {
+        self.inner.sequence.set(i64::try_from(position.sequence).unwrap_or(i64::MAX));
+        self.inner.line.set(i64::try_from(position.line).unwrap_or(i64::MAX));
     }
 
     /// Operations were applied to records with an older time and a higher sequence: ROAM_CHANGES was rolled back.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use roam_nats::BusSettings;
 use roam_process::{Problem, ProcessSettings};
+use roam_schemas::ReplicaName;
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreSettings;
@@ -21,6 +22,8 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// How to reach the bus.
     pub bus: BusSettings,
+    /// The name of this replica, by which operators call it. No two replicas have the same.
+    pub name: ReplicaName,
     /// The directory of this replica. No two replicas share one.
     pub directory: PathBuf,
     /// How the store uses the machine.
@@ -52,6 +55,7 @@ impl Default for Settings {
         Self {
             process: ProcessSettings::on_port(9602),
             bus: BusSettings::default(),
+            name: ReplicaName::default(),
             directory: PathBuf::from("roam-storage-data"),
             store: StoreSettings::default(),
             backup: BackupSettings::default(),

@@ -105,7 +105,7 @@ fn backups_under_full_write_load_verify_and_go_on_to_what_the_replica_holds_that
     let writing = {
         let (stop, applied, reader) = (Arc::clone(&stop), Arc::clone(&applied), reader.clone());
         let write = move || {
-            let mut applier = Applier::new(writer, reader);
+            let mut applier = Applier::new(writer, reader).unwrap();
             for sequence in 1.. {
                 apply(&mut applier, sequence, &heavy_batch(sequence));
                 applied.store(sequence, Ordering::Release);
@@ -139,7 +139,7 @@ fn backups_under_full_write_load_verify_and_go_on_to_what_the_replica_holds_that
         let (writer, copy) = open(target.path()).unwrap();
         let stands = copy.snapshot().position().unwrap().unwrap().sequence;
         assert_eq!(stands, sequence(manifest));
-        let mut applier = Applier::new(writer, copy.clone());
+        let mut applier = Applier::new(writer, copy.clone()).unwrap();
         for sequence in stands + 1..=last {
             apply(&mut applier, sequence, &heavy_batch(sequence));
         }
@@ -360,7 +360,7 @@ fn a_child_makes_backups_until_it_is_killed() {
     };
     let [store, repository] = env::split_paths(&directories).collect::<Vec<_>>().try_into().unwrap();
     let (writer, reader) = open(&store).unwrap();
-    let mut applier = Applier::new(writer, reader.clone());
+    let mut applier = Applier::new(writer, reader.clone()).unwrap();
     let stands = reader.snapshot().position().unwrap().map_or(0, |position| position.sequence);
     let (runtime, repository) = (runtime(), Repository::in_directory(repository));
     for sequence in stands + 1.. {

@@ -32,7 +32,7 @@ fn a_child_applies_batches_until_it_is_killed() {
     };
     let (writer, reader) = open(Path::new(&directory)).unwrap();
     let position = reader.snapshot().position().unwrap();
-    let mut applier = Applier::new(writer, reader);
+    let mut applier = Applier::new(writer, reader).unwrap();
     let mut out = std::io::stdout();
     for sequence in position.map_or(1, |position| position.sequence + 1).. {
         apply(&mut applier, sequence, &batch(sequence));

@@ -2,8 +2,9 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, Subcommand};
-use roam_storage::backup::BackupId;
+use clap::{Args, Subcommand, ValueEnum};
+use roam_schemas::{NameError, ReplicaName};
+use roam_storage::backup::{BackupId, Target};
 
 /// The word for the bucket in place of a directory.
 const BUCKET: &str = "bucket";
@@ -19,6 +20,16 @@ pub(crate) struct Backup {
 /// The commands of `roam backup`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupCommand {
+    /// Have a running replica make a backup, while it goes on
+    #[command(after_help = "\
+Files that are in the repository already are not copied again. Without --to the backup goes into the directory that the
+replica's own settings name ([backup] directory; of `roam up --data DIR` that is DIR/backups), or, without one, into the
+bucket on the bus.
+
+Example:
+  roam backup create
+  roam backup create --replica storage-2 --to bucket --json")]
+    Create(CreateBackup),
     /// List the backups there are, newest first
     #[command(
         after_help = "Example:\n  roam backup list --from ~/roam-data/backups\n  roam backup list --from bucket --json"
@@ -72,6 +83,39 @@ impl FromStr for Repo {
             "" => Err(format!("name a directory, or {BUCKET}")),
             BUCKET => Ok(Self::Bucket),
             directory => Ok(Self::Directory(directory.into())),
+        }
+    }
+}
+
+/// `roam backup create`.
+#[derive(Debug, Args)]
+pub(crate) struct CreateBackup {
+    /// Which replica [default: any]
+    #[arg(long, value_name = "NAME", value_parser = replica)]
+    pub(crate) replica: Option<ReplicaName>,
+    /// Where it goes
+    #[arg(long, value_name = "directory|bucket")]
+    pub(crate) to: Option<To>,
+}
+
+fn replica(text: &str) -> Result<ReplicaName, NameError> {
+    ReplicaName::parse(text)
+}
+
+/// Where a backup goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum To {
+    /// The directory that the settings of the replica name
+    Directory,
+    /// The bucket on the bus
+    Bucket,
+}
+
+impl From<To> for Target {
+    fn from(to: To) -> Self {
+        match to {
+            To::Directory => Self::Directory,
+            To::Bucket => Self::Bucket,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `roam backup`: looks at backups, verifies them, brings one back, and removes old ones, in a directory or in the
-//! bucket on the bus. No replica has to run for that.
+//! bucket on the bus. No replica has to run for that. To make one is ordered of a replica that runs.
+
+mod create;
 
 use std::{future::Future, time::Duration};
 
@@ -24,6 +26,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: Backup, global: &Global, out: Output) -> Result<(), Failure> {
     match args.command {
+        BackupCommand::Create(args) => create::run(&args, global, out).await,
         BackupCommand::List(args) => list(args, global, out).await,
         BackupCommand::Verify(args) => verify(args, global, out).await,
         BackupCommand::Restore(args) => restore(args, global, out).await,

@@ -14,6 +14,7 @@ mod directory;
 mod error;
 mod fetch;
 mod manifest;
+mod order;
 mod progress;
 mod prune;
 mod verify;
@@ -28,6 +29,7 @@ pub use self::{
     error::BackupError,
     fetch::{RESTORED, Restored, restored},
     manifest::{BackupFile, BackupId, BadId, FORMAT, Hash, JournalPosition, Manifest, ManifestError},
+    order::{Order, Target, Told},
     progress::{Progress, Seen},
     prune::Pruned,
     verify::Verified,

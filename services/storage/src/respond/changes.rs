@@ -23,10 +23,15 @@ pub(super) struct Since<'a> {
 const LATE_SECONDS: u64 = 3600;
 
 impl Since<'_> {
-    /// `reset` if the asker may have missed tombstones that are gone. One at the head has missed nothing.
-    pub(super) fn check(&self, head: Head, tombstones_before: Timestamp) -> Result<(), Problem> {
+    /// `reset` if the asker may have missed tombstones that are gone: one at the head has missed nothing. Also if they know
+    /// what was below `floor`, see [`Snapshot::floor`].
+    pub(super) fn check(&self, head: Head, floor: Revision, tombstones_before: Timestamp) -> Result<(), Problem> {
         let missed = self.as_of.is_some_and(|as_of| as_of < tombstones_before);
-        if missed && self.after > Revision::ZERO && self.after < head.revision {
+        let begins = self.after == Revision::ZERO;
+        if !begins && self.after < floor {
+            return Err(Problem::new(Code::Reset, "the cursor is older than an erasure or a restored backup"));
+        }
+        if missed && !begins && self.after < head.revision {
             return Err(Problem::new(Code::Reset, "the cursor is older than deletions that are forgotten"));
         }
         Ok(())

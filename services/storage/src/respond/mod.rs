@@ -64,17 +64,31 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Joins the queue group once the replica has caught up, and answers until shutdown.
+    /// Answers until shutdown, whenever the replica is able to.
     pub(crate) async fn respond(self) -> Result<(), RespondError> {
         let shutdown = self.context.shutdown.clone();
         self.condition.set_not_ready(format!("catching up to {} of the journal", self.catch_up_to));
-        if shutdown.run_until_cancelled(self.progress.reached(self.catch_up_to)).await.is_none() {
-            return Ok(());
+        let able = async || {
+            self.progress.reached(self.catch_up_to).await;
+            self.progress.halted(false).await;
+        };
+        while shutdown.run_until_cancelled(able()).await.is_some() {
+            self.serve().await?;
+            self.condition.set_not_ready("the replica stands still");
         }
+        Ok(())
+    }
+
+    /// Joins the queue group, and answers until shutdown, or until the replica stands still: it would answer with what
+    /// grows old.
+    async fn serve(&self) -> Result<(), RespondError> {
         let (service, mut requests) = Service::start(&self.bus, specification()).await?;
         self.condition.set_ready();
         let stop = async {
-            shutdown.cancelled().await;
+            tokio::select! {
+                () = self.context.shutdown.cancelled() => {}
+                () = self.progress.halted(true) => {}
+            }
             service.stop();
             std::future::pending::<RespondError>().await
         };
@@ -126,7 +140,7 @@ impl Responder {
         };
         let key = ProfileKey::new(&asked.profile);
         let snapshot = self.reader.snapshot();
-        let head = snapshot.head(&key)?.unwrap_or_default();
+        let head = snapshot.standing(&key)?;
         match asked.awaited() {
             Some(revision) if head.revision < revision && asked.wait().is_some() => Ok(Some((asked, request))),
             _ => {
@@ -144,7 +158,7 @@ impl Responder {
         let key = ProfileKey::new(&asked.profile);
         let revision = asked.awaited().unwrap_or(Revision::ZERO);
         let signal = self.progress.revision(&key, revision);
-        let here = self.reader.snapshot().head(&key)?.unwrap_or_default().revision;
+        let here = self.reader.snapshot().standing(&key)?.revision;
         if here < revision {
             let wait = Duration::from_millis(asked.wait().unwrap_or_default().into());
             // Whether it came or the time ran out: the store says what is there.
@@ -152,7 +166,7 @@ impl Responder {
         }
         let reply = {
             let snapshot = self.reader.snapshot();
-            let head = snapshot.head(&key)?.unwrap_or_default();
+            let head = snapshot.standing(&key)?;
             self.reply(&snapshot, &asked, &key, head)
         };
         self.send(request, &asked, reply).await
@@ -171,7 +185,7 @@ impl Responder {
                 let (after, as_of) = since.unzip();
                 let (after, limit) = (after.unwrap_or_default(), request.limit);
                 let since = Since { profile: &asked.profile, after, as_of, limit, encoding };
-                since.check(head, self.reader.horizon().tombstones)?;
+                since.check(head, snapshot.floor(key)?, self.reader.horizon().tombstones)?;
                 let applied = snapshot.position()?.map_or(0, |position| position.published);
                 let applied = Timestamp::from_nanos(applied);
                 encode(&changes::changes(snapshot, key, head, &since, applied, now)?, encoding)?

@@ -593,7 +593,7 @@ fn who_may_have_missed_a_deletion_that_is_forgotten_begins_anew() {
     let check = |after, as_of: Option<u64>| {
         let (profile, as_of) = (&fixture.profile, as_of.map(seconds));
         let since = Since { profile, after: Revision::new(after), as_of, limit: None, encoding: Encoding::Json };
-        since.check(head, seconds(100)).map_err(|problem| problem.code)
+        since.check(head, Revision::ZERO, seconds(100)).map_err(|problem| problem.code)
     };
     assert_eq!(check(2, Some(99)), Err(Code::Reset));
     assert_eq!(check(2, Some(100)), Ok(()));

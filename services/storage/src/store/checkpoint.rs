@@ -4,7 +4,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 use rocksdb::{DB, Options};
@@ -21,6 +24,7 @@ const UNFINISHED: &str = "checkpoint.tmp";
 pub struct Checkpoint {
     path: PathBuf,
     position: Option<Position>,
+    epoch: u16,
 }
 
 impl Reader {
@@ -32,10 +36,12 @@ impl Reader {
         let db = &self.store.db;
         remove_leftovers(db.path())?;
         // Removed with whatever is there of it, if anything goes wrong.
-        let mut checkpoint = Checkpoint { path: db.path().join(PLACE), position: None };
+        let mut checkpoint = Checkpoint { path: db.path().join(PLACE), position: None, epoch: 0 };
         rocksdb::checkpoint::Checkpoint::new(db)?.create_checkpoint(&checkpoint.path)?;
         // Not the position of the store: that may be a later one by now, or an earlier one.
-        checkpoint.position = open_read_only(&checkpoint.path, &StoreSettings::smallest())?.snapshot().position()?;
+        let copy = open_read_only(&checkpoint.path, &StoreSettings::smallest())?;
+        checkpoint.position = copy.newest().position()?;
+        checkpoint.epoch = copy.newest().stored_epoch()?;
         Ok(checkpoint)
     }
 }
@@ -51,9 +57,9 @@ impl Checkpoint {
         self.position.as_ref()
     }
 
-    /// The epoch of the revisions in it. There is one as yet.
+    /// The epoch of the revisions in it.
     pub fn epoch(&self) -> u64 {
-        0
+        self.epoch.into()
     }
 
     /// The format of the store.
@@ -93,7 +99,7 @@ pub fn open_read_only(path: &Path, settings: &StoreSettings) -> Result<Reader, S
     let there = DB::list_cf(&Options::default(), path)?;
     let families = tables.families.into_iter().filter(|family| there.iter().any(|name| name == family.name()));
     let db = DB::open_cf_descriptors_read_only(&tables.database, path, families, false)?;
-    let store = Arc::new(Store { db, horizon });
+    let store = Arc::new(Store { db, horizon, epoch: AtomicU16::new(0) });
     match store.db.get_pinned_cf(store.table(meta::TABLE)?, meta::FORMAT)? {
         Some(bytes) => match row::read(meta::TABLE, &bytes)? {
             meta::FORMAT_VERSION => {}
@@ -103,6 +109,7 @@ pub fn open_read_only(path: &Path, settings: &StoreSettings) -> Result<Reader, S
     }
     let reader = Reader::new(store);
     reader.store.horizon.set(reader.newest().horizon()?);
+    reader.store.epoch.store(reader.newest().stored_epoch()?, Ordering::Release);
     Ok(reader)
 }
 

@@ -4,6 +4,8 @@
 mod checkpoint;
 mod clean;
 mod digest;
+mod erase;
+mod erased;
 mod expiry;
 mod feed;
 mod forget;
@@ -20,14 +22,24 @@ mod tests;
 mod version;
 mod write;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
 
+use roam_schemas::Revision;
 use rocksdb::{ColumnFamily, DB, ErrorKind};
 
 pub use checkpoint::{Checkpoint, open_read_only};
 pub use digest::Digest;
+pub use erase::Removed;
+pub use erased::{ERASED_SECONDS, Erased};
 pub use head::Head;
-pub use keys::{ProfileKey, RecordKey};
+pub use keys::{ProfileKey, RecordKey, UserKey};
 pub use meta::{Horizon, Position};
 pub use options::StoreSettings;
 pub(crate) use read::Lookup;
@@ -40,7 +52,8 @@ pub use write::{Commit, Writer};
 use crate::backup;
 
 /// Every table.
-pub const TABLES: [&str; 6] = [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, head::TABLE, meta::TABLE];
+pub const TABLES: [&str; 7] =
+    [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, erased::TABLE, head::TABLE, meta::TABLE];
 
 /// What the store can fail with. Only [`StoreError::Full`] heals by itself; after any other the process must end and
 /// replay the journal.
@@ -101,6 +114,8 @@ struct Store {
     db: DB,
     /// What readers and compactions go by.
     horizon: forget::SharedHorizon,
+    /// The number of the epoch that revisions are in.
+    epoch: AtomicU16,
 }
 
 /// Opens the directory, and makes it if there is none.
@@ -117,16 +132,23 @@ pub fn open(path: &Path, settings: &StoreSettings) -> Result<(Writer, Reader), S
     let tables = options::tables(settings, &horizon);
     let db = DB::open_cf_descriptors(&tables.database, path, tables.families)?;
     checkpoint::remove_leftovers(path)?;
-    let store = Arc::new(Store { db, horizon });
+    let store = Arc::new(Store { db, horizon, epoch: AtomicU16::new(0) });
     store.check_format()?;
-    store.horizon.set(Reader::new(Arc::clone(&store)).newest().horizon()?);
-    Ok((Writer::new(Arc::clone(&store)), Reader::new(store)))
+    let reader = Reader::new(Arc::clone(&store));
+    store.horizon.set(reader.newest().horizon()?);
+    store.epoch.store(reader.newest().stored_epoch()?, Ordering::Release);
+    Ok((Writer::new(store), reader))
 }
 
 impl Store {
     fn table(&self, name: &'static str) -> Result<&ColumnFamily, StoreError> {
         let missing = || StoreError::Damaged { table: name, what: "the table is missing".to_owned() };
         self.db.cf_handle(name).ok_or_else(missing)
+    }
+
+    /// The lowest revision of the epoch.
+    fn epoch(&self) -> Revision {
+        Revision::of_epoch(self.epoch.load(Ordering::Acquire))
     }
 
     fn check_format(&self) -> Result<(), StoreError> {

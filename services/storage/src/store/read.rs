@@ -8,11 +8,13 @@ use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::{
     Store, StoreError,
+    erased::{self, Erased},
     expiry::{self, Ending},
     feed,
     head::{self, Head},
-    keys::{self, ProfileKey, RecordKey},
+    keys::{self, ProfileKey, RecordKey, UserKey},
     meta::{self, Horizon, Position},
+    row,
     seen::{self, Seen},
     version::{self, Place, VersionRow},
 };
@@ -122,12 +124,95 @@ impl Snapshot<'_> {
         Ok(rows.status()?)
     }
 
-    /// Where a profile stands; none if it was never written.
+    /// The number of the stored epoch.
+    pub(super) fn stored_epoch(&self) -> Result<u16, StoreError> {
+        let read = |bytes: &[u8]| row::read(meta::TABLE, bytes);
+        Ok(self.get(meta::TABLE, meta::EPOCH, read)?.unwrap_or_default())
+    }
+
+    /// The lowest revision of the epoch: whatever stands below it stands there.
+    pub fn epoch(&self) -> Revision {
+        self.store.epoch()
+    }
+
+    /// Where a profile that was written stands; none if it never was, or not since its user was erased.
     ///
     /// # Errors
     /// As all reads.
     pub fn head(&self, profile: &ProfileKey) -> Result<Option<Head>, StoreError> {
-        self.get(head::TABLE, profile.as_bytes(), Head::read)
+        let head = self.get(head::TABLE, profile.as_bytes(), Head::read)?;
+        Ok(head.map(|head| head.not_below(self.epoch())))
+    }
+
+    /// Where a profile stands, written or not.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn standing(&self, profile: &ProfileKey) -> Result<Head, StoreError> {
+        if let Some(head) = self.head(profile)? {
+            return Ok(head);
+        }
+        let erased = self.get(erased::TABLE, profile.user(), Erased::read)?;
+        Ok(erased.map(Erased::head).unwrap_or_default().not_below(self.epoch()))
+    }
+
+    /// What a profile had below that revision is none of its past: it was in another epoch, or was erased.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn floor(&self, profile: &ProfileKey) -> Result<Revision, StoreError> {
+        let erased = self.get(erased::TABLE, profile.user(), Erased::read)?;
+        Ok(self.epoch().max(erased.map(|erased| erased.revision).unwrap_or_default()))
+    }
+
+    /// Since when a user is erased, if they are.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn erased(&self, user: &UserKey) -> Result<Option<Erased>, StoreError> {
+        self.get(erased::TABLE, user.as_bytes(), Erased::read)
+    }
+
+    /// Hands the marker of each user who was erased to `visit`.
+    pub(crate) fn all_erased(&self, mut visit: impl FnMut(&[u8], Erased)) -> Result<(), StoreError> {
+        self.rows(erased::TABLE, |user, value| {
+            visit(user, Erased::read(value)?);
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Hands the head of each profile of a user to `visit`.
+    pub(super) fn heads_of_user(&self, user: &UserKey, mut visit: impl FnMut(Head)) -> Result<(), StoreError> {
+        let (first, end) = user.range();
+        let mut rows = self.scan(head::TABLE, Some(end))?;
+        rows.seek(first);
+        while let Some((_, value)) = rows.item() {
+            visit(Head::read(value)?.not_below(self.epoch()));
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    /// Hands the record of each key of each profile of a user to `visit`.
+    pub(super) fn records_of_user(
+        &self,
+        user: &UserKey,
+        mut visit: impl FnMut(&RecordKey, VersionRow<'_>) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let (first, end) = user.range();
+        let mut rows = self.scan(version::TABLE, Some(end))?;
+        rows.seek(first);
+        while let Some((row_key, value)) = rows.item() {
+            let record =
+                row_key.len().checked_sub(version::PLACE_BYTES).and_then(|len| RecordKey::of_row(&row_key[..len]));
+            let damaged = || StoreError::Damaged { table: version::TABLE, what: "a key".to_owned() };
+            let record = record.ok_or_else(damaged)?;
+            if visit(&record, VersionRow::read(value)?)?.is_break() {
+                return Ok(());
+            }
+            skip_versions(&mut rows, record.as_bytes());
+        }
+        Ok(rows.status()?)
     }
 
     /// How many profiles the user of this profile has.

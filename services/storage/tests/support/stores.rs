@@ -38,7 +38,7 @@ impl Replica {
         // Closed first: a directory is open once.
         self.parts = None;
         let (writer, reader) = open(self.directory.path()).unwrap();
-        self.parts = Some((Applier::new(writer, reader.clone()), reader));
+        self.parts = Some((Applier::new(writer, reader.clone()).unwrap(), reader));
     }
 
     pub(crate) fn apply(&mut self, sequence: u64, batch: &JournalBatch) -> Vec<Verdict> {
