@@ -10,6 +10,7 @@ mod connections;
 mod consume;
 mod journal;
 mod message;
+mod objects;
 mod provision;
 mod publish;
 mod server;
@@ -23,6 +24,7 @@ pub use connections::{all_connected, connect_patiently};
 pub use consume::{AckDuty, ConsumeError, Deliveries, Delivery, PullSettings};
 pub use journal::{Entry, JournalError, JournalLost, JournalReader, LostReason};
 pub use message::{Headers, Message};
+pub use objects::{ObjectError, ObjectInfo, ObjectStore, Put};
 pub use provision::{
     CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer, Overrides, ProvisionError, Report,
     STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision, repair_consumers,
@@ -35,6 +37,6 @@ pub use server::{
 pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, ServiceSpec};
 pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, ConsumerStanding, ConsumerState, JOURNAL_STREAM, REJECTED_STREAM,
-    Refusal, StateError, StreamState, consumer_standing, consumer_state, next_entry, stream_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, BACKUPS_BUCKET, CHANGES_STREAM, ConsumerStanding, ConsumerState, JOURNAL_STREAM,
+    REJECTED_STREAM, Refusal, StateError, StreamState, consumer_standing, consumer_state, next_entry, stream_state,
 };

@@ -68,6 +68,8 @@ pub struct Overrides {
     pub journal_max_bytes: Option<u64>,
     /// How many bytes of rejected changes are kept at most (1 GiB).
     pub rejected_max_bytes: Option<u64>,
+    /// How many bytes of backups the bucket takes (8 GiB), which are set aside too; 0: there is no bucket.
+    pub backups_max_bytes: Option<u64>,
 }
 
 /// What provisioning did. Objects are named `stream NAME` and `consumer STREAM/NAME`.

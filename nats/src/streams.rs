@@ -20,6 +20,8 @@ pub const CHANGES_STREAM: &str = "ROAM_CHANGES";
 pub const JOURNAL_STREAM: &str = "ROAM_JOURNAL";
 /// The stream of what was refused.
 pub const REJECTED_STREAM: &str = "ROAM_REJECTED";
+/// The object-store bucket of the backups of storage replicas.
+pub const BACKUPS_BUCKET: &str = "ROAM_BACKUPS";
 /// The durable of the access servers on [`CHANGES_STREAM`].
 pub const ACCESS_DURABLE: &str = "access";
 /// The durable of the replicas on [`JOURNAL_STREAM`], and its one priority group.

@@ -22,6 +22,8 @@ const INBOX: &str = "_INBOX.";
 const OPERATOR: &str = "$operator";
 /// In place of the name of a replica: all of them.
 const ALL_REPLICAS: &str = "$all";
+/// In place of the name of a replica: any one of them.
+const ANY_REPLICA: &str = "$any";
 /// The inbox user of services.
 const SERVICE_USER: &str = "$svc";
 
@@ -94,6 +96,13 @@ pub fn journal(shard: u16) -> String {
 /// `roam.v1.journal.<shard>.control`: where operators append control entries.
 pub fn journal_control(shard: u16) -> String {
     format!("{ROOT}journal.{shard}.control")
+}
+
+/// `roam.v1.operate.<replica>.backup`: where an operator orders a backup of a replica, or with `$any` in place of its name of
+/// any one of them.
+pub fn order_backup(replica: Option<&ReplicaName>) -> String {
+    let replica = replica.map_or_else(|| ANY_REPLICA.to_owned(), ReplicaName::token);
+    format!("{ROOT}operate.{replica}.backup")
 }
 
 /// `roam.v1.receipt.<tenant>.<user>.<app>.<device>`: where a device hears what became of its changes.

@@ -10,6 +10,7 @@ use roam_nats::{
 };
 use roam_process::{ProcessSettings, telemetry};
 use roam_schemas::{BatchId, Control, ControlEntry, Encoding, ReplicaName, ServiceName, Terms, encode, subjects};
+use roam_storage::BackupSettings;
 
 use crate::{
     PATIENCE, Part, Post, Socket, Wire, device,
@@ -30,6 +31,7 @@ pub struct Blueprint {
     terms: Terms,
     memory_mib: usize,
     journal_max_bytes: u64,
+    backup: BackupSettings,
 }
 
 /// A running system. Its parts end in the order in which they stand here.
@@ -57,6 +59,7 @@ impl World {
             terms: Terms::default(),
             memory_mib: 64,
             journal_max_bytes: 512 * MIB,
+            backup: BackupSettings::default(),
         }
     }
 
@@ -211,6 +214,12 @@ impl Blueprint {
         Self { journal_max_bytes, ..self }
     }
 
+    /// With replicas that make backups so. A directory is below that of the world.
+    #[must_use]
+    pub fn backups(self, backup: BackupSettings) -> Self {
+        Self { backup, ..self }
+    }
+
     /// Starts everything, and returns once all parts are ready.
     ///
     /// # Panics
@@ -245,6 +254,7 @@ impl Blueprint {
             changes_max_bytes: Some(128 * MIB),
             journal_max_bytes: Some(self.journal_max_bytes),
             rejected_max_bytes: Some(32 * MIB),
+            backups_max_bytes: Some(256 * MIB),
             ..Overrides::default()
         };
         Deployment { overrides, ..Deployment::new(1, self.replicas) }
@@ -253,7 +263,11 @@ impl Blueprint {
     async fn part(&self, world: &World, name: String, program: impl Fn(BusSettings, PathBuf) -> Program) -> Part {
         let wire = if self.wires { Some(world.wire().await) } else { None };
         let url = wire.as_ref().map_or_else(|| world.nats.client_url(), Wire::url);
-        let program = program(BusSettings::at(url), world.dir().join(&name));
+        let mut program = program(BusSettings::at(url), world.dir().join(&name));
+        if let Program::Storage(settings) = &mut program {
+            let directory = self.backup.directory.as_ref().map(|directory| world.dir().join(directory));
+            settings.backup = BackupSettings { directory, ..self.backup.clone() };
+        }
         Part::new(name, program, self.binary.as_deref(), world.dir(), wire)
     }
 

@@ -14,6 +14,7 @@ pub(crate) type Settings = Map<String, Value>;
 const CHANGES: &str = include_str!("../../streams/changes.toml");
 const JOURNAL: &str = include_str!("../../streams/journal.toml");
 const REJECTED: &str = include_str!("../../streams/rejected.toml");
+const BACKUPS: &str = include_str!("../../streams/backups.toml");
 
 /// Settings that are durations: nanoseconds for the server, text in the files.
 const DURATIONS: [&str; 5] = ["max_age", "duplicate_window", "ack_wait", "inactive_threshold", "priority_timeout"];
@@ -78,6 +79,7 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     let mut changes = StreamDefinition::parse(CHANGES)?;
     let mut journal = StreamDefinition::parse(JOURNAL)?;
     let mut rejected = StreamDefinition::parse(REJECTED)?;
+    let mut backups = StreamDefinition::parse(BACKUPS)?;
 
     let overrides = &deployment.overrides;
     let journal_age = overrides.journal_days.map(|days| u64::from(days).saturating_mul(UNITS[0].1));
@@ -86,14 +88,19 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     journal.replace("max_bytes", overrides.journal_max_bytes);
     journal.replace("max_age", journal_age);
     rejected.replace("max_bytes", overrides.rejected_max_bytes);
+    backups.replace("max_bytes", overrides.backups_max_bytes);
 
-    for stream in [&mut changes, &mut journal, &mut rejected] {
+    for stream in [&mut changes, &mut journal, &mut rejected, &mut backups] {
         stream.settings.insert("num_replicas".to_owned(), json!(deployment.replicas_of_streams));
         stream.settings.insert("metadata".to_owned(), json!({ STREAM_FORMAT_KEY: STREAM_FORMAT }));
     }
     // Only the journal says how many replicas fold it: they are the ones who ask.
     journal.settings["metadata"][STORAGE_REPLICAS_KEY] = json!(deployment.storage_replicas.to_string());
-    Ok(vec![changes, journal, rejected])
+    let mut streams = vec![changes, journal, rejected];
+    if overrides.backups_max_bytes != Some(0) {
+        streams.push(backups);
+    }
+    Ok(streams)
 }
 
 /// A value for people: durations in their longest whole unit, the rest as in JSON, `unset` for nothing.
@@ -173,11 +180,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM, REJECTED_STREAM, provision::Overrides,
+        ACCESS_DURABLE, ANNOUNCE_DURABLE, BACKUPS_BUCKET, CHANGES_STREAM, JOURNAL_STREAM, REJECTED_STREAM,
+        provision::Overrides,
     };
 
     #[test]
-    fn the_files_define_three_streams_and_two_durables() {
+    fn the_files_define_four_streams_and_two_durables() {
         let streams = definitions(&Deployment::new(1, 2)).unwrap();
         let names: Vec<_> = streams
             .iter()
@@ -187,6 +195,7 @@ mod tests {
             (CHANGES_STREAM, vec![ACCESS_DURABLE]),
             (JOURNAL_STREAM, vec![ANNOUNCE_DURABLE]),
             (REJECTED_STREAM, vec![]),
+            ("OBJ_ROAM_BACKUPS", vec![]),
         ];
         assert_eq!(names, expected);
         assert_eq!(streams[0].settings["metadata"], json!({"roam.format": "1"}));
@@ -204,6 +213,7 @@ mod tests {
             json!([subjects::ALL_CHANGES]),
             json!([subjects::journal(0), subjects::journal_control(0)]),
             json!([subjects::ALL_REJECTED]),
+            json!([format!("$O.{BACKUPS_BUCKET}.C.>"), format!("$O.{BACKUPS_BUCKET}.M.>")]),
         ];
         assert_eq!(subjects, expected.iter().collect::<Vec<_>>());
     }
@@ -216,6 +226,7 @@ mod tests {
             journal_days: Some(3),
             journal_max_bytes: Some(4),
             rejected_max_bytes: Some(5),
+            backups_max_bytes: Some(6),
         };
         let streams = definitions(&Deployment { overrides, ..Deployment::new(3, 1) }).unwrap();
         assert_eq!(streams[0].settings["max_msgs"], json!(1));
@@ -223,7 +234,14 @@ mod tests {
         assert_eq!(streams[1].settings["max_age"], json!(3 * 86_400_000_000_000_u64));
         assert_eq!(streams[1].settings["max_bytes"], json!(4));
         assert_eq!(streams[2].settings["max_bytes"], json!(5));
+        assert_eq!(streams[3].settings["max_bytes"], json!(6));
         assert!(streams.iter().all(|stream| stream.settings["num_replicas"] == json!(3)));
+    }
+
+    #[test]
+    fn a_deployment_may_do_without_the_bucket() {
+        let overrides = Overrides { backups_max_bytes: Some(0), ..Overrides::default() };
+        assert_eq!(definitions(&Deployment { overrides, ..Deployment::new(1, 1) }).unwrap().len(), 3);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! Nothing is done here; parsing refuses whatever is not of its type, with exit code 64.
 
 mod archive;
+#[cfg(feature = "embedded")]
+mod backup;
 mod parse;
 mod past;
 #[cfg(test)]
@@ -17,6 +19,10 @@ use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, 
 
 use crate::failure::Exit;
 pub(crate) use archive::{Export, Import};
+#[cfg(feature = "embedded")]
+pub(crate) use backup::{
+    Backup, BackupCommand, CreateBackup, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup,
+};
 use parse::{content_type, cursor, device, expect, key, tenant, ttl};
 pub(crate) use past::{Conflicts, Explain, Restore};
 
@@ -127,6 +133,10 @@ provisioning takes.
 Example:
   roam repair consumers --server nats://nats-1:4222")]
     Repair(Repair),
+    #[cfg(feature = "embedded")]
+    /// Make backups of storage replicas, look at them, and bring one back
+    #[command(after_help = "Example:\n  roam backup list --from ~/roam-data/backups")]
+    Backup(Backup),
     /// Write the value of a key
     #[command(after_help = "\
 Example:

@@ -76,6 +76,13 @@ impl Output {
         self.progress(ProgressBar::new(end), style, what)
     }
 
+    /// A bar of bytes towards an end that becomes known, likewise.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn bar_of_bytes(self, what: &'static str) -> ProgressBar {
+        let style = "{msg:>10} [{bar:32}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        self.progress(ProgressBar::new(0), style, what)
+    }
+
     /// A count towards an unknown end, likewise.
     pub(crate) fn spinner(self, what: &'static str) -> ProgressBar {
         let bar = self.progress(ProgressBar::new_spinner(), "{msg:>10} {spinner} {human_pos}", what);

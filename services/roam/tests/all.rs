@@ -3,6 +3,8 @@
 
 #[cfg(feature = "embedded")]
 mod archive;
+#[cfg(feature = "embedded")]
+mod backup;
 mod command_line;
 #[cfg(feature = "embedded")]
 mod past;

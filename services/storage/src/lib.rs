@@ -6,6 +6,7 @@
 //! depends on no clock, no setting and no other replica.
 
 pub mod apply;
+pub mod backup;
 pub mod decide;
 pub mod store;
 
@@ -16,6 +17,7 @@ mod expire;
 mod fixture;
 mod fold;
 mod journal;
+mod keeper;
 mod metrics;
 mod operate;
 mod progress;
@@ -45,13 +47,14 @@ use crate::{
     expire::Expirer,
     fold::Fold,
     journal::{Follower, Orders, Work},
+    keeper::Keeper,
     metrics::Metrics,
     operate::Operated,
     progress::Progress,
     respond::Responder,
     store::{Reader, StoreError, UserKey, Writer},
 };
-pub use settings::Settings;
+pub use settings::{BackupSettings, Settings};
 
 /// How many batches may wait for the applying thread.
 const BATCHES_AHEAD: usize = 8;
@@ -102,7 +105,9 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let Some(catch_up_to) = journal_end(&connections.following, &context, &conditions.journal).await else {
         return Ok(());
     };
-    let parts = Parts { context: &context, conditions, metrics, reader, name: settings.name.clone() };
+    let Settings { name, backup, bus, .. } = settings;
+    let keeper = Keeper::new(reader.clone(), name.clone(), backup, bus, metrics.clone());
+    let parts = Parts { context: &context, conditions, metrics, reader, name, keeper };
     let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
     connections.close().await;
     Ok(ended?)
@@ -125,6 +130,7 @@ struct Parts<'a> {
     metrics: Metrics,
     reader: Reader,
     name: ReplicaName,
+    keeper: Keeper,
 }
 
 impl Conditions {
@@ -143,7 +149,7 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer, catch_up_to: u64) -> Result<Tasks, StoreError> {
-        let Self { context, conditions, metrics, reader, name } = self;
+        let Self { context, conditions, metrics, reader, name, keeper } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
@@ -188,6 +194,8 @@ impl Parts<'_> {
             reader: reader.clone(),
             announces: Arc::clone(&announces),
         };
+        let ordered = keeper.clone().take_orders(connections.responding.clone(), context.shutdown.clone());
+        let keeping = keeper.run(Arc::clone(&announces), context.shutdown.clone());
         let announcer = Announcer {
             announces,
             bus: connections.following.clone(),
@@ -220,6 +228,8 @@ impl Parts<'_> {
         tasks.spawn("respond", responder.respond());
         tasks.spawn("operate", operated.operate());
         tasks.spawn("expire", expirer.run());
+        tasks.spawn("backup", keeping);
+        tasks.spawn("backup-orders", ordered);
         tasks.spawn("compact", compacted);
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)

@@ -1,6 +1,9 @@
 //! What the storage service counts. Verb functions; names and helps stand here once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -14,7 +17,7 @@ use prometheus_client::{
 };
 use roam_schemas::{Code, subjects::Verb};
 
-use crate::{apply::Verdict, store::Position};
+use crate::{apply::Verdict, backup::Created, store::Position};
 
 /// The metrics of one replica. Clones are the same metrics.
 #[derive(Clone)]
@@ -42,6 +45,15 @@ struct Inner {
     refused: Family<CodeLabel, Counter>,
     unanswered: Counter,
     waiting: Gauge,
+    backups: Family<BackupLabel, Counter>,
+    backup_new_bytes: Counter,
+    backup_seconds: Gauge<f64, AtomicU64>,
+    backup_created: Gauge<f64, AtomicU64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackupLabel {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +104,10 @@ impl Metrics {
             refused: Family::default(),
             unanswered: Counter::default(),
             waiting: Gauge::default(),
+            backups: Family::default(),
+            backup_new_bytes: Counter::default(),
+            backup_seconds: Gauge::default(),
+            backup_created: Gauge::default(),
         };
         metrics.register(|registry| describe(registry, &inner));
         Self { inner: Arc::new(inner) }
@@ -181,6 +197,18 @@ impl Metrics {
         self.inner.unanswered.inc();
     }
 
+    /// A backup was made, or none.
+    pub(crate) fn backup_made(&self, made: Option<&Created>) {
+        let result = if made.is_some() { "made" } else { "failed" };
+        self.inner.backups.get_or_create(&BackupLabel { result }).inc();
+        if let Some(made) = made {
+            self.inner.backup_new_bytes.inc_by(made.new_bytes);
+            self.inner.backup_seconds.set(made.took.as_secs_f64());
+            let created = Duration::from_nanos(made.manifest.created.as_nanos());
+            self.inner.backup_created.set(created.as_secs_f64());
+        }
+    }
+
     /// So many requests wait for a revision.
     pub(crate) fn waiting(&self, requests: usize) {
         self.inner.waiting.set(i64::try_from(requests).unwrap_or(i64::MAX));
@@ -228,4 +256,11 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     registry.register("refused", "Requests refused, by code", inner.refused.clone());
     registry.register("unanswered", "Requests without an inbox that they may be answered to", inner.unanswered.clone());
     registry.register("waiting", "Requests that wait for a revision", inner.waiting.clone());
+    registry.register("backups", "Backups, by result", inner.backups.clone());
+    let help = "Bytes that were new to where backups are kept";
+    registry.register("backup_new_bytes", help, inner.backup_new_bytes.clone());
+    let help = "How long the last backup took";
+    registry.register_with_unit("backup", help, Unit::Seconds, inner.backup_seconds.clone());
+    let help = "When this process made its last backup, since 1970; 0 if it made none";
+    registry.register_with_unit("backup_created", help, Unit::Seconds, inner.backup_created.clone());
 }

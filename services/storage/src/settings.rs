@@ -28,6 +28,26 @@ pub struct Settings {
     pub directory: PathBuf,
     /// How the store uses the machine.
     pub store: StoreSettings,
+    /// What becomes of backups.
+    pub backup: BackupSettings,
+}
+
+/// Where backups of this replica go, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackupSettings {
+    /// The directory that they are kept in; none: the bucket on the bus.
+    pub directory: Option<PathBuf>,
+    /// How many hours old the newest may be before the replica that announces makes another; 0: none is made by itself.
+    pub every: u32,
+    /// How many stay when one was made by itself.
+    pub keep: usize,
+}
+
+impl Default for BackupSettings {
+    fn default() -> Self {
+        Self { directory: None, every: 0, keep: 7 }
+    }
 }
 
 impl Default for Settings {
@@ -38,6 +58,7 @@ impl Default for Settings {
             name: ReplicaName::default(),
             directory: PathBuf::from("roam-storage-data"),
             store: StoreSettings::default(),
+            backup: BackupSettings::default(),
         }
     }
 }
@@ -64,6 +85,12 @@ impl roam_process::Settings for Settings {
         if open_files < FEWEST_FILES {
             let message = format!("must be at least {FEWEST_FILES}, not {open_files}");
             problems.push(Problem::new("store.open_files", message));
+        }
+        if self.backup.keep == 0 {
+            problems.push(Problem::new("backup.keep", "must be at least 1, not 0"));
+        }
+        if self.backup.directory.as_ref().is_some_and(|directory| directory.starts_with(&self.directory)) {
+            problems.push(Problem::new("backup.directory", "must not lie in the directory of the replica"));
         }
         problems
     }

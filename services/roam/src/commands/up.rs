@@ -9,7 +9,9 @@ mod ready;
 use std::{process::ExitCode, time::Duration};
 
 use roam_client::{App, Client, ClientSettings, Identity, ServiceName, Tenant, User};
-use roam_nats::{Bus, BusSettings, Deployment, NatsServer, ServerSettings, StartError, SyncInterval, provision};
+use roam_nats::{
+    Bus, BusSettings, Deployment, NatsServer, Overrides, ServerSettings, StartError, SyncInterval, provision,
+};
 use roam_process::{Context, ProcessSettings};
 use roam_schemas::{LatestRequest, NameError};
 use tokio::{runtime::Handle, task::spawn_blocking};
@@ -86,7 +88,8 @@ impl System {
         make_streams(&bus).await?;
         let access = roam_access_server::Settings { bus: bus.clone(), ..Default::default() };
         let access = Part::start("access-server", context, |context| roam_access_server::run(access, context));
-        let storage = roam_storage::Settings { bus, directory: place.storage(), ..Default::default() };
+        let backup = roam_storage::BackupSettings { directory: Some(place.backups()), ..Default::default() };
+        let storage = roam_storage::Settings { bus, directory: place.storage(), backup, ..Default::default() };
         let storage = Part::start("storage", context, |context| roam_storage::run(storage, context));
         Ok(Self { access, storage, nats })
     }
@@ -162,7 +165,10 @@ async fn make_streams(settings: &BusSettings) -> Result<(), Failure> {
 /// Provisions on a thread of its own, because the compiler cannot tell that its future may move between threads.
 async fn provisioned(bus: Bus) -> Result<(), Failure> {
     let runtime = Handle::current();
-    let made = spawn_blocking(move || runtime.block_on(provision(&bus, &Deployment::new(1, 1)))).await;
+    // Backups go into a directory: a bucket would take as much of the same disk again, in advance.
+    let overrides = Overrides { backups_max_bytes: Some(0), ..Overrides::default() };
+    let deployment = Deployment { overrides, ..Deployment::new(1, 1) };
+    let made = spawn_blocking(move || runtime.block_on(provision(&bus, &deployment))).await;
     let made = made.map_err(|error| Failure::because(WHAT, &error))?;
     made.map(drop).map_err(|error| not_provisioned(WHAT, &error))
 }

@@ -5,6 +5,7 @@
 use std::{
     ffi::OsStr,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,13 +34,17 @@ pub struct System {
     up: Child,
     server: String,
     /// Where tests may keep files too.
-    pub place: TempDir,
+    pub place: Arc<TempDir>,
 }
 
 impl System {
     /// Starts one, and returns once it is ready.
     pub async fn start() -> System {
-        let place = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// Starts it where one was stopped.
+    pub async fn start_in(place: Arc<TempDir>) -> System {
         let ready = place.path().join("ready");
         let mut up = roam();
         up.args(["up", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
@@ -55,6 +60,11 @@ impl System {
         let told: Value = serde_json::from_slice(&std::fs::read(ready).unwrap()).unwrap();
         system.server = told["server"].as_str().unwrap().to_owned();
         system
+    }
+
+    /// Stops it, and leaves what it kept.
+    pub fn stop(self) -> Arc<TempDir> {
+        Arc::clone(&self.place)
     }
 
     /// Where clients connect.

@@ -1,6 +1,7 @@
 //! The store of one replica: a RocksDB directory with one column family a table, one writer and any number of readers.
 //! Only this module and its children name `rocksdb`. It knows rows, never messages on a bus, and decides nothing.
 
+mod checkpoint;
 mod clean;
 mod digest;
 mod erase;
@@ -33,6 +34,7 @@ use std::{
 use roam_schemas::Revision;
 use rocksdb::{ColumnFamily, DB, ErrorKind};
 
+pub use checkpoint::{Checkpoint, open_read_only};
 pub use digest::{AsOf, Digest};
 pub use erase::Removed;
 pub use erased::{ERASED_SECONDS, Erased};
@@ -46,6 +48,8 @@ pub use seen::Seen;
 pub use version::{Place, RowState, VersionRow};
 pub(crate) use write::Traces;
 pub use write::{Commit, Writer};
+
+use crate::backup;
 
 /// Every table.
 pub const TABLES: [&str; 7] =
@@ -64,6 +68,9 @@ pub enum StoreError {
     /// The directory cannot be made or looked into.
     #[error("the directory of the store cannot be made or looked into")]
     Directory(#[source] std::io::Error),
+    /// A backup is being restored into the directory, or was in part: restore it again, or remove the directory.
+    #[error("a backup was restored into the directory only in part: restore it again")]
+    Unfinished,
     /// A write-ahead log is damaged: it ends in the middle of a record, though a newer one follows.
     #[error("the log {file} ends in the middle of a record, and another log follows it")]
     Log {
@@ -117,10 +124,14 @@ struct Store {
 /// Damage refuses to open: only a torn tail of the write-ahead log, which nobody was told of, is dropped.
 pub fn open(path: &Path, settings: &StoreSettings) -> Result<(Writer, Reader), StoreError> {
     fs::create_dir_all(path).map_err(StoreError::Directory)?;
+    if backup::is_unfinished(path) {
+        return Err(StoreError::Unfinished);
+    }
     log::check(path)?;
     let horizon = forget::SharedHorizon::default();
     let tables = options::tables(settings, &horizon);
     let db = DB::open_cf_descriptors(&tables.database, path, tables.families)?;
+    checkpoint::remove_leftovers(path)?;
     let store = Arc::new(Store { db, horizon, epoch: AtomicU16::new(0) });
     store.check_format()?;
     let reader = Reader::new(Arc::clone(&store));

@@ -28,6 +28,13 @@ impl Default for StoreSettings {
     }
 }
 
+impl StoreSettings {
+    /// Enough for a look at a few rows.
+    pub(super) fn smallest() -> Self {
+        Self { memory_mib: 8, open_files: 64 }
+    }
+}
+
 /// The options of the database and of each table.
 pub(super) struct Tables {
     pub(super) database: Options,
