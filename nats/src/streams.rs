@@ -18,6 +18,10 @@ pub const CHANGES_STREAM: &str = "ROAM_CHANGES";
 pub const JOURNAL_STREAM: &str = "ROAM_JOURNAL";
 /// The stream of what was refused.
 pub const REJECTED_STREAM: &str = "ROAM_REJECTED";
+/// The stream of what is known of tokens.
+pub const TOKENS_STREAM: &str = "ROAM_TOKENS";
+/// The stream of who did what.
+pub const AUDIT_STREAM: &str = "ROAM_AUDIT";
 /// The durable of the access servers on [`CHANGES_STREAM`].
 pub const ACCESS_DURABLE: &str = "access";
 /// The durable of the replicas on [`JOURNAL_STREAM`], and its one priority group.

@@ -6,6 +6,7 @@ mod consume;
 mod journal;
 mod provision;
 mod publish;
+mod secure;
 mod server;
 mod service;
 mod support;

@@ -11,6 +11,7 @@ mod change;
 mod cursor;
 mod device;
 mod encoding;
+mod grant;
 pub mod headers;
 mod journal;
 mod json;
@@ -35,6 +36,7 @@ pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operat
 pub use cursor::Cursor;
 pub use device::Device;
 pub use encoding::Encoding;
+pub use grant::{Access, Apps, Bearer, Grant, GrantError, TokenId};
 pub use journal::{BatchId, JournalBatch, Origin, Quota, RULES, Stamp, StampedChange, TenantQuota, Terms};
 pub use json::text_len as json_text_len;
 pub use key::Key;
