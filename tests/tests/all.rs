@@ -1,7 +1,10 @@
 //! The whole system, against a real nats-server: one program for all of these tests, since each program would compile and link the same things again.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod attacks;
+mod auth;
 mod bad_input;
+mod canary;
 mod duplicates;
 mod expiry;
 mod interop;
@@ -10,4 +13,5 @@ mod kill;
 mod lost_notices;
 mod operations;
 mod order;
+mod permissions;
 mod roams;
