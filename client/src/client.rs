@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::SelectAll;
 use roam_nats::{Bus, PublishSettings, Publisher, SubscribeError};
 use roam_schemas::{App, Device, User};
 use tokio::sync::mpsc;
@@ -62,9 +63,12 @@ impl Client {
         if !problems.is_empty() {
             return Err(ConnectError::Settings(problems));
         }
-        settings.bus.inbox_prefix.get_or_insert_with(|| identity.inbox_prefix());
+        settings.bus.inbox_prefix.get_or_insert_with(|| identity.inbox_prefix_for(&settings.apps));
         let bus = Bus::connect(&settings.bus, "roam-client").await?;
-        let receipts = bus.subscribe(identity.receipts()).await?;
+        let mut receipts = SelectAll::new();
+        for subject in identity.receipts(&settings.apps) {
+            receipts.push(bus.subscribe(subject).await?);
+        }
         let window = PublishSettings { window: PUBLISHER_WINDOW, ack_timeout: ACK_TIMEOUT, retry_for: Duration::ZERO };
         let publisher = Publisher::new(&bus, window);
         let (keeper, handovers) = mpsc::channel(PUBLISHER_WINDOW);

@@ -346,6 +346,9 @@ async fn configured(settings: &BusSettings, name: &str) -> Result<ConnectOptions
     if let Some(ca) = &settings.ca {
         options = options.add_root_certificates(ca.clone());
     }
+    if let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
     if let Some(prefix) = &settings.inbox_prefix {
         options = options.custom_inbox_prefix(prefix);
     }

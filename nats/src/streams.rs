@@ -22,6 +22,10 @@ pub const JOURNAL_STREAM: &str = "ROAM_JOURNAL";
 pub const REJECTED_STREAM: &str = "ROAM_REJECTED";
 /// The object-store bucket of the backups of storage replicas.
 pub const BACKUPS_BUCKET: &str = "ROAM_BACKUPS";
+/// The stream of what is known of tokens.
+pub const TOKENS_STREAM: &str = "ROAM_TOKENS";
+/// The stream of who did what.
+pub const AUDIT_STREAM: &str = "ROAM_AUDIT";
 /// The durable of the access servers on [`CHANGES_STREAM`].
 pub const ACCESS_DURABLE: &str = "access";
 /// The durable of the replicas on [`JOURNAL_STREAM`], and its one priority group.

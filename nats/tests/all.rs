@@ -7,6 +7,7 @@ mod journal;
 mod objects;
 mod provision;
 mod publish;
+mod secure;
 mod server;
 mod service;
 mod support;

@@ -42,6 +42,9 @@ pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 /// Most un-acked changes that a client keeps in flight on one subject; half of what the stream holds per subject.
 pub const CLIENT_WINDOW: usize = 128;
 
+/// Most apps that one token may name.
+pub const GRANT_APPS: usize = 32;
+
 /// Revisions stay below 2^53, so that JSON readers keep them exact (RFC 8259, section 6).
 pub const REVISION_END: u64 = 1 << 53;
 /// The number of the last epoch: 2^13 - 1, so that revisions in it end before [`REVISION_END`].

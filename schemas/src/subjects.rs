@@ -3,7 +3,7 @@
 //! Identity comes from the subject alone, because NATS permissions guard the subject: parsing therefore refuses every
 //! token that building would not have written, wildcards among them.
 
-use crate::{App, Device, NameError, Profile, ReplicaName, ServiceName, Tenant, User, names::push_token};
+use crate::{App, Device, NameError, Profile, ReplicaName, ServiceName, Tenant, TokenId, User, names::push_token};
 
 /// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
 pub const ALL_CHANGES: &str = "roam.v1.change.>";
@@ -16,10 +16,15 @@ pub const ALL_CHANGES_REQUESTS: &str = "roam.v1.changes.*.*.*";
 /// Every `history` request, for responders.
 pub const ALL_HISTORY: &str = "roam.v1.history.*.*.*";
 
+/// What is known of every token, for the stream ROAM_TOKENS.
+pub const ALL_TOKENS: &str = "roam.v1.token.*.*";
+/// Who did what, for the stream ROAM_AUDIT.
+pub const ALL_AUDIT: &str = "roam.v1.audit.*.*";
+
 const ROOT: &str = "roam.v1.";
 const INBOX: &str = "_INBOX.";
-/// The inbox tenant of operators.
-const OPERATOR: &str = "$operator";
+/// The inbox of operators: that of a role of the system, where no answer to a client ever goes.
+const OPERATOR_INBOX: &str = "_ROAM.operator";
 /// In place of the name of a replica: all of them.
 const ALL_REPLICAS: &str = "$all";
 /// In place of the name of a replica: any one of them.
@@ -118,6 +123,16 @@ pub fn receipts_of_device(tenant: &Tenant, user: &User, device: &Device) -> Stri
     subject
 }
 
+/// `roam.v1.receipt.<tenant>.<user>.<app>.<device>`, by the parts of the profile: the receipts of a device for one app.
+pub fn receipts_of_app(tenant: &Tenant, user: &User, app: &App, device: &Device) -> String {
+    receipt(&Profile { tenant: tenant.clone(), user: user.clone(), app: app.clone() }, device)
+}
+
+/// `roam.v1.receipt.<tenant>.*.<app>.$svc-<name>`: the receipts of a service for one app of all users of its tenant.
+pub fn receipts_of_service_for(tenant: &Tenant, app: &App, name: &ServiceName) -> String {
+    format!("{ROOT}receipt.{}.*.{}.{}", tenant.token(), app.token(), Device::service(name).token())
+}
+
 /// `roam.v1.receipt.<tenant>.*.*.$svc-<name>`: the receipts of a service for all profiles of its tenant.
 pub fn receipts_of_service(tenant: &Tenant, name: &ServiceName) -> String {
     format!("{ROOT}receipt.{}.*.*.{}", tenant.token(), Device::service(name).token())
@@ -209,15 +224,14 @@ pub fn operate(replica: Option<&ReplicaName>, verb: OperatorVerb) -> String {
     format!("{ROOT}operate.{replica}.{}", verb.as_str())
 }
 
-/// `_INBOX.$operator`: the inbox prefix of operators. Encoding never yields this token, so it is no tenant's.
+/// `_ROAM.operator`: the inbox prefix of operators.
 pub fn operator_inbox() -> String {
-    format!("{INBOX}{OPERATOR}")
+    OPERATOR_INBOX.to_owned()
 }
 
 /// Whether an answer to an operator may be sent to `reply`.
 pub fn may_answer_operator(reply: &str) -> bool {
-    let rest = reply.strip_prefix(INBOX).and_then(|rest| after_token(rest, OPERATOR));
-    rest.is_some_and(|below| below.split('.').all(is_literal))
+    after_token(reply, OPERATOR_INBOX).is_some_and(|below| below.split('.').all(is_literal))
 }
 
 /// `roam.v1.rejected.<tenant>.<user>`: where rejected changes of a user are filed.
@@ -229,6 +243,22 @@ pub fn rejected(tenant: &Tenant, user: &User) -> String {
 /// these tokens.
 pub fn rejected_of_nobody() -> String {
     format!("{ROOT}rejected.$unknown.$unknown")
+}
+
+/// `roam.v1.token.<tenant>.<id>`: where a token is recorded, and revoked.
+pub fn token(tenant: &Tenant, id: &TokenId) -> String {
+    format!("{ROOT}token.{}.{id}", tenant.token())
+}
+
+/// `roam.v1.token.<tenant>.*`: what is known of the tokens of a tenant.
+pub fn tokens_of(tenant: &Tenant) -> String {
+    format!("{ROOT}token.{}.*", tenant.token())
+}
+
+/// `roam.v1.audit.<tenant>.<event>`: where it is told who did what. Without a tenant it is `$unknown`, which encoding
+/// never yields. The event is one of a closed list of plain words.
+pub fn audit(tenant: Option<&Tenant>, event: &str) -> String {
+    format!("{ROOT}audit.{}.{event}", tenant.map_or_else(|| "$unknown".to_owned(), Tenant::token))
 }
 
 /// `_INBOX.<tenant>.<user>.<device>`: the inbox prefix of a device.
@@ -243,6 +273,11 @@ pub fn device_inbox(tenant: &Tenant, user: &User, device: &Device) -> String {
 /// `_INBOX.<tenant>.$svc.<name>`: the inbox prefix of a service.
 pub fn service_inbox(tenant: &Tenant, name: &ServiceName) -> String {
     format!("{INBOX}{}.{SERVICE_USER}.{}", tenant.token(), name.token())
+}
+
+/// `<inbox>.<app>`: the inbox prefix of whoever may do with one app only what `inbox` may do with all.
+pub fn inbox_for_app(inbox: &str, app: &App) -> String {
+    format!("{inbox}.{}", app.token())
 }
 
 /// Whether an answer about `profile` may be sent to `reply`: only below the inbox of its user or of its tenant's

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod error_pages;
+mod fuzz;
 mod goldens;
 mod json_schemas;
 mod names;

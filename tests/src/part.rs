@@ -27,6 +27,8 @@ use crate::{PATIENCE, Pages, Wire, eventually};
 pub const SERVICE_VARIABLE: &str = "ROAM_TESTS_SERVICE";
 /// The access server, as its program is called.
 pub const ACCESS_SERVER: &str = "roam-access-server";
+/// The auth service, as its program is called.
+pub const AUTH: &str = "roam-auth";
 /// The storage replica, as its program is called.
 pub const STORAGE: &str = "roam-storage";
 
@@ -47,6 +49,7 @@ pub struct Part {
 #[derive(Debug, Clone)]
 pub(crate) enum Program {
     AccessServer(roam_access_server::Settings),
+    Auth(roam_auth::Settings),
     Storage(roam_storage::Settings),
 }
 
@@ -132,7 +135,7 @@ impl Part {
     pub async fn kill(&mut self) {
         match (self.take(), &self.program) {
             (Running::Process { mut child, .. }, _) => child.kill().await.unwrap(),
-            (Running::Task(mut task), Program::AccessServer(_)) => task.service.shutdown().await,
+            (Running::Task(mut task), Program::AccessServer(_) | Program::Auth(_)) => task.service.shutdown().await,
             (Running::Task(_), Program::Storage(_)) => panic!("a replica is killed as a process only"),
         }
     }
@@ -217,6 +220,7 @@ impl Program {
     fn name(&self) -> &'static str {
         match self {
             Self::AccessServer(_) => ACCESS_SERVER,
+            Self::Auth(_) => AUTH,
             Self::Storage(_) => STORAGE,
         }
     }
@@ -224,6 +228,7 @@ impl Program {
     fn grace(&self) -> Duration {
         match self {
             Self::AccessServer(settings) => settings.process.grace(),
+            Self::Auth(settings) => settings.process.grace(),
             Self::Storage(settings) => settings.process.grace(),
         }
     }
@@ -232,6 +237,7 @@ impl Program {
     fn configuration(&self) -> String {
         match self {
             Self::AccessServer(settings) => roam_process::settings::print(settings),
+            Self::Auth(settings) => roam_process::settings::print(settings),
             Self::Storage(settings) => roam_process::settings::print(settings),
         }
         .unwrap()
@@ -242,6 +248,7 @@ impl Program {
             Self::AccessServer(settings) => {
                 roam_access_server::run(settings, context).await.map_err(|error| format!("{error:?}"))
             }
+            Self::Auth(settings) => roam_auth::run(settings, context).await.map_err(|error| format!("{error:?}")),
             Self::Storage(settings) => roam_storage::run(settings, context).await.map_err(|error| format!("{error:?}")),
         }
     }

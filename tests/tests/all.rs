@@ -1,8 +1,11 @@
 //! The whole system, against a real nats-server: one program for all of these tests, since each program would compile and link the same things again.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod attacks;
+mod auth;
 mod backup;
 mod bad_input;
+mod canary;
 mod control;
 mod duplicates;
 mod expiry;
@@ -12,4 +15,5 @@ mod kill;
 mod lost_notices;
 mod operations;
 mod order;
+mod permissions;
 mod roams;

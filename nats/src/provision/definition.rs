@@ -15,6 +15,8 @@ const CHANGES: &str = include_str!("../../streams/changes.toml");
 const JOURNAL: &str = include_str!("../../streams/journal.toml");
 const REJECTED: &str = include_str!("../../streams/rejected.toml");
 const BACKUPS: &str = include_str!("../../streams/backups.toml");
+const TOKENS: &str = include_str!("../../streams/tokens.toml");
+const AUDIT: &str = include_str!("../../streams/audit.toml");
 
 /// Settings that are durations: nanoseconds for the server, text in the files.
 const DURATIONS: [&str; 5] = ["max_age", "duplicate_window", "ack_wait", "inactive_threshold", "priority_timeout"];
@@ -74,7 +76,7 @@ struct File {
     consumer: Vec<Settings>,
 }
 
-/// What a deployment has: all streams, in the order in which they are made.
+/// What the account ROAM of a deployment has: all streams, in the order in which they are made.
 pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinition>, DefinitionError> {
     let mut changes = StreamDefinition::parse(CHANGES)?;
     let mut journal = StreamDefinition::parse(JOURNAL)?;
@@ -91,8 +93,7 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     backups.replace("max_bytes", overrides.backups_max_bytes);
 
     for stream in [&mut changes, &mut journal, &mut rejected, &mut backups] {
-        stream.settings.insert("num_replicas".to_owned(), json!(deployment.replicas_of_streams));
-        stream.settings.insert("metadata".to_owned(), json!({ STREAM_FORMAT_KEY: STREAM_FORMAT }));
+        stream.belong_to(deployment);
     }
     // Only the journal says how many replicas fold it: they are the ones who ask.
     journal.settings["metadata"][STORAGE_REPLICAS_KEY] = json!(deployment.storage_replicas.to_string());
@@ -101,6 +102,18 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
         streams.push(backups);
     }
     Ok(streams)
+}
+
+/// What the account AUTH of a deployment has.
+pub(crate) fn definitions_of_auth(deployment: &Deployment) -> Result<Vec<StreamDefinition>, DefinitionError> {
+    let mut tokens = StreamDefinition::parse(TOKENS)?;
+    let mut audit = StreamDefinition::parse(AUDIT)?;
+    tokens.replace("max_bytes", deployment.overrides.tokens_max_bytes);
+    audit.replace("max_bytes", deployment.overrides.audit_max_bytes);
+    for stream in [&mut tokens, &mut audit] {
+        stream.belong_to(deployment);
+    }
+    Ok(vec![tokens, audit])
 }
 
 /// A value for people: durations in their longest whole unit, the rest as in JSON, `unset` for nothing.
@@ -122,6 +135,11 @@ impl StreamDefinition {
         let name = name_in(&file.stream, "name")?;
         let durables = file.consumer.into_iter().map(DurableDefinition::new).collect::<Result<_, _>>()?;
         Ok(StreamDefinition { name, settings: file.stream, durables })
+    }
+
+    fn belong_to(&mut self, deployment: &Deployment) {
+        self.settings.insert("num_replicas".to_owned(), json!(deployment.replicas_of_streams));
+        self.settings.insert("metadata".to_owned(), json!({ STREAM_FORMAT_KEY: STREAM_FORMAT }));
     }
 
     fn replace(&mut self, setting: &str, value: Option<u64>) {
@@ -180,13 +198,17 @@ mod tests {
 
     use super::*;
     use crate::{
-        ACCESS_DURABLE, ANNOUNCE_DURABLE, BACKUPS_BUCKET, CHANGES_STREAM, JOURNAL_STREAM, REJECTED_STREAM,
-        provision::Overrides,
+        ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, JOURNAL_STREAM,
+        REJECTED_STREAM, TOKENS_STREAM, provision::Overrides,
     };
 
+    fn every(deployment: &Deployment) -> Vec<StreamDefinition> {
+        [definitions(deployment).unwrap(), definitions_of_auth(deployment).unwrap()].concat()
+    }
+
     #[test]
-    fn the_files_define_four_streams_and_two_durables() {
-        let streams = definitions(&Deployment::new(1, 2)).unwrap();
+    fn the_files_define_streams_and_their_durables() {
+        let streams = every(&Deployment::new(1, 2));
         let names: Vec<_> = streams
             .iter()
             .map(|stream| (stream.name.as_str(), stream.durables.iter().map(|durable| durable.name.as_str()).collect()))
@@ -196,6 +218,8 @@ mod tests {
             (JOURNAL_STREAM, vec![ANNOUNCE_DURABLE]),
             (REJECTED_STREAM, vec![]),
             ("OBJ_ROAM_BACKUPS", vec![]),
+            (TOKENS_STREAM, vec![]),
+            (AUDIT_STREAM, vec![]),
         ];
         assert_eq!(names, expected);
         assert_eq!(streams[0].settings["metadata"], json!({"roam.format": "1"}));
@@ -207,13 +231,15 @@ mod tests {
 
     #[test]
     fn each_stream_takes_the_subjects_that_are_published_into_it() {
-        let streams = definitions(&Deployment::new(1, 1)).unwrap();
+        let streams = every(&Deployment::new(1, 1));
         let subjects: Vec<_> = streams.iter().map(|stream| &stream.settings["subjects"]).collect();
         let expected = [
             json!([subjects::ALL_CHANGES]),
             json!([subjects::journal(0), subjects::journal_control(0)]),
             json!([subjects::ALL_REJECTED]),
             json!([format!("$O.{BACKUPS_BUCKET}.C.>"), format!("$O.{BACKUPS_BUCKET}.M.>")]),
+            json!([subjects::ALL_TOKENS]),
+            json!([subjects::ALL_AUDIT]),
         ];
         assert_eq!(subjects, expected.iter().collect::<Vec<_>>());
     }
@@ -226,15 +252,19 @@ mod tests {
             journal_days: Some(3),
             journal_max_bytes: Some(4),
             rejected_max_bytes: Some(5),
-            backups_max_bytes: Some(6),
+            backups_max_bytes: Some(8),
+            audit_max_bytes: Some(6),
+            tokens_max_bytes: Some(7),
         };
-        let streams = definitions(&Deployment { overrides, ..Deployment::new(3, 1) }).unwrap();
+        let streams = every(&Deployment { overrides, ..Deployment::new(3, 1) });
         assert_eq!(streams[0].settings["max_msgs"], json!(1));
         assert_eq!(streams[0].settings["max_bytes"], json!(2));
         assert_eq!(streams[1].settings["max_age"], json!(3 * 86_400_000_000_000_u64));
         assert_eq!(streams[1].settings["max_bytes"], json!(4));
         assert_eq!(streams[2].settings["max_bytes"], json!(5));
-        assert_eq!(streams[3].settings["max_bytes"], json!(6));
+        assert_eq!(streams[3].settings["max_bytes"], json!(8));
+        assert_eq!(streams[4].settings["max_bytes"], json!(7));
+        assert_eq!(streams[5].settings["max_bytes"], json!(6));
         assert!(streams.iter().all(|stream| stream.settings["num_replicas"] == json!(3)));
     }
 

@@ -6,11 +6,14 @@ mod bench;
 mod changes;
 mod completions;
 mod conflicts;
+mod doctor;
 mod explain;
 mod export;
 mod get;
 mod history;
 mod import;
+#[cfg(feature = "embedded")]
+mod keys;
 mod ls;
 mod provision;
 mod pull;
@@ -19,6 +22,7 @@ mod put;
 mod repair;
 mod restore;
 mod rm;
+mod token;
 #[cfg(feature = "embedded")]
 mod up;
 mod watch;
@@ -64,6 +68,10 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         #[cfg(feature = "embedded")]
         Command::Backup(args) => online(global, backup::run(args, global, out)),
         Command::Completions(args) => completions::run(&args, out),
+        #[cfg(feature = "embedded")]
+        Command::Keys(args) => keys::run(&args, out),
+        Command::Doctor(args) => online(global, doctor::run(&args, global, out)),
+        Command::Token(args) => online(global, token::run(args, global, out)),
         Command::Provision(args) => online(global, provision::run(&args, global, out)),
         Command::Repair(args) => online(global, repair::run(&args, global, out)),
         Command::Put(args) => online(global, put::run(args, global, out)),

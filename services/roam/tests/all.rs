@@ -9,4 +9,6 @@ mod command_line;
 #[cfg(feature = "embedded")]
 mod past;
 #[cfg(feature = "embedded")]
+mod secure;
+#[cfg(feature = "embedded")]
 mod support;

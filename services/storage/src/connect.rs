@@ -3,9 +3,11 @@
 
 use std::convert::Infallible;
 
-use roam_nats::{Bus, BusSettings, ConnectError, all_connected, connect_patiently};
+use roam_nats::{Bus, ConnectError, Role, all_connected, connect_patiently};
 use roam_process::Condition;
 use tokio_util::sync::CancellationToken;
+
+use crate::Settings;
 
 /// The connections of a replica.
 pub(crate) struct Connections {
@@ -19,12 +21,15 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// Connects, however long it takes until there is a server. Only what a person must mend is an error.
-    pub(crate) async fn open(settings: &BusSettings, bus: &Condition) -> Result<Self, ConnectError> {
-        let connect = |name| connect_patiently(settings, name, || bus.set_not_ready("no server can be reached"));
+    pub(crate) async fn open(settings: &Settings, bus: &Condition) -> Result<Self, ConnectError> {
+        let own = settings.bus.clone().signed_in_as(Role::Storage);
+        let responding = settings.responding();
+        let connect =
+            |settings, name| connect_patiently(settings, name, || bus.set_not_ready("no server can be reached"));
         Ok(Self {
-            following: connect("roam-storage following").await?,
-            announcing: connect("roam-storage announcing").await?,
-            responding: connect("roam-storage responding").await?,
+            following: connect(&own, "roam-storage following").await?,
+            announcing: connect(&own, "roam-storage announcing").await?,
+            responding: connect(&responding, "roam-storage responding").await?,
         })
     }
 

@@ -98,7 +98,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let (writer, reader) = store::open(&settings.directory, &settings.store)
         .map_err(|source| RunError::Open { directory: settings.directory.display().to_string(), source })?;
     conditions.store.set_ready();
-    let connecting = Connections::open(&settings.bus, &conditions.bus);
+    let connecting = Box::pin(Connections::open(&settings, &conditions.bus));
     let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(());
     };

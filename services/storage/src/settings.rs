@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use roam_nats::BusSettings;
+use roam_nats::{BusSettings, Role};
 use roam_process::{Problem, ProcessSettings};
 use roam_schemas::ReplicaName;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,9 @@ pub struct Settings {
     pub bus: BusSettings,
     /// The name of this replica, by which operators call it. No two replicas have the same.
     pub name: ReplicaName,
+    /// The file of the nkey seed that the responder signs in with, whose permissions let it do nothing but answer. All else
+    /// about its connection is as in `bus`; without it so is this.
+    pub responder_seed: Option<PathBuf>,
     /// The directory of this replica. No two replicas share one.
     pub directory: PathBuf,
     /// How the store uses the machine.
@@ -56,9 +59,23 @@ impl Default for Settings {
             process: ProcessSettings::on_port(9602),
             bus: BusSettings::default(),
             name: ReplicaName::default(),
+            responder_seed: None,
             directory: PathBuf::from("roam-storage-data"),
             store: StoreSettings::default(),
             backup: BackupSettings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// How the responder reaches the bus.
+    pub(crate) fn responding(&self) -> BusSettings {
+        match &self.responder_seed {
+            None => self.bus.clone().signed_in_as(Role::Storage),
+            Some(seed) => {
+                let bus = BusSettings { nkey_seed: Some(seed.clone()), inbox_prefix: None, ..self.bus.clone() };
+                bus.signed_in_as(Role::Responder)
+            }
         }
     }
 }

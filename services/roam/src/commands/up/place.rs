@@ -50,6 +50,11 @@ impl Place {
         self.root.join("backups")
     }
 
+    /// Where the keys, certificates and the first token are.
+    pub(super) fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
     /// Where the replica keeps its tables.
     pub(super) fn storage(&self) -> PathBuf {
         self.root.join("storage")
