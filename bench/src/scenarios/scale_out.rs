@@ -1,7 +1,7 @@
 //! More access servers: each is held back, so that they and not the two cores of a small machine are the bottleneck; then
 //! servers come and go while changes are saved, and none may be lost.
 //!
-//! A server is held back from outside: it is stopped and continued by signals, and runs one part of the time in ten. Nothing
+//! A server is held back from outside: it is stopped and continued by signals, and runs a small part of the time. Nothing
 //! in it knows of that.
 
 use std::time::Duration;
@@ -20,11 +20,12 @@ use crate::{
     system::Services,
 };
 
-/// How long a server runs, out of how long.
-const RUNS: Duration = Duration::from_millis(2);
-const OF: Duration = Duration::from_millis(40);
+/// How long a server runs, out of how long: four of them together stay well below what the rest of the system can do.
+const RUNS: Duration = Duration::from_millis(1);
+const OF: Duration = Duration::from_millis(60);
 const SERVERS: [usize; 3] = [1, 2, 4];
-const IN_FLIGHT: usize = 1_024;
+/// So many that each server finds work whenever it runs.
+const IN_FLIGHT: usize = 4_096;
 
 /// One, two and four servers, then servers that come and go.
 pub(crate) async fn run(lab: &mut Lab) -> anyhow::Result<()> {
