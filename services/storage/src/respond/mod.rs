@@ -28,6 +28,10 @@ use changes::Since;
 /// The name of the service and of the queue group that responders share.
 const SERVICE: &str = "roam-storage";
 const GROUP: &str = "latest";
+/// How many requests are answered from one state of the store, if so many are there: whoever asked before it was taken sees
+/// what was applied before the question, and taking it once costs less than taking it for each. So many replies are
+/// held at once, of at most a page each.
+const AT_ONCE: usize = 32;
 /// How many requests may wait for a revision at once; further ones are told `busy`.
 const MOST_WAITING: usize = 4_096;
 
@@ -49,6 +53,16 @@ pub(crate) enum RespondError {
 enum Refusal {
     Problem(Problem),
     Fatal(RespondError),
+}
+
+/// What there is to say to a request.
+enum Found {
+    /// This.
+    Reply(Asked, Result<Vec<u8>, Refusal>),
+    /// That it is not answered, and why.
+    Refused(Problem, Encoding),
+    /// Nothing yet: the profile has to reach a revision first.
+    Later(Asked),
 }
 
 /// Answers until shutdown.
@@ -112,7 +126,9 @@ impl Responder {
                         }
                         return Ok(());
                     };
-                    if let Some((asked, request)) = self.answer_at_once(request).await? {
+                    let others = std::iter::from_fn(|| requests.next_ready());
+                    let requests = std::iter::once(request).chain(others).take(AT_ONCE).collect();
+                    for (asked, request) in self.answer_at_once(requests).await? {
                         if waiting.len() < MOST_WAITING {
                             waiting.push(self.answer_later(asked, request));
                         } else {
@@ -125,31 +141,41 @@ impl Responder {
         }
     }
 
-    /// Answers, unless the profile has to reach a revision first.
-    async fn answer_at_once(&self, request: Request) -> Result<Option<(Asked, Request)>, RespondError> {
-        let asked = match admit::admit(&request) {
-            Ok(asked) => asked,
-            Err(Dropped::Unanswerable) => {
-                self.metrics.unanswered();
-                return Ok(None);
-            }
-            Err(Dropped::Refused(problem, encoding)) => {
-                self.refuse(request, encoding, problem).await?;
-                return Ok(None);
-            }
-        };
-        let key = ProfileKey::new(&asked.profile);
-        let snapshot = self.reader.snapshot();
-        let head = snapshot.standing(&key)?;
-        match asked.awaited() {
-            Some(revision) if head.revision < revision && asked.wait().is_some() => Ok(Some((asked, request))),
-            _ => {
-                let reply = self.reply(&snapshot, &asked, &key, head);
-                drop(snapshot);
-                self.send(request, &asked, reply).await?;
-                Ok(None)
+    /// Answers from one state of the store. Gives back those whose profile has to reach a revision first.
+    async fn answer_at_once(&self, requests: Vec<Request>) -> Result<Vec<(Asked, Request)>, RespondError> {
+        let mut later = Vec::new();
+        for (request, found) in self.find(requests)? {
+            match found {
+                Found::Reply(asked, reply) => self.send(request, &asked, reply).await?,
+                Found::Refused(problem, encoding) => self.refuse(request, encoding, problem).await?,
+                Found::Later(asked) => later.push((asked, request)),
             }
         }
+        Ok(later)
+    }
+
+    /// What there is to say to each request that may be answered.
+    fn find(&self, requests: Vec<Request>) -> Result<Vec<(Request, Found)>, StoreError> {
+        let snapshot = self.reader.snapshot();
+        let mut found = Vec::with_capacity(requests.len());
+        for request in requests {
+            match admit::admit(&request) {
+                Ok(asked) => found.push((request, self.find_one(&snapshot, asked)?)),
+                Err(Dropped::Unanswerable) => self.metrics.unanswered(),
+                Err(Dropped::Refused(problem, encoding)) => found.push((request, Found::Refused(problem, encoding))),
+            }
+        }
+        Ok(found)
+    }
+
+    fn find_one(&self, snapshot: &Snapshot<'_>, asked: Asked) -> Result<Found, StoreError> {
+        let key = ProfileKey::new(&asked.profile);
+        let head = snapshot.standing(&key)?;
+        if asked.awaited().is_some_and(|revision| head.revision < revision) && asked.wait().is_some() {
+            return Ok(Found::Later(asked));
+        }
+        let reply = self.reply(snapshot, &asked, &key, head);
+        Ok(Found::Reply(asked, reply))
     }
 
     /// Waits until the profile has reached the revision, for as long as the request allows and at most until shutdown, and

@@ -562,6 +562,24 @@ async fn a_request_that_must_not_be_answered_gets_nothing_and_holds_up_nobody() 
     assert_eq!(there.records.len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_come_together_each_get_their_own_answer() {
+    let mut world = World::start().await;
+    let name = |number: usize| format!("k-{number:03}");
+    (0..100).for_each(|number| world.write(&name(number)));
+    let point = |number: usize| LatestRequest { select: Select::Keys(vec![key(&name(number))]), ..all() };
+    let points = (0..3 * AT_ONCE).map(|number| world.ask(Verb::Latest, &point(number)));
+    let behind = world.ask(Verb::Latest, &from_revision(101, None));
+    let unknown = world.ask(Verb::Latest, &point(500));
+    let (points, behind, unknown) = tokio::join!(futures_util::future::join_all(points), behind, unknown);
+    for (number, answer) in points.iter().enumerate() {
+        let found: LatestReply = reply(answer);
+        assert_eq!(found.records.iter().map(|record| record.key.clone()).collect::<Vec<_>>(), [key(&name(number))]);
+    }
+    assert_eq!(problem(&behind).code, Code::Behind);
+    assert_eq!(reply::<LatestReply>(&unknown).unknown, [key(&name(500))]);
+}
+
 /// The cursor of an answer of at most one revision, as (revision, time in seconds, whether there is more).
 fn walk(fixture: &Fixture, since: Option<(u64, u64)>, applied: u64) -> (u64, u64, bool) {
     let snapshot = fixture.reader.snapshot();

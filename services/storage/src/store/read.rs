@@ -2,6 +2,7 @@
 //! asked: without that, damage looks like the end (10,008 of 20,000 keys and no error, measured).
 
 use std::{
+    cell::Cell,
     ops::ControlFlow,
     path::Path,
     sync::{Arc, atomic::Ordering},
@@ -37,6 +38,8 @@ pub struct Snapshot<'a> {
     store: &'a Store,
     /// None for the writer, beside whom nobody changes anything.
     pinned: Option<rocksdb::Snapshot<'a>>,
+    /// The last lookup, kept for the next one: making one costs as much as using it once.
+    lookup: Cell<Option<Lookup<'a>>>,
 }
 
 /// Looks records up, one after the other, at the price of one iterator. Sees the state at its making.
@@ -76,16 +79,16 @@ impl Reader {
 
     /// Takes the state of now.
     pub fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot { store: &self.store, pinned: Some(self.store.db.snapshot()) }
+        Snapshot { store: &self.store, pinned: Some(self.store.db.snapshot()), lookup: Cell::default() }
     }
 
     /// Whatever is newest at each single read: for the writer, beside whom nobody changes anything.
     pub(crate) fn newest(&self) -> Snapshot<'_> {
-        Snapshot { store: &self.store, pinned: None }
+        Snapshot { store: &self.store, pinned: None, lookup: Cell::default() }
     }
 }
 
-impl Snapshot<'_> {
+impl<'a> Snapshot<'a> {
     /// Which batch of the journal was applied last; none in a new store.
     ///
     /// # Errors
@@ -260,17 +263,19 @@ impl Snapshot<'_> {
         keys: impl IntoIterator<Item = &'k Key>,
         mut visit: impl FnMut(usize, Option<(Place, VersionRow<'_>)>) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut lookup = self.lookup()?;
+        let mut lookup = self.lookup.take().map_or_else(|| self.lookup(), Ok)?;
         for (index, key) in keys.into_iter().enumerate() {
             if visit(index, lookup.record(&profile.record(key))?)?.is_break() {
-                return Ok(());
+                break;
             }
         }
+        // What is newest at each read would be hidden from a lookup that was made before.
+        self.lookup.set(self.pinned.is_some().then_some(lookup));
         Ok(())
     }
 
     /// For looking up records one after the other.
-    pub(crate) fn lookup(&self) -> Result<Lookup<'_>, StoreError> {
+    pub(crate) fn lookup(&self) -> Result<Lookup<'a>, StoreError> {
         let mut options = self.options();
         options.set_prefix_same_as_start(true);
         Ok(Lookup { rows: self.iterate(version::TABLE, options)? })
@@ -462,7 +467,7 @@ impl Snapshot<'_> {
     }
 
     /// Rows in their whole order, up to an end.
-    fn scan(&self, table: &'static str, end: Option<Vec<u8>>) -> Result<DBRawIterator<'_>, StoreError> {
+    fn scan(&self, table: &'static str, end: Option<Vec<u8>>) -> Result<DBRawIterator<'a>, StoreError> {
         let mut options = self.options();
         options.set_total_order_seek(true);
         if let Some(end) = end {
@@ -471,7 +476,7 @@ impl Snapshot<'_> {
         self.iterate(table, options)
     }
 
-    fn iterate(&self, table: &'static str, options: ReadOptions) -> Result<DBRawIterator<'_>, StoreError> {
+    fn iterate(&self, table: &'static str, options: ReadOptions) -> Result<DBRawIterator<'a>, StoreError> {
         Ok(self.store.db.raw_iterator_cf_opt(self.store.table(table)?, options))
     }
 
