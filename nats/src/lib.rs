@@ -24,8 +24,9 @@ pub use consume::{AckDuty, ConsumeError, Deliveries, Delivery, PullSettings};
 pub use journal::{Entry, JournalError, JournalLost, JournalReader, LostReason};
 pub use message::{Headers, Message};
 pub use provision::{
-    CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer, Overrides, ProvisionError, Report,
-    STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision, repair_consumers,
+    CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer,
+    Overrides, ProvisionError, Report, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision,
+    repair_consumers,
 };
 pub use publish::{Failure, PendingAck, PubAck, PublishError, PublishSettings, Publisher};
 pub use server::{
@@ -35,6 +36,7 @@ pub use server::{
 pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, ServiceSpec};
 pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, ConsumerStanding, ConsumerState, JOURNAL_STREAM, REJECTED_STREAM,
-    Refusal, StateError, StreamState, consumer_standing, consumer_state, stream_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, CHUNKS_STREAM, ConsumerStanding, ConsumerState, JOURNAL_STREAM,
+    REJECTED_STREAM, Refusal, StateError, StoredMessage, StreamState, consumer_standing, consumer_state,
+    delete_message, next_message, stored_message, stream_state,
 };

@@ -8,6 +8,7 @@
 
 mod bounded;
 mod change;
+mod chunk;
 mod cursor;
 mod device;
 mod encoding;
@@ -32,6 +33,10 @@ pub mod subjects;
 mod value;
 
 pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operation, Put};
+pub use chunk::{
+    Chunk, ChunkReply, ChunkRequest, ContentHash, ContentHasher, HaveReply, HaveRequest, MANIFEST_CONTENT_TYPE,
+    Manifest, counted_bytes,
+};
 pub use cursor::Cursor;
 pub use device::Device;
 pub use encoding::Encoding;

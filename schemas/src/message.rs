@@ -38,10 +38,20 @@ pub enum Kind {
     HistoryReply = 11,
     /// Answers a request that was refused.
     Problem = 12,
+    /// The value of a record whose real value lies in chunks.
+    Manifest = 20,
+    /// Asks which chunks are not there.
+    HaveRequest = 21,
+    /// Names them.
+    HaveReply = 22,
+    /// Asks for a chunk.
+    ChunkRequest = 23,
+    /// Answers with it.
+    ChunkReply = 24,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 16] = [
         Self::Change,
         Self::JournalBatch,
         Self::Receipt,
@@ -53,6 +63,11 @@ impl Kind {
         Self::HistoryRequest,
         Self::HistoryReply,
         Self::Problem,
+        Self::Manifest,
+        Self::HaveRequest,
+        Self::HaveReply,
+        Self::ChunkRequest,
+        Self::ChunkReply,
     ];
 
     /// The first byte in postcard: the version in the upper three bits, the kind in the lower five.
@@ -74,6 +89,11 @@ impl Kind {
             Self::HistoryRequest => "history_request_v1",
             Self::HistoryReply => "history_reply_v1",
             Self::Problem => "problem_v1",
+            Self::Manifest => "manifest_v1",
+            Self::HaveRequest => "have_request_v1",
+            Self::HaveReply => "have_reply_v1",
+            Self::ChunkRequest => "chunk_request_v1",
+            Self::ChunkReply => "chunk_reply_v1",
         }
     }
 

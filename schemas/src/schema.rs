@@ -5,8 +5,8 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    ChangesReply, ChangesRequest, Draft, HistoryReply, HistoryRequest, JournalBatch, LatestReply, LatestRequest,
-    Message, Notice, Problem, Receipt,
+    ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, Draft, HaveReply, HaveRequest, HistoryReply,
+    HistoryRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, Receipt,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
@@ -23,6 +23,11 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         of::<HistoryRequest>(),
         of::<HistoryReply>(),
         of::<Problem>(),
+        of::<Manifest>(),
+        of::<HaveRequest>(),
+        of::<HaveReply>(),
+        of::<ChunkRequest>(),
+        of::<ChunkReply>(),
     ]
 }
 

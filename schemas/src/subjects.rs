@@ -16,6 +16,15 @@ pub const ALL_CHANGES_REQUESTS: &str = "roam.v1.changes.*.*.*";
 /// Every `history` request, for responders.
 pub const ALL_HISTORY: &str = "roam.v1.history.*.*.*";
 
+/// Every `have` request, for responders.
+pub const ALL_HAVE: &str = "roam.v1.have.*.*.*";
+/// Every `chunk` request, for responders.
+pub const ALL_CHUNK_REQUESTS: &str = "roam.v1.chunk.*.*.*";
+/// Every uploaded chunk, for the stream ROAM_CHUNKS.
+pub const ALL_UPLOADS: &str = "roam.v1.upload.*.*";
+/// Storage's own entries about them, in the same stream.
+pub const ALL_KEPT: &str = "roam.v1.kept.*.*";
+
 const ROOT: &str = "roam.v1.";
 const INBOX: &str = "_INBOX.";
 /// The inbox user of services.
@@ -41,11 +50,15 @@ pub enum Verb {
     Changes,
     /// The versions of a key.
     History,
+    /// Which chunks are not there.
+    Have,
+    /// A chunk.
+    Chunk,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 3] = [Self::Latest, Self::Changes, Self::History];
+    pub const ALL: [Self; 5] = [Self::Latest, Self::Changes, Self::History, Self::Have, Self::Chunk];
 
     /// The verb as it stands in subjects, endpoints and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -53,6 +66,8 @@ impl Verb {
             Self::Latest => "latest",
             Self::Changes => "changes",
             Self::History => "history",
+            Self::Have => "have",
+            Self::Chunk => "chunk",
         }
     }
 
@@ -62,6 +77,8 @@ impl Verb {
             Self::Latest => ALL_LATEST,
             Self::Changes => ALL_CHANGES_REQUESTS,
             Self::History => ALL_HISTORY,
+            Self::Have => ALL_HAVE,
+            Self::Chunk => ALL_CHUNK_REQUESTS,
         }
     }
 }
@@ -151,6 +168,8 @@ pub fn request(verb: Verb, profile: &Profile) -> String {
             Verb::Latest => "latest.",
             Verb::Changes => "changes.",
             Verb::History => "history.",
+            Verb::Have => "have.",
+            Verb::Chunk => "chunk.",
         },
         profile,
     )
@@ -161,11 +180,45 @@ pub fn request(verb: Verb, profile: &Profile) -> String {
 /// # Errors
 /// See [`SubjectError`].
 pub fn parse_request(subject: &str) -> Result<(Verb, Profile), SubjectError> {
-    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.{latest,changes,history}.<tenant>.<user>.<app>");
+    const SHAPE: SubjectError =
+        SubjectError::Shape("roam.v1.{latest,changes,history,have,chunk}.<tenant>.<user>.<app>");
     let rest = subject.strip_prefix(ROOT).ok_or(SHAPE)?;
     let [verb, tenant, user, app] = tokens(rest).ok_or(SHAPE)?;
     let verb = Verb::ALL.into_iter().find(|candidate| candidate.as_str() == verb).ok_or(SHAPE)?;
     Ok((verb, profile(tenant, user, app)?))
+}
+
+/// `roam.v1.upload.<tenant>.<user>`: where the devices of a user publish chunks. One subject a user, so that what one
+/// user may store is bounded by the stream, and goes by one purge.
+pub fn upload(tenant: &Tenant, user: &User) -> String {
+    under("upload.", tenant, user)
+}
+
+/// Reads an upload subject back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_upload(subject: &str) -> Result<(Tenant, User), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.upload.<tenant>.<user>");
+    let rest = subject.strip_prefix("roam.v1.upload.").ok_or(SHAPE)?;
+    let [tenant, user] = tokens(rest).ok_or(SHAPE)?;
+    Ok((Tenant::from_token(tenant)?, User::from_token(user)?))
+}
+
+/// `roam.v1.kept.<tenant>.<user>`: where storage notes which of the user's chunks stay and which go.
+pub fn kept(tenant: &Tenant, user: &User) -> String {
+    under("kept.", tenant, user)
+}
+
+/// Reads the subject of such a note back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_kept(subject: &str) -> Result<(Tenant, User), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.kept.<tenant>.<user>");
+    let rest = subject.strip_prefix("roam.v1.kept.").ok_or(SHAPE)?;
+    let [tenant, user] = tokens(rest).ok_or(SHAPE)?;
+    Ok((Tenant::from_token(tenant)?, User::from_token(user)?))
 }
 
 /// `roam.v1.rejected.<tenant>.<user>`: where rejected changes of a user are filed.

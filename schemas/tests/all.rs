@@ -4,6 +4,7 @@
 mod error_pages;
 mod goldens;
 mod json_schemas;
+mod manifests;
 mod names;
 mod protocol_page;
 mod refusals;

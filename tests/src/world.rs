@@ -30,6 +30,8 @@ pub struct Blueprint {
     terms: Terms,
     memory_mib: usize,
     journal_max_bytes: u64,
+    chunks_max_bytes: u64,
+    chunk_grace_seconds: Option<u64>,
 }
 
 /// A running system. Its parts end in the order in which they stand here.
@@ -57,6 +59,8 @@ impl World {
             terms: Terms::default(),
             memory_mib: 64,
             journal_max_bytes: 512 * MIB,
+            chunks_max_bytes: 512 * MIB,
+            chunk_grace_seconds: None,
         }
     }
 
@@ -194,6 +198,18 @@ impl Blueprint {
         Self { journal_max_bytes, ..self }
     }
 
+    /// With room for no more than this of large values.
+    #[must_use]
+    pub fn chunks_max_bytes(self, chunks_max_bytes: u64) -> Self {
+        Self { chunks_max_bytes, ..self }
+    }
+
+    /// With chunks that stay for so many seconds when no record needs them.
+    #[must_use]
+    pub fn chunk_grace_seconds(self, seconds: u64) -> Self {
+        Self { chunk_grace_seconds: Some(seconds), ..self }
+    }
+
     /// Starts everything, and returns once all parts are ready.
     ///
     /// # Panics
@@ -228,6 +244,8 @@ impl Blueprint {
             changes_max_bytes: Some(128 * MIB),
             journal_max_bytes: Some(self.journal_max_bytes),
             rejected_max_bytes: Some(32 * MIB),
+            chunks_max_bytes: Some(self.chunks_max_bytes),
+            chunk_grace_seconds: self.chunk_grace_seconds,
             ..Overrides::default()
         };
         Deployment { overrides, ..Deployment::new(1, self.replicas) }

@@ -151,12 +151,12 @@ impl Search<'_> {
 }
 
 /// Whether the library reads such a subject.
-fn is_subject(subject: &str) -> bool {
+pub(crate) fn is_subject(subject: &str) -> bool {
     !subject.contains(|sign: char| sign == char::REPLACEMENT_CHARACTER || sign.is_whitespace())
 }
 
 /// Headers as the library reads them; none where it does not.
-fn read_headers(block: &[u8]) -> Option<HeaderMap> {
+pub(crate) fn read_headers(block: &[u8]) -> Option<HeaderMap> {
     let mut lines = str::from_utf8(block).ok()?.lines().peekable();
     let status = lines.next()?.strip_prefix("NATS/1.0")?.trim().split(' ').next()?;
     if !status.is_empty() {

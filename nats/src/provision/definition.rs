@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Deployment, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY};
+use super::{CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, Deployment, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY};
 
 /// The body of a configuration: settings by the names that the JetStream API gives them.
 pub(crate) type Settings = Map<String, Value>;
 
 const CHANGES: &str = include_str!("../../streams/changes.toml");
 const JOURNAL: &str = include_str!("../../streams/journal.toml");
+const CHUNKS: &str = include_str!("../../streams/chunks.toml");
 const REJECTED: &str = include_str!("../../streams/rejected.toml");
 
 /// Settings that are durations: nanoseconds for the server, text in the files.
@@ -78,6 +79,7 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     let mut changes = StreamDefinition::parse(CHANGES)?;
     let mut journal = StreamDefinition::parse(JOURNAL)?;
     let mut rejected = StreamDefinition::parse(REJECTED)?;
+    let mut chunks = StreamDefinition::parse(CHUNKS)?;
 
     let overrides = &deployment.overrides;
     let journal_age = overrides.journal_days.map(|days| u64::from(days).saturating_mul(UNITS[0].1));
@@ -86,14 +88,18 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     journal.replace("max_bytes", overrides.journal_max_bytes);
     journal.replace("max_age", journal_age);
     rejected.replace("max_bytes", overrides.rejected_max_bytes);
+    chunks.replace("max_bytes", overrides.chunks_max_bytes);
 
-    for stream in [&mut changes, &mut journal, &mut rejected] {
+    for stream in [&mut changes, &mut journal, &mut rejected, &mut chunks] {
         stream.settings.insert("num_replicas".to_owned(), json!(deployment.replicas_of_streams));
         stream.settings.insert("metadata".to_owned(), json!({ STREAM_FORMAT_KEY: STREAM_FORMAT }));
     }
     // Only the journal says how many replicas fold it: they are the ones who ask.
     journal.settings["metadata"][STORAGE_REPLICAS_KEY] = json!(deployment.storage_replicas.to_string());
-    Ok(vec![changes, journal, rejected])
+    // All replicas must go by one grace: whoever promises that a chunk stays is another than who removes it.
+    let grace = overrides.chunk_grace_seconds.unwrap_or(CHUNK_GRACE_SECONDS);
+    chunks.settings["metadata"][CHUNK_GRACE_KEY] = json!(grace.to_string());
+    Ok(vec![changes, journal, rejected, chunks])
 }
 
 /// A value for people: durations in their longest whole unit, the rest as in JSON, `unset` for nothing.
@@ -173,11 +179,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM, REJECTED_STREAM, provision::Overrides,
+        ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, CHUNKS_STREAM, JOURNAL_STREAM, REJECTED_STREAM,
+        provision::Overrides,
     };
 
     #[test]
-    fn the_files_define_three_streams_and_two_durables() {
+    fn the_files_define_four_streams_and_two_durables() {
         let streams = definitions(&Deployment::new(1, 2)).unwrap();
         let names: Vec<_> = streams
             .iter()
@@ -187,10 +194,12 @@ mod tests {
             (CHANGES_STREAM, vec![ACCESS_DURABLE]),
             (JOURNAL_STREAM, vec![ANNOUNCE_DURABLE]),
             (REJECTED_STREAM, vec![]),
+            (CHUNKS_STREAM, vec![]),
         ];
         assert_eq!(names, expected);
         assert_eq!(streams[0].settings["metadata"], json!({"roam.format": "1"}));
         assert_eq!(streams[1].settings["metadata"], json!({"roam.format": "1", "roam.storage_replicas": "2"}));
+        assert_eq!(streams[3].settings["metadata"], json!({"roam.chunk_grace_seconds": "172800", "roam.format": "1"}));
         assert_eq!(streams[1].durables[0].settings["priority_groups"], json!([ANNOUNCE_DURABLE]));
         assert_eq!(streams[1].settings["max_age"], json!(7 * 86_400_000_000_000_u64));
         assert_eq!(streams[0].durables[0].settings["ack_wait"], json!(5_000_000_000_u64));
@@ -204,6 +213,7 @@ mod tests {
             json!([subjects::ALL_CHANGES]),
             json!([subjects::journal(0), subjects::journal_control(0)]),
             json!([subjects::ALL_REJECTED]),
+            json!([subjects::ALL_UPLOADS, subjects::ALL_KEPT]),
         ];
         assert_eq!(subjects, expected.iter().collect::<Vec<_>>());
     }
@@ -216,6 +226,8 @@ mod tests {
             journal_days: Some(3),
             journal_max_bytes: Some(4),
             rejected_max_bytes: Some(5),
+            chunks_max_bytes: Some(6),
+            chunk_grace_seconds: Some(7),
         };
         let streams = definitions(&Deployment { overrides, ..Deployment::new(3, 1) }).unwrap();
         assert_eq!(streams[0].settings["max_msgs"], json!(1));
@@ -223,6 +235,8 @@ mod tests {
         assert_eq!(streams[1].settings["max_age"], json!(3 * 86_400_000_000_000_u64));
         assert_eq!(streams[1].settings["max_bytes"], json!(4));
         assert_eq!(streams[2].settings["max_bytes"], json!(5));
+        assert_eq!(streams[3].settings["max_bytes"], json!(6));
+        assert_eq!(streams[3].settings["metadata"]["roam.chunk_grace_seconds"], json!("7"));
         assert!(streams.iter().all(|stream| stream.settings["num_replicas"] == json!(3)));
     }
 

@@ -1,4 +1,4 @@
-//! The connections to the bus: one to follow the journal, one to announce on, one to answer on. Each has one task for
+//! The connections to the bus: one to follow the journal, one to announce on, one to answer on, one for chunks. Each has one task for
 //! all of its input and output, so none waits behind another's messages.
 
 use std::convert::Infallible;
@@ -15,6 +15,8 @@ pub(crate) struct Connections {
     pub(crate) announcing: Bus,
     /// Takes requests and answers them.
     pub(crate) responding: Bus,
+    /// Reads the stream of chunks. What clients put there may end it.
+    pub(crate) chunks: Bus,
 }
 
 impl Connections {
@@ -25,6 +27,7 @@ impl Connections {
             following: connect("roam-storage following").await?,
             announcing: connect("roam-storage announcing").await?,
             responding: connect("roam-storage responding").await?,
+            chunks: connect("roam-storage chunks").await?,
         })
     }
 
@@ -50,6 +53,6 @@ impl Connections {
 
     /// Closes all: what was sent leaves first.
     pub(crate) async fn close(&self) {
-        tokio::join!(self.following.close(), self.announcing.close(), self.responding.close());
+        tokio::join!(self.following.close(), self.announcing.close(), self.responding.close(), self.chunks.close());
     }
 }

@@ -10,6 +10,7 @@ pub mod decide;
 pub mod store;
 
 mod announce;
+mod chunks;
 mod connect;
 mod expire;
 #[cfg(test)]
@@ -38,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     announce::{Announcer, standing},
     apply::Applier,
+    chunks::{Chunks, Sweeper},
     connect::Connections,
     expire::Expirer,
     fold::Fold,
@@ -163,6 +165,15 @@ impl Parts<'_> {
             metrics.clone(),
             context.shutdown.clone(),
         );
+        let chunks = Chunks::new(&connections.chunks, metrics.clone());
+        let sweeper = Sweeper {
+            chunks: chunks.clone(),
+            reader: reader.clone(),
+            progress: progress.clone(),
+            announces: Arc::clone(&announces),
+            metrics: metrics.clone(),
+            shutdown: context.shutdown.clone(),
+        };
         let announcer = Announcer {
             announces,
             bus: connections.following.clone(),
@@ -181,6 +192,7 @@ impl Parts<'_> {
             context: context.clone(),
             progress,
             reader,
+            chunks: chunks.clone(),
             metrics,
             condition: conditions.respond,
             catch_up_to,
@@ -193,6 +205,8 @@ impl Parts<'_> {
         tasks.spawn("standing", standing);
         tasks.spawn("respond", responder.respond());
         tasks.spawn("expire", expirer.run());
+        tasks.spawn("chunks", chunks.follow(context.shutdown.clone()));
+        tasks.spawn("sweep", sweeper.run());
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)
     }

@@ -3,6 +3,7 @@
 
 mod answers;
 mod changes;
+mod chunks;
 mod problems;
 mod queries;
 
@@ -31,7 +32,7 @@ type Reads = Box<dyn Fn(&[u8], Encoding) -> Result<(), String>>;
 
 /// The whole table.
 pub(crate) fn all() -> Vec<Case> {
-    [changes::all(), answers::all(), queries::all(), problems::all()].into_iter().flatten().collect()
+    [changes::all(), answers::all(), queries::all(), problems::all(), chunks::all()].into_iter().flatten().collect()
 }
 
 fn case<M: Message + PartialEq + Debug + 'static>(name: &'static str, value: M) -> Case {

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use roam_schemas::{Action, BatchId, JournalBatch, Outcome, Problem, Revision, StampedChange, Timestamp};
 
 use crate::{
-    decide::{Decision, Effect, Effects, Known, KnownValue, decide},
+    decide::{Decision, Effect, Effects, Known, KnownValue, bytes_of, decide},
     store::{
         Commit, Place, Position, ProfileKey, Reader, RecordKey, RowState, Seen, StoreError, Traces, VersionRow, Writer,
     },
@@ -290,7 +290,10 @@ impl InBatch<'_> {
     ) -> Known {
         let value = match &op.action {
             Action::Delete => None,
-            Action::Put(put) => Some(KnownValue { expires, bytes: (op.key.as_str().len() + put.value.len()) as u64 }),
+            Action::Put(put) => {
+                let bytes = bytes_of(&op.key, put.content_type.as_str(), put.value.as_bytes());
+                Some(KnownValue { expires, bytes })
+            }
         };
         Known { revision, time, device: self.stamped.device.clone(), stamp: self.stamped.stamp, value }
     }

@@ -441,12 +441,14 @@ impl World {
         };
         let (bus, device) = (connect(None).await, connect(Some("_INBOX.acme.alice.laptop")).await);
         let (fixture, progress, context) = (Fixture::new(), Progress::default(), Context::new(Duration::from_secs(5)));
+        let metrics = Metrics::new(&context.metrics);
         let responder = Responder {
+            chunks: crate::chunks::Chunks::new(&bus, metrics.clone()),
             bus,
             context: context.clone(),
             progress: progress.clone(),
             reader: fixture.reader.clone(),
-            metrics: Metrics::new(&context.metrics),
+            metrics,
             condition: context.health.condition("respond"),
             catch_up_to: 0,
         };

@@ -78,6 +78,14 @@ impl RecordKey {
     }
 }
 
+/// The beginning of the keys of all rows of a user.
+pub(super) fn of_user(tenant: &Tenant, user: &User) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    push_part(&mut bytes, tenant.as_str());
+    push_part(&mut bytes, user.as_str());
+    bytes
+}
+
 /// Appends a part and its end.
 fn push_part(bytes: &mut Vec<u8>, part: &str) {
     push_escaped(bytes, part);

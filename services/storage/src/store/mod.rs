@@ -8,6 +8,7 @@ mod feed;
 mod forget;
 mod head;
 mod keys;
+mod large;
 mod log;
 mod meta;
 mod options;
@@ -36,7 +37,8 @@ pub(crate) use write::Traces;
 pub use write::{Commit, Writer};
 
 /// Every table.
-pub const TABLES: [&str; 6] = [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, head::TABLE, meta::TABLE];
+pub const TABLES: [&str; 7] =
+    [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, head::TABLE, meta::TABLE, large::TABLE];
 
 /// What the store can fail with. Only [`StoreError::Full`] heals by itself; after any other the process must end and
 /// replay the journal.

@@ -293,6 +293,22 @@ impl Snapshot<'_> {
         Ok(rows.status()?)
     }
 
+    /// Hands key and value of the rows that begin with `prefix` to `visit`, in order.
+    pub(super) fn rows_of(
+        &self,
+        table: &'static str,
+        prefix: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(table, keys::beyond(prefix))?;
+        rows.seek(prefix);
+        while let Some((key, value)) = rows.item() {
+            visit(key, value)?;
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
     /// Hands the keys of the rows of a range to `visit`.
     pub(super) fn row_keys(
         &self,
