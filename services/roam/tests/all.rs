@@ -5,6 +5,8 @@
 mod archive;
 mod command_line;
 #[cfg(feature = "embedded")]
+mod large;
+#[cfg(feature = "embedded")]
 mod past;
 #[cfg(feature = "embedded")]
 mod support;

@@ -15,7 +15,8 @@ const WHAT: &str = "provision";
 pub(super) async fn run(args: &Provision, global: &Global, out: Output) -> Result<(), Failure> {
     let bus = Bus::connect(&bus_settings(global), "roam-provision").await;
     let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
-    let deployment = Deployment::new(args.replicas, args.storage_replicas.into());
+    let mut deployment = Deployment::new(args.replicas, args.storage_replicas.into());
+    deployment.overrides.chunks_max_bytes = args.chunks_max_bytes;
     let report = provision(&bus, &deployment).await;
     bus.close().await;
     say(&report.map_err(|error| not_provisioned(WHAT, &error))?, out)
