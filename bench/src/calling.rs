@@ -96,7 +96,7 @@ impl Call for RoamClient {
                 Ok(true)
             }),
             Verb::Get => Box::pin(async move {
-                ensure!(matches!(profile.get(key).await?, Lookup::Found(_)), "a record is missing");
+                ensure!(matches!(profile.get_record(key).await?, Lookup::Found(_)), "a record is missing");
                 Ok(true)
             }),
         })

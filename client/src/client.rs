@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::publish::Submitter;
 use crate::receipts::{Keeper, ReceiptCounts, Registry};
-use crate::{ClientSettings, Identity, ProfileClient};
+use crate::{ClientSettings, Identity, ProfileClient, large};
 
 /// Most copies of changes that are without a PubAck, over all profiles; and most changes on their way to the keeper.
 const PUBLISHER_WINDOW: usize = 4_096;
@@ -30,6 +30,8 @@ pub(crate) struct Inner {
     pub(crate) bus: Bus,
     pub(crate) settings: ClientSettings,
     pub(crate) submitter: Submitter,
+    /// Publishes chunks of large values.
+    pub(crate) chunks: Publisher,
     identity: Identity,
     device: Device,
     registry: Arc<Registry>,
@@ -85,7 +87,8 @@ impl Client {
         let submitter =
             Submitter { publisher, keeper, encoding: settings.encoding, receipt_timeout: settings.receipt_timeout };
         let device = identity.device();
-        let inner = Inner { bus, settings, submitter, identity, device, registry, _keeper: tasks };
+        let chunks = large::publisher(&bus);
+        let inner = Inner { bus, settings, submitter, chunks, identity, device, registry, _keeper: tasks };
         Ok(Self { inner: Arc::new(inner) })
     }
 

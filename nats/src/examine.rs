@@ -183,8 +183,11 @@ async fn streams(bus: &Bus) -> Vec<Finding> {
         }
         Err(error) => return vec![finding("streams", Problem, error.to_string(), Some("is JetStream enabled?"))],
     };
+    // Whoever keeps backups in a directory has no bucket.
+    let bucket = format!("stream OBJ_{}", crate::BACKUPS_BUCKET);
     let mut findings: Vec<_> = missing
         .into_iter()
+        .filter(|object| *object != bucket)
         .map(|object| finding("streams", Problem, format!("{object} does not exist"), Some("roam provision")))
         .collect();
     let differs = |setting: &str| !CHOSEN.contains(&setting) && !setting.starts_with("metadata.");

@@ -31,8 +31,9 @@ pub use message::{Headers, Message};
 pub use objects::{ObjectError, ObjectInfo, ObjectStore, Put};
 pub use permissions::{Account, ClientLimits, PermissionTables, Permissions, Role};
 pub use provision::{
-    CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer, Overrides, ProvisionError, Report,
-    STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision, provision_auth, repair_consumers,
+    CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer,
+    Overrides, ProvisionError, Report, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision,
+    provision_auth, repair_consumers,
 };
 pub use publish::{Failure, PendingAck, PubAck, PublishError, PublishSettings, Publisher};
 pub use secure::{Security, SecurityConf, ServerTls, security_conf};
@@ -43,7 +44,7 @@ pub use server::{
 pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, ServiceSpec};
 pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, ConsumerStanding, ConsumerState,
-    JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError, StreamState, TOKENS_STREAM, consumer_standing,
-    consumer_state, next_entry, stream_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, ConsumerStanding,
+    ConsumerState, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError, StoredMessage, StreamState, TOKENS_STREAM,
+    consumer_standing, consumer_state, delete_message, next_entry, next_message, stored_message, stream_state,
 };

@@ -38,6 +38,11 @@ pub const STREAM_FORMAT: &str = "1";
 /// finds the journal rolled back may go on by itself; with several, a person decides.
 pub const STORAGE_REPLICAS_KEY: &str = "roam.storage_replicas";
 
+/// Metadata of the chunks: for how long a chunk stays that no record needs, in whole seconds as a decimal number.
+pub const CHUNK_GRACE_KEY: &str = "roam.chunk_grace_seconds";
+/// How long that is unless a deployment says otherwise: two days.
+pub const CHUNK_GRACE_SECONDS: u64 = 2 * 24 * 3600;
+
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a cluster may take to have a leader and all its servers.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
@@ -74,6 +79,11 @@ pub struct Overrides {
     pub audit_max_bytes: Option<u64>,
     /// How many bytes of tokens are kept at most (256 MiB). A full stream takes no new token.
     pub tokens_max_bytes: Option<u64>,
+    /// How many bytes of chunks of large values are kept at most (4 GiB).
+    pub chunks_max_bytes: Option<u64>,
+    /// For how many seconds a chunk stays that no record needs (two days). A client has half of that from its upload to
+    /// the change that needs it.
+    pub chunk_grace_seconds: Option<u64>,
 }
 
 /// What provisioning did. Objects are named `stream NAME` and `consumer STREAM/NAME`.

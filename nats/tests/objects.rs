@@ -24,6 +24,7 @@ async fn bucket(max_bytes: u64) -> (World, ObjectStore) {
         changes_max_bytes: few,
         journal_max_bytes: few,
         rejected_max_bytes: few,
+        chunks_max_bytes: few,
         backups_max_bytes: Some(max_bytes),
         ..Overrides::default()
     };

@@ -59,6 +59,8 @@ async fn a_cluster_with_mutual_tls_for_clients_and_routes_is_provisioned_by_thos
         changes_max_bytes: Some(32 * MIB),
         journal_max_bytes: Some(32 * MIB),
         rejected_max_bytes: Some(32 * MIB),
+        chunks_max_bytes: Some(32 * MIB),
+        backups_max_bytes: Some(0),
         audit_max_bytes: Some(32 * MIB),
         tokens_max_bytes: Some(32 * MIB),
         ..Overrides::default()
@@ -66,7 +68,7 @@ async fn a_cluster_with_mutual_tls_for_clients_and_routes_is_provisioned_by_thos
     let deployment = Deployment { overrides, ..Deployment::new(3, 2) };
     let operator = Bus::connect(&bus(Role::Operator).signed_in_as(Role::Operator), "operator").await.unwrap();
     // Three replicas of each stream: the servers found each other.
-    assert_eq!(provision(&operator, &deployment).await.unwrap().created.len(), 5);
+    assert_eq!(provision(&operator, &deployment).await.unwrap().created.len(), 6);
     let registrar = Bus::connect(&bus(Role::Registrar).signed_in_as(Role::Registrar), "registrar").await.unwrap();
     assert_eq!(provision_auth(&registrar, &deployment).await.unwrap().created.len(), 2);
 

@@ -29,8 +29,14 @@ async fn connect(server: &NatsServer) -> Bus {
 
 fn small_deployment() -> Deployment {
     let few = Some(16 * 1024 * 1024);
-    let overrides =
-        Overrides { changes_max_bytes: few, journal_max_bytes: few, rejected_max_bytes: few, ..Overrides::default() };
+    let overrides = Overrides {
+        changes_max_bytes: few,
+        journal_max_bytes: few,
+        rejected_max_bytes: few,
+        chunks_max_bytes: few,
+        backups_max_bytes: Some(0),
+        ..Overrides::default()
+    };
     Deployment { overrides, ..Deployment::new(1, 1) }
 }
 

@@ -8,6 +8,7 @@
 
 mod bounded;
 mod change;
+mod chunk;
 mod control;
 mod cursor;
 mod device;
@@ -35,6 +36,10 @@ pub mod subjects;
 mod value;
 
 pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operation, Put};
+pub use chunk::{
+    Chunk, ChunkReply, ChunkRequest, ContentHash, ContentHasher, HaveReply, HaveRequest, MANIFEST_CONTENT_TYPE,
+    Manifest, counted_bytes,
+};
 pub use control::{Control, ControlEntry, Epoch, Erase, Resume, Skip};
 pub use cursor::Cursor;
 pub use device::Device;

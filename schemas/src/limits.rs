@@ -7,6 +7,14 @@ pub const NAME_BYTES: usize = 128;
 pub const KEY_BYTES: usize = 512;
 /// Largest value, in bytes.
 pub const VALUE_BYTES: usize = 256 * 1024;
+/// Largest value that lies in chunks, in bytes: 100 MiB.
+pub const LARGE_VALUE_BYTES: usize = 100 * 1024 * 1024;
+/// Largest chunk, in bytes.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+/// Most chunks of one value. A manifest of so many is still a value.
+pub const MANIFEST_CHUNKS: usize = 2_048;
+/// Most hashes that one `have` request may name.
+pub const HAVE_HASHES: usize = 256;
 /// Longest content type, in bytes of visible ASCII.
 pub const CONTENT_TYPE_BYTES: usize = 127;
 /// Most operations in one change.

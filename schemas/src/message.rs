@@ -40,16 +40,26 @@ pub enum Kind {
     HistoryReply = 11,
     /// Answers a request that was refused.
     Problem = 12,
+    /// The value of a record whose real value lies in chunks.
+    Manifest = 20,
+    /// Asks which chunks are not there.
+    HaveRequest = 21,
+    /// Names them.
+    HaveReply = 22,
+    /// Asks for a chunk.
+    ChunkRequest = 23,
+    /// Answers with it.
+    ChunkReply = 24,
     /// How a replica stands.
-    StatusReply = 20,
+    StatusReply = 25,
     /// Asks a replica for profiles.
-    ProfilesRequest = 21,
+    ProfilesRequest = 26,
     /// Answers with profiles.
-    ProfilesReply = 22,
+    ProfilesReply = 27,
 }
 
 impl Kind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 20] = [
         Self::Change,
         Self::JournalBatch,
         Self::ControlEntry,
@@ -65,6 +75,11 @@ impl Kind {
         Self::StatusReply,
         Self::ProfilesRequest,
         Self::ProfilesReply,
+        Self::Manifest,
+        Self::HaveRequest,
+        Self::HaveReply,
+        Self::ChunkRequest,
+        Self::ChunkReply,
     ];
 
     /// The first byte in postcard: the version in the upper three bits, the kind in the lower five.
@@ -90,6 +105,11 @@ impl Kind {
             Self::StatusReply => "status_reply_v1",
             Self::ProfilesRequest => "profiles_request_v1",
             Self::ProfilesReply => "profiles_reply_v1",
+            Self::Manifest => "manifest_v1",
+            Self::HaveRequest => "have_request_v1",
+            Self::HaveReply => "have_reply_v1",
+            Self::ChunkRequest => "chunk_request_v1",
+            Self::ChunkReply => "chunk_reply_v1",
         }
     }
 

@@ -5,8 +5,9 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    ChangesReply, ChangesRequest, ControlEntry, Draft, HistoryReply, HistoryRequest, JournalBatch, LatestReply,
-    LatestRequest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply,
+    ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, Draft, HaveReply, HaveRequest, HistoryReply,
+    HistoryRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply,
+    ProfilesRequest, Receipt, StatusReply,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
@@ -27,6 +28,11 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         of::<StatusReply>(),
         of::<ProfilesRequest>(),
         of::<ProfilesReply>(),
+        of::<Manifest>(),
+        of::<HaveRequest>(),
+        of::<HaveReply>(),
+        of::<ChunkRequest>(),
+        of::<ChunkReply>(),
     ]
 }
 

@@ -20,6 +20,14 @@ pub const ALL_HISTORY: &str = "roam.v1.history.*.*.*";
 pub const ALL_TOKENS: &str = "roam.v1.token.*.*";
 /// Who did what, for the stream ROAM_AUDIT.
 pub const ALL_AUDIT: &str = "roam.v1.audit.*.*";
+/// Every `have` request, for responders.
+pub const ALL_HAVE: &str = "roam.v1.have.*.*.*";
+/// Every `chunk` request, for responders.
+pub const ALL_CHUNK_REQUESTS: &str = "roam.v1.chunk.*.*.*";
+/// Every uploaded chunk, for the stream ROAM_CHUNKS.
+pub const ALL_UPLOADS: &str = "roam.v1.upload.*.*";
+/// Storage's own entries about them, in the same stream.
+pub const ALL_KEPT: &str = "roam.v1.kept.*.*";
 
 const ROOT: &str = "roam.v1.";
 const INBOX: &str = "_INBOX.";
@@ -52,11 +60,15 @@ pub enum Verb {
     Changes,
     /// The versions of a key.
     History,
+    /// Which chunks are not there.
+    Have,
+    /// A chunk.
+    Chunk,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 3] = [Self::Latest, Self::Changes, Self::History];
+    pub const ALL: [Self; 5] = [Self::Latest, Self::Changes, Self::History, Self::Have, Self::Chunk];
 
     /// The verb as it stands in subjects, endpoints and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -64,6 +76,8 @@ impl Verb {
             Self::Latest => "latest",
             Self::Changes => "changes",
             Self::History => "history",
+            Self::Have => "have",
+            Self::Chunk => "chunk",
         }
     }
 
@@ -73,6 +87,8 @@ impl Verb {
             Self::Latest => ALL_LATEST,
             Self::Changes => ALL_CHANGES_REQUESTS,
             Self::History => ALL_HISTORY,
+            Self::Have => ALL_HAVE,
+            Self::Chunk => ALL_CHUNK_REQUESTS,
         }
     }
 }
@@ -179,6 +195,8 @@ pub fn request(verb: Verb, profile: &Profile) -> String {
             Verb::Latest => "latest.",
             Verb::Changes => "changes.",
             Verb::History => "history.",
+            Verb::Have => "have.",
+            Verb::Chunk => "chunk.",
         },
         profile,
     )
@@ -189,7 +207,8 @@ pub fn request(verb: Verb, profile: &Profile) -> String {
 /// # Errors
 /// See [`SubjectError`].
 pub fn parse_request(subject: &str) -> Result<(Verb, Profile), SubjectError> {
-    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.{latest,changes,history}.<tenant>.<user>.<app>");
+    const SHAPE: SubjectError =
+        SubjectError::Shape("roam.v1.{latest,changes,history,have,chunk}.<tenant>.<user>.<app>");
     let rest = subject.strip_prefix(ROOT).ok_or(SHAPE)?;
     let [verb, tenant, user, app] = tokens(rest).ok_or(SHAPE)?;
     let verb = Verb::ALL.into_iter().find(|candidate| candidate.as_str() == verb).ok_or(SHAPE)?;
@@ -232,6 +251,39 @@ pub fn operator_inbox() -> String {
 /// Whether an answer to an operator may be sent to `reply`.
 pub fn may_answer_operator(reply: &str) -> bool {
     after_token(reply, OPERATOR_INBOX).is_some_and(|below| below.split('.').all(is_literal))
+}
+
+/// `roam.v1.upload.<tenant>.<user>`: where the devices of a user publish chunks. One subject a user, so that what one
+/// user may store is bounded by the stream, and goes by one purge.
+pub fn upload(tenant: &Tenant, user: &User) -> String {
+    under("upload.", tenant, user)
+}
+
+/// Reads an upload subject back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_upload(subject: &str) -> Result<(Tenant, User), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.upload.<tenant>.<user>");
+    let rest = subject.strip_prefix("roam.v1.upload.").ok_or(SHAPE)?;
+    let [tenant, user] = tokens(rest).ok_or(SHAPE)?;
+    Ok((Tenant::from_token(tenant)?, User::from_token(user)?))
+}
+
+/// `roam.v1.kept.<tenant>.<user>`: where storage notes which of the user's chunks stay and which go.
+pub fn kept(tenant: &Tenant, user: &User) -> String {
+    under("kept.", tenant, user)
+}
+
+/// Reads the subject of such a note back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_kept(subject: &str) -> Result<(Tenant, User), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.kept.<tenant>.<user>");
+    let rest = subject.strip_prefix("roam.v1.kept.").ok_or(SHAPE)?;
+    let [tenant, user] = tokens(rest).ok_or(SHAPE)?;
+    Ok((Tenant::from_token(tenant)?, User::from_token(user)?))
 }
 
 /// `roam.v1.rejected.<tenant>.<user>`: where rejected changes of a user are filed.

@@ -5,6 +5,7 @@ mod error_pages;
 mod fuzz;
 mod goldens;
 mod json_schemas;
+mod manifests;
 mod names;
 mod protocol_page;
 mod refusals;

@@ -97,6 +97,19 @@ fn a_problem_reads_back_as_it_was() {
     check(strategies::problem());
 }
 
+#[test]
+fn a_manifest_reads_back_as_it_was() {
+    check(strategies::manifest());
+}
+
+#[test]
+fn a_request_for_chunks_and_its_reply_read_back_as_they_were() {
+    check(strategies::have_request());
+    check(strategies::have_reply());
+    check(strategies::chunk_request());
+    check(strategies::chunk_reply());
+}
+
 proptest::proptest! {
     #![proptest_config(Config { cases: 128, failure_persistence: None, ..Config::default() })]
 

@@ -44,6 +44,8 @@ pub struct Blueprint {
     memory_mib: usize,
     journal_max_bytes: u64,
     backup: BackupSettings,
+    chunks_max_bytes: u64,
+    chunk_grace_seconds: Option<u64>,
 }
 
 /// A running system. Its parts end in the order in which they stand here.
@@ -78,6 +80,8 @@ impl World {
             memory_mib: 64,
             journal_max_bytes: 512 * MIB,
             backup: BackupSettings::default(),
+            chunks_max_bytes: 512 * MIB,
+            chunk_grace_seconds: None,
         }
     }
 
@@ -311,6 +315,18 @@ impl Blueprint {
         Self { backup, ..self }
     }
 
+    /// With room for no more than this of large values.
+    #[must_use]
+    pub fn chunks_max_bytes(self, chunks_max_bytes: u64) -> Self {
+        Self { chunks_max_bytes, ..self }
+    }
+
+    /// With chunks that stay for so many seconds when no record needs them.
+    #[must_use]
+    pub fn chunk_grace_seconds(self, seconds: u64) -> Self {
+        Self { chunk_grace_seconds: Some(seconds), ..self }
+    }
+
     /// Starts everything, and returns once all parts are ready.
     ///
     /// # Panics
@@ -362,6 +378,8 @@ impl Blueprint {
             backups_max_bytes: Some(256 * MIB),
             tokens_max_bytes: Some(32 * MIB),
             audit_max_bytes: Some(32 * MIB),
+            chunks_max_bytes: Some(self.chunks_max_bytes),
+            chunk_grace_seconds: self.chunk_grace_seconds,
             ..Overrides::default()
         };
         Deployment { overrides, ..Deployment::new(1, self.replicas.max(1)) }

@@ -12,6 +12,7 @@ mod expiry;
 mod interop;
 mod journal_trouble;
 mod kill;
+mod large;
 mod lost_notices;
 mod operations;
 mod order;

@@ -151,6 +151,7 @@ impl System {
                 }
             }
             Verb::History => written("", &HistoryReply::default(), encoding),
+            Verb::Have | Verb::Chunk => written("", &Problem::invalid("there are no chunks here"), encoding),
         };
         (headers, payload)
     }

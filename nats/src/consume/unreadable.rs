@@ -113,7 +113,7 @@ impl Search<'_> {
 }
 
 /// Whether the library reads such a subject.
-fn is_subject(subject: &str) -> bool {
+pub(crate) fn is_subject(subject: &str) -> bool {
     !subject.contains(|sign: char| sign == char::REPLACEMENT_CHARACTER || sign.is_whitespace())
 }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Deployment, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY};
+use super::{CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, Deployment, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY};
 
 /// The body of a configuration: settings by the names that the JetStream API gives them.
 pub(crate) type Settings = Map<String, Value>;
 
 const CHANGES: &str = include_str!("../../streams/changes.toml");
 const JOURNAL: &str = include_str!("../../streams/journal.toml");
+const CHUNKS: &str = include_str!("../../streams/chunks.toml");
 const REJECTED: &str = include_str!("../../streams/rejected.toml");
 const BACKUPS: &str = include_str!("../../streams/backups.toml");
 const TOKENS: &str = include_str!("../../streams/tokens.toml");
@@ -82,6 +83,7 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     let mut journal = StreamDefinition::parse(JOURNAL)?;
     let mut rejected = StreamDefinition::parse(REJECTED)?;
     let mut backups = StreamDefinition::parse(BACKUPS)?;
+    let mut chunks = StreamDefinition::parse(CHUNKS)?;
 
     let overrides = &deployment.overrides;
     let journal_age = overrides.journal_days.map(|days| u64::from(days).saturating_mul(UNITS[0].1));
@@ -90,14 +92,18 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     journal.replace("max_bytes", overrides.journal_max_bytes);
     journal.replace("max_age", journal_age);
     rejected.replace("max_bytes", overrides.rejected_max_bytes);
+    chunks.replace("max_bytes", overrides.chunks_max_bytes);
     backups.replace("max_bytes", overrides.backups_max_bytes);
 
-    for stream in [&mut changes, &mut journal, &mut rejected, &mut backups] {
+    for stream in [&mut changes, &mut journal, &mut rejected, &mut chunks, &mut backups] {
         stream.belong_to(deployment);
     }
     // Only the journal says how many replicas fold it: they are the ones who ask.
     journal.settings["metadata"][STORAGE_REPLICAS_KEY] = json!(deployment.storage_replicas.to_string());
-    let mut streams = vec![changes, journal, rejected];
+    // All replicas must go by one grace: whoever promises that a chunk stays is another than who removes it.
+    let grace = overrides.chunk_grace_seconds.unwrap_or(CHUNK_GRACE_SECONDS);
+    chunks.settings["metadata"][CHUNK_GRACE_KEY] = json!(grace.to_string());
+    let mut streams = vec![changes, journal, rejected, chunks];
     if overrides.backups_max_bytes != Some(0) {
         streams.push(backups);
     }
@@ -198,7 +204,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, JOURNAL_STREAM,
+        ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, JOURNAL_STREAM,
         REJECTED_STREAM, TOKENS_STREAM, provision::Overrides,
     };
 
@@ -217,6 +223,7 @@ mod tests {
             (CHANGES_STREAM, vec![ACCESS_DURABLE]),
             (JOURNAL_STREAM, vec![ANNOUNCE_DURABLE]),
             (REJECTED_STREAM, vec![]),
+            (CHUNKS_STREAM, vec![]),
             ("OBJ_ROAM_BACKUPS", vec![]),
             (TOKENS_STREAM, vec![]),
             (AUDIT_STREAM, vec![]),
@@ -224,6 +231,7 @@ mod tests {
         assert_eq!(names, expected);
         assert_eq!(streams[0].settings["metadata"], json!({"roam.format": "1"}));
         assert_eq!(streams[1].settings["metadata"], json!({"roam.format": "1", "roam.storage_replicas": "2"}));
+        assert_eq!(streams[3].settings["metadata"], json!({"roam.chunk_grace_seconds": "172800", "roam.format": "1"}));
         assert_eq!(streams[1].durables[0].settings["priority_groups"], json!([ANNOUNCE_DURABLE]));
         assert_eq!(streams[1].settings["max_age"], json!(7 * 86_400_000_000_000_u64));
         assert_eq!(streams[0].durables[0].settings["ack_wait"], json!(5_000_000_000_u64));
@@ -237,6 +245,7 @@ mod tests {
             json!([subjects::ALL_CHANGES]),
             json!([subjects::journal(0), subjects::journal_control(0)]),
             json!([subjects::ALL_REJECTED]),
+            json!([subjects::ALL_UPLOADS, subjects::ALL_KEPT]),
             json!([format!("$O.{BACKUPS_BUCKET}.C.>"), format!("$O.{BACKUPS_BUCKET}.M.>")]),
             json!([subjects::ALL_TOKENS]),
             json!([subjects::ALL_AUDIT]),
@@ -252,6 +261,8 @@ mod tests {
             journal_days: Some(3),
             journal_max_bytes: Some(4),
             rejected_max_bytes: Some(5),
+            chunks_max_bytes: Some(9),
+            chunk_grace_seconds: Some(7),
             backups_max_bytes: Some(8),
             audit_max_bytes: Some(6),
             tokens_max_bytes: Some(7),
@@ -262,9 +273,11 @@ mod tests {
         assert_eq!(streams[1].settings["max_age"], json!(3 * 86_400_000_000_000_u64));
         assert_eq!(streams[1].settings["max_bytes"], json!(4));
         assert_eq!(streams[2].settings["max_bytes"], json!(5));
-        assert_eq!(streams[3].settings["max_bytes"], json!(8));
-        assert_eq!(streams[4].settings["max_bytes"], json!(7));
-        assert_eq!(streams[5].settings["max_bytes"], json!(6));
+        assert_eq!(streams[3].settings["max_bytes"], json!(9));
+        assert_eq!(streams[3].settings["metadata"]["roam.chunk_grace_seconds"], json!("7"));
+        assert_eq!(streams[4].settings["max_bytes"], json!(8));
+        assert_eq!(streams[5].settings["max_bytes"], json!(7));
+        assert_eq!(streams[6].settings["max_bytes"], json!(6));
         assert!(streams.iter().all(|stream| stream.settings["num_replicas"] == json!(3)));
     }
 

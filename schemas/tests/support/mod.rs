@@ -14,9 +14,9 @@ use std::{
 };
 
 use roam_schemas::{
-    ChangesReply, ChangesRequest, ControlEntry, DecodeError, Draft, Encoding, HistoryReply, HistoryRequest,
-    JournalBatch, LatestReply, LatestRequest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt,
-    StatusReply, decode, encode,
+    ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, DecodeError, Draft, Encoding, HaveReply,
+    HaveRequest, HistoryReply, HistoryRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message, Notice,
+    Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, decode, encode,
 };
 
 /// Both encodings.
@@ -46,7 +46,7 @@ impl Spelling {
 pub(crate) type Rewrite = fn(&[u8], Encoding) -> Result<Spelling, DecodeError>;
 
 /// Every kind, by its key in JSON.
-pub(crate) const KINDS: [(&str, Rewrite); 15] = [
+pub(crate) const KINDS: [(&str, Rewrite); 20] = [
     kind::<Draft>(),
     kind::<JournalBatch>(),
     kind::<ControlEntry>(),
@@ -62,6 +62,11 @@ pub(crate) const KINDS: [(&str, Rewrite); 15] = [
     kind::<StatusReply>(),
     kind::<ProfilesRequest>(),
     kind::<ProfilesReply>(),
+    kind::<Manifest>(),
+    kind::<HaveRequest>(),
+    kind::<HaveReply>(),
+    kind::<ChunkRequest>(),
+    kind::<ChunkReply>(),
 ];
 
 const fn kind<M: Message>() -> (&'static str, Rewrite) {

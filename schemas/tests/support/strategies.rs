@@ -8,12 +8,13 @@ use proptest::{
     sample::select,
 };
 use roam_schemas::{
-    Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Code, Conflict, ContentType,
-    Control, ControlEntry, Cursor, Device, Draft, DraftOperation, Encoding, Epoch, Erase, Expect, Failed, HistoryReply,
-    HistoryRequest, JournalBatch, JournalPosition, Key, LatestReply, LatestRequest, Missing, Notice, NoticeOperation,
-    Operation, Origin, Outcome, Problem, Profile, ProfileStanding, ProfilesReply, ProfilesRequest, Put, Receipt,
-    Record, ReplicaName, Resume, Revision, Select, ServiceName, Skip, Stamp, StampedChange, State, StatusReply, Stored,
-    Superseded, Tenant, TenantQuota, Terms, Timestamp, User, Value, Version, limits,
+    Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Chunk, ChunkReply, ChunkRequest,
+    Code, Conflict, ContentHash, ContentType, Control, ControlEntry, Cursor, Device, Draft, DraftOperation, Encoding,
+    Epoch, Erase, Expect, Failed, HaveReply, HaveRequest, HistoryReply, HistoryRequest, JournalBatch, JournalPosition,
+    Key, LatestReply, LatestRequest, Manifest, Missing, Notice, NoticeOperation, Operation, Origin, Outcome, Problem,
+    Profile, ProfileStanding, ProfilesReply, ProfilesRequest, Put, Receipt, Record, ReplicaName, Resume, Revision,
+    Select, ServiceName, Skip, Stamp, StampedChange, State, StatusReply, Stored, Superseded, Tenant, TenantQuota,
+    Terms, Timestamp, User, Value, Version, limits,
 };
 
 use super::{ENCODINGS, Spelling};
@@ -61,6 +62,11 @@ pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Spelling)> {
         of!("history_request_v1", history_request()),
         of!("history_reply_v1", history_reply()),
         of!("problem_v1", problem()),
+        of!("manifest_v1", manifest()),
+        of!("have_request_v1", have_request()),
+        of!("have_reply_v1", have_reply()),
+        of!("chunk_request_v1", chunk_request()),
+        of!("chunk_reply_v1", chunk_reply()),
     ]
     .boxed()
 }
@@ -363,4 +369,35 @@ pub(crate) fn history_reply() -> impl Strategy<Value = HistoryReply> {
         versions,
         more,
     })
+}
+
+fn hash() -> impl Strategy<Value = ContentHash> {
+    any::<[u8; 32]>().prop_map(ContentHash::from_bytes)
+}
+
+/// Not one that is valid, as a rule.
+pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
+    let chunk = (hash(), any::<u32>()).prop_map(|(hash, length)| Chunk { hash, length });
+    (any::<u32>(), hash(), vec(chunk, 0..4)).prop_map(|(length, hash, chunks)| Manifest {
+        length: length.into(),
+        hash,
+        content_type: ContentType::octets(),
+        chunks,
+    })
+}
+
+pub(crate) fn have_request() -> impl Strategy<Value = HaveRequest> {
+    vec(hash(), 0..4).prop_map(|hashes| HaveRequest { hashes })
+}
+
+pub(crate) fn have_reply() -> impl Strategy<Value = HaveReply> {
+    vec(hash(), 0..4).prop_map(|missing| HaveReply { missing })
+}
+
+pub(crate) fn chunk_request() -> impl Strategy<Value = ChunkRequest> {
+    hash().prop_map(|hash| ChunkRequest { hash })
+}
+
+pub(crate) fn chunk_reply() -> impl Strategy<Value = ChunkReply> {
+    value().prop_map(|bytes| ChunkReply { bytes })
 }

@@ -227,7 +227,7 @@ Example:
     /// Send a directory tree into a profile: each file becomes the value of a key
     #[command(after_help = "\
 The key of a file is its path below DIR, with `/`. Only what differs is sent. Left out, and listed: whatever is no
-regular file (symbolic links are not followed), cannot be read, has a name that is not UTF-8, is over 256 KiB, or has a
+regular file (symbolic links are not followed), cannot be read, has a name that is not UTF-8, is over 100 MiB, or has a
 path over 512 bytes. Owner, permissions and times of a file are not sent: the protocol does not carry them.
 
 Example:
@@ -324,6 +324,9 @@ pub(crate) struct Provision {
     /// How many storage replicas the deployment has
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) storage_replicas: u16,
+    /// How many bytes the chunks of large values may take together [default: 4 GiB]; JetStream sets them aside
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1_048_576..))]
+    pub(crate) chunks_max_bytes: Option<u64>,
     /// Prepare what the auth services work with instead: the streams of tokens and audit, in an account of their own, with
     /// the key of the registrar
     #[arg(long)]

@@ -111,7 +111,10 @@ pub(crate) fn not_on_the_bus(what: &str, error: &roam_nats::ConnectError) -> Fai
 /// Why a change was not saved.
 pub(crate) fn not_saved(what: &str, error: &ChangeError) -> Failure {
     match error {
-        ChangeError::Invalid(problem) | ChangeError::Rejected(problem) => Failure::problem(what, problem),
+        ChangeError::Invalid(problem) | ChangeError::Rejected(problem) | ChangeError::Full(problem) => {
+            Failure::problem(what, problem)
+        }
+        ChangeError::Chunks(error) => not_answered(what, error),
         ChangeError::Busy => Failure { code: Some(Code::Busy), ..Failure::later(what, error.to_string()) },
         ChangeError::Unknown { .. } => Failure::later(what, error.to_string())
             .hint("it may have been saved, or may still be: look before you repeat it"),
@@ -125,7 +128,9 @@ pub(crate) fn not_answered(what: &str, error: &ReadError) -> Failure {
         ReadError::Invalid(problem)
         | ReadError::Denied(problem)
         | ReadError::Behind(problem)
-        | ReadError::Busy(problem) => Failure::problem(what, problem),
+        | ReadError::Busy(problem)
+        | ReadError::Missing(problem) => Failure::problem(what, problem),
+        ReadError::Sink(kind) => Failure::output(&(*kind).into()),
         ReadError::Unanswered(silence) => {
             let failure = Failure::later(what, error.to_string());
             match silence {
@@ -163,6 +168,8 @@ mod tests {
             (ChangeError::Closed, Exit::Failed, None),
             (ChangeError::Rejected(Problem::new(Code::Conflict, "no")), Exit::Failed, Some(Code::Conflict)),
             (ChangeError::Invalid(Problem::invalid("no")), Exit::Failed, Some(Code::Invalid)),
+            (ChangeError::Full(Problem::new(Code::StorageFull, "no")), Exit::TryLater, Some(Code::StorageFull)),
+            (ChangeError::Chunks(ReadError::Unanswered(Silence::TimedOut)), Exit::TryLater, None),
         ] {
             let failure = not_saved("put", &error);
             assert_eq!((failure.exit, failure.code), (exit, code), "{error}");
@@ -178,6 +185,8 @@ mod tests {
             (ReadError::Behind(Problem::new(Code::Behind, "no")), Exit::TryLater, Some(Code::Behind)),
             (ReadError::Denied(Problem::new(Code::Denied, "no")), Exit::Failed, Some(Code::Denied)),
             (ReadError::Closed, Exit::Failed, None),
+            (ReadError::Missing(Problem::new(Code::Missing, "no")), Exit::Failed, Some(Code::Missing)),
+            (ReadError::Sink(std::io::ErrorKind::BrokenPipe), Exit::ReaderGone, None),
         ] {
             let failure = not_answered("get", &error);
             assert_eq!((failure.exit, failure.code), (exit, code), "{error}");

@@ -7,6 +7,8 @@ mod archive;
 mod backup;
 mod command_line;
 #[cfg(feature = "embedded")]
+mod large;
+#[cfg(feature = "embedded")]
 mod past;
 #[cfg(feature = "embedded")]
 mod secure;

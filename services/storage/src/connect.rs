@@ -1,4 +1,4 @@
-//! The connections to the bus: one to follow the journal, one to announce on, one to answer on. Each has one task for
+//! The connections to the bus: one to follow the journal, one to announce on, one to answer on, one for chunks. Each has one task for
 //! all of its input and output, so none waits behind another's messages.
 
 use std::convert::Infallible;
@@ -17,6 +17,8 @@ pub(crate) struct Connections {
     pub(crate) announcing: Bus,
     /// Takes requests and answers them.
     pub(crate) responding: Bus,
+    /// Reads the stream of chunks. What clients put there may end it.
+    pub(crate) chunks: Bus,
 }
 
 impl Connections {
@@ -30,6 +32,7 @@ impl Connections {
             following: connect(&own, "roam-storage following").await?,
             announcing: connect(&own, "roam-storage announcing").await?,
             responding: connect(&responding, "roam-storage responding").await?,
+            chunks: connect(&own, "roam-storage chunks").await?,
         })
     }
 
@@ -55,6 +58,6 @@ impl Connections {
 
     /// Closes all: what was sent leaves first.
     pub(crate) async fn close(&self) {
-        tokio::join!(self.following.close(), self.announcing.close(), self.responding.close());
+        tokio::join!(self.following.close(), self.announcing.close(), self.responding.close(), self.chunks.close());
     }
 }

@@ -2,8 +2,8 @@
 //! no disk, no compaction and no local setting. Its now is the change's own time.
 
 use roam_schemas::{
-    Action, Applied, Code, Conflict, Device, Expect, Operation, Outcome, Problem, Quota, Revision, Stamp,
-    StampedChange, Superseded, Terms, Timestamp,
+    Action, Applied, Code, Conflict, Device, Expect, Key, Operation, Outcome, Problem, Quota, Revision, Stamp,
+    StampedChange, Superseded, Terms, Timestamp, counted_bytes,
 };
 
 use crate::store::{ERASED_SECONDS, Erased, Head, Seen};
@@ -281,8 +281,13 @@ fn account(head: &mut Head, op: &Operation, on_disk: Option<&Known>, time: Times
         return None;
     };
     head.records += 1;
-    head.bytes += (op.key.as_str().len() + put.value.len()) as u64;
+    head.bytes += bytes_of(&op.key, put.content_type.as_str(), put.value.as_bytes());
     put.ttl.map(|seconds| time.plus_seconds(seconds.into()))
+}
+
+/// How many bytes a record counts for: those of its key and of its value, a large one with all that its chunks have.
+pub(crate) fn bytes_of(key: &Key, content_type: &str, value: &[u8]) -> u64 {
+    key.as_str().len() as u64 + counted_bytes(content_type, value)
 }
 
 /// Whether a version counts by the terms: a tombstone past its age does not, whether or not it is still on disk.

@@ -11,6 +11,7 @@ pub mod decide;
 pub mod store;
 
 mod announce;
+mod chunks;
 mod connect;
 mod expire;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     announce::{Announcer, standing},
     apply::Applier,
+    chunks::{Chunks, Sweeper},
     connect::Connections,
     expire::Expirer,
     fold::Fold,
@@ -196,6 +198,15 @@ impl Parts<'_> {
         };
         let ordered = keeper.clone().take_orders(connections.responding.clone(), context.shutdown.clone());
         let keeping = keeper.run(Arc::clone(&announces), context.shutdown.clone());
+        let chunks = Chunks::new(&connections.chunks, metrics.clone());
+        let sweeper = Sweeper {
+            chunks: chunks.clone(),
+            reader: reader.clone(),
+            progress: progress.clone(),
+            announces: Arc::clone(&announces),
+            metrics: metrics.clone(),
+            shutdown: context.shutdown.clone(),
+        };
         let announcer = Announcer {
             announces,
             bus: connections.following.clone(),
@@ -215,6 +226,7 @@ impl Parts<'_> {
             context: context.clone(),
             progress,
             reader,
+            chunks: chunks.clone(),
             metrics,
             condition: conditions.respond,
             catch_up_to,
@@ -231,6 +243,8 @@ impl Parts<'_> {
         tasks.spawn("backup", keeping);
         tasks.spawn("backup-orders", ordered);
         tasks.spawn("compact", compacted);
+        tasks.spawn("chunks", chunks.follow(context.shutdown.clone()));
+        tasks.spawn("sweep", sweeper.run());
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)
     }

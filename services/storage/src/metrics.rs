@@ -49,6 +49,10 @@ struct Inner {
     backup_new_bytes: Counter,
     backup_seconds: Gauge<f64, AtomicU64>,
     backup_created: Gauge<f64, AtomicU64>,
+    chunks: Gauge,
+    chunks_dropped: Counter,
+    chunk_messages_deleted: Counter,
+    chunks_damaged: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -108,6 +112,10 @@ impl Metrics {
             backup_new_bytes: Counter::default(),
             backup_seconds: Gauge::default(),
             backup_created: Gauge::default(),
+            chunks: Gauge::default(),
+            chunks_dropped: Counter::default(),
+            chunk_messages_deleted: Counter::default(),
+            chunks_damaged: Counter::default(),
         };
         metrics.register(|registry| describe(registry, &inner));
         Self { inner: Arc::new(inner) }
@@ -213,6 +221,26 @@ impl Metrics {
     pub(crate) fn waiting(&self, requests: usize) {
         self.inner.waiting.set(i64::try_from(requests).unwrap_or(i64::MAX));
     }
+
+    /// So many chunks of large values are there.
+    pub(crate) fn chunks(&self, chunks: usize) {
+        self.inner.chunks.set(i64::try_from(chunks).unwrap_or(i64::MAX));
+    }
+
+    /// Chunks were given up that nothing needed.
+    pub(crate) fn chunks_dropped(&self, chunks: usize) {
+        self.inner.chunks_dropped.inc_by(chunks as u64);
+    }
+
+    /// A message of ROAM_CHUNKS was deleted that is of no use.
+    pub(crate) fn chunk_message_deleted(&self) {
+        self.inner.chunk_messages_deleted.inc();
+    }
+
+    /// A chunk had other bytes than its hash says.
+    pub(crate) fn chunk_damaged(&self) {
+        self.inner.chunks_damaged.inc();
+    }
 }
 
 fn count(verdicts: &[Verdict]) -> impl Iterator<Item = (&'static str, u64)> {
@@ -263,4 +291,10 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     registry.register_with_unit("backup", help, Unit::Seconds, inner.backup_seconds.clone());
     let help = "When this process made its last backup, since 1970; 0 if it made none";
     registry.register_with_unit("backup_created", help, Unit::Seconds, inner.backup_created.clone());
+    registry.register("chunks", "Chunks of large values that are there", inner.chunks.clone());
+    registry.register("chunks_dropped", "Chunks given up that nothing needed", inner.chunks_dropped.clone());
+    let help = "Messages of ROAM_CHUNKS deleted that are of no use";
+    registry.register("chunk_messages_deleted", help, inner.chunk_messages_deleted.clone());
+    let help = "Chunks that had other bytes than their hash says";
+    registry.register("chunks_damaged", help, inner.chunks_damaged.clone());
 }

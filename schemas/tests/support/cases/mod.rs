@@ -3,6 +3,7 @@
 
 mod answers;
 mod changes;
+mod chunks;
 mod controls;
 mod operate;
 mod problems;
@@ -33,7 +34,7 @@ type Reads = Box<dyn Fn(&[u8], Encoding) -> Result<(), String>>;
 
 /// The whole table.
 pub(crate) fn all() -> Vec<Case> {
-    [changes::all(), controls::all(), answers::all(), queries::all(), problems::all(), operate::all()]
+    [changes::all(), controls::all(), answers::all(), queries::all(), problems::all(), chunks::all(), operate::all()]
         .into_iter()
         .flatten()
         .collect()

@@ -16,7 +16,8 @@ pub(super) async fn run(args: &Provision, global: &Global, out: Output) -> Resul
     let role = if args.auth { Role::Registrar } else { Role::Operator };
     let bus = Bus::connect(&bus_settings(global).signed_in_as(role), "roam-provision").await;
     let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
-    let deployment = Deployment::new(args.replicas, args.storage_replicas.into());
+    let mut deployment = Deployment::new(args.replicas, args.storage_replicas.into());
+    deployment.overrides.chunks_max_bytes = args.chunks_max_bytes;
     let report = match args.auth {
         true => provision_auth(&bus, &deployment).await,
         false => provision(&bus, &deployment).await,

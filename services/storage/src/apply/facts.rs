@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use roam_schemas::{Change, ChangeId, Device, Key, Revision, Timestamp};
 
 use crate::{
-    decide::{Facts, Known, KnownValue},
+    decide::{Facts, Known, KnownValue, bytes_of},
     store::{
         Erased, Head, Lookup, Place, ProfileKey, Reader, RecordKey, RowState, Seen, StoreError, UserKey, VersionRow,
     },
@@ -189,8 +189,8 @@ impl Knowledge {
 fn read(key: &Key, place: Place, row: &VersionRow<'_>) -> Result<Known, StoreError> {
     let value = match &row.state {
         RowState::Deleted => None,
-        RowState::Value { expires, value, .. } => {
-            Some(KnownValue { expires: *expires, bytes: (key.as_str().len() + value.len()) as u64 })
+        RowState::Value { content_type, expires, value } => {
+            Some(KnownValue { expires: *expires, bytes: bytes_of(key, content_type, value) })
         }
     };
     let device = Device::try_from(row.device.to_owned())

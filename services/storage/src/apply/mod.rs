@@ -12,7 +12,7 @@ use roam_schemas::{
 };
 
 use crate::{
-    decide::{Decision, Effect, Effects, Facts, Known, KnownValue, decide, skip},
+    decide::{Decision, Effect, Effects, Facts, Known, KnownValue, bytes_of, decide, skip},
     store::{
         Commit, Place, Position, ProfileKey, Reader, RecordKey, Removed, RowState, Seen, StoreError, Traces, UserKey,
         VersionRow, Writer,
@@ -334,7 +334,10 @@ impl InBatch<'_> {
     ) -> Known {
         let value = match &op.action {
             Action::Delete => None,
-            Action::Put(put) => Some(KnownValue { expires, bytes: (op.key.as_str().len() + put.value.len()) as u64 }),
+            Action::Put(put) => {
+                let bytes = bytes_of(&op.key, put.content_type.as_str(), put.value.as_bytes());
+                Some(KnownValue { expires, bytes })
+            }
         };
         Known { revision, time, device: self.stamped.device.clone(), stamp: self.stamped.stamp, value }
     }

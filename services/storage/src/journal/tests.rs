@@ -24,6 +24,7 @@ fn stream(created: u64, first: u64, last: u64, replicas: &str) -> StreamState {
     StreamState {
         created: OffsetDateTime::from_unix_timestamp_nanos(created.into()).unwrap(),
         first_sequence: first,
+        first_time: None,
         last_sequence: last,
         messages: last + 1 - first,
         bytes: 0,
@@ -215,6 +216,8 @@ impl World {
             changes_max_bytes: Some(64 << 20),
             journal_max_bytes: Some(64 << 20),
             rejected_max_bytes: Some(64 << 20),
+            chunks_max_bytes: Some(64 << 20),
+            backups_max_bytes: Some(0),
             ..Overrides::default()
         };
         provision(&bus, &Deployment { replicas_of_streams: 1, storage_replicas, overrides }).await.unwrap();

@@ -1,4 +1,4 @@
-//! Respond: answers `latest`, `changes` and `history` from the store. It only reads, over a connection of its own, and
+//! Respond: answers `latest`, `changes` and `history` from the store, `have` and `chunk` from the stream of chunks. It only reads, over a connection of its own, and
 //! answers only into the inboxes of the profile that it was asked for.
 
 mod admit;
@@ -18,6 +18,7 @@ use roam_schemas::{Code, EncodeError, Encoding, Problem, Revision, Timestamp, en
 use tokio::time::timeout;
 
 use crate::{
+    chunks::Chunks,
     metrics::Metrics,
     progress::Progress,
     store::{Head, ProfileKey, Reader, Snapshot, StoreError},
@@ -71,6 +72,7 @@ pub(crate) struct Responder {
     pub(crate) context: Context,
     pub(crate) progress: Progress,
     pub(crate) reader: Reader,
+    pub(crate) chunks: Chunks,
     pub(crate) metrics: Metrics,
     pub(crate) condition: Condition,
     /// The sequence of the journal that must be applied before the first answer.
@@ -169,6 +171,9 @@ impl Responder {
     }
 
     fn find_one(&self, snapshot: &Snapshot<'_>, asked: Asked) -> Result<Found, StoreError> {
+        if asked.ask.is_of_chunks() {
+            return Ok(Found::Later(asked));
+        }
         let key = ProfileKey::new(&asked.profile);
         let head = snapshot.standing(&key)?;
         if asked.awaited().is_some_and(|revision| head.revision < revision) && asked.wait().is_some() {
@@ -181,6 +186,10 @@ impl Responder {
     /// Waits until the profile has reached the revision, for as long as the request allows and at most until shutdown, and
     /// answers.
     async fn answer_later(&self, asked: Asked, request: Request) -> Result<(), RespondError> {
+        if asked.ask.is_of_chunks() {
+            let reply = self.reply_of_chunks(&asked).await;
+            return self.send(request, &asked, reply).await;
+        }
         let key = ProfileKey::new(&asked.profile);
         let revision = asked.awaited().unwrap_or(Revision::ZERO);
         let signal = self.progress.revision(&key, revision);
@@ -196,6 +205,15 @@ impl Responder {
             self.reply(&snapshot, &asked, &key, head)
         };
         self.send(request, &asked, reply).await
+    }
+
+    async fn reply_of_chunks(&self, asked: &Asked) -> Result<Vec<u8>, Refusal> {
+        let Asked { profile, encoding, ask } = asked;
+        match ask {
+            Ask::Have(request) => Ok(encode(&self.chunks.have(profile, request).await?, *encoding)?),
+            Ask::Chunk(request) => Ok(encode(&self.chunks.chunk(profile, *request).await?, *encoding)?),
+            _ => Err(Problem::invalid("the request is none of chunks").into()),
+        }
     }
 
     fn reply(&self, snapshot: &Snapshot<'_>, asked: &Asked, key: &ProfileKey, head: Head) -> Result<Vec<u8>, Refusal> {
@@ -221,6 +239,7 @@ impl Responder {
                 let reply = history::history(snapshot, key, head, request, (encoding, terms.history_versions), now)?;
                 encode(&reply, encoding)?
             }
+            Ask::Have(_) | Ask::Chunk(_) => return Err(Problem::invalid("the request is of chunks").into()),
         })
     }
 
@@ -256,7 +275,8 @@ fn specification() -> ServiceSpec {
     ServiceSpec {
         name: SERVICE.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        description: "Answers latest, changes and history of profiles".to_owned(),
+        description: "Answers latest, changes and history of profiles, and gives out the chunks of large values"
+            .to_owned(),
         endpoints: Verb::ALL.map(endpoint).into(),
     }
 }

@@ -441,12 +441,15 @@ impl World {
         };
         let (bus, device) = (connect(None).await, connect(Some("_INBOX.acme.alice.laptop")).await);
         let (fixture, progress, context) = (Fixture::new(), Progress::default(), Context::new(Duration::from_secs(5)));
+        let metrics = Metrics::new(&context.metrics);
+        let answering = bus.clone();
         let responder = Responder {
+            chunks: crate::chunks::Chunks::new(&bus, metrics.clone()),
             bus,
             context: context.clone(),
             progress: progress.clone(),
             reader: fixture.reader.clone(),
-            metrics: Metrics::new(&context.metrics),
+            metrics,
             condition: context.health.condition("respond"),
             catch_up_to: 0,
         };
@@ -454,6 +457,8 @@ impl World {
         running.spawn(responder.respond());
         let mut world = Self { fixture, progress, device, context, running, _server: server, _directory: directory };
         world.until_ready().await;
+        // The server knows by now what is listened on.
+        answering.round_trip(WITHIN).await.unwrap();
         world
     }
 

@@ -12,6 +12,7 @@ use super::{
     expiry::{self, Ending},
     feed, keys,
     keys::{ProfileKey, RecordKey},
+    large,
     meta::{self, Horizon},
     version::{self, RowState},
     write,
@@ -103,6 +104,10 @@ impl Writer {
             }
         }
         batch.single_delete_cf(self.store.table(expiry::TABLE)?, expiry::key(time, Ending::Tombstone, record));
+        let large = self.store.table(large::TABLE)?;
+        if self.store.db.get_pinned_cf(large, record.as_bytes())?.is_some() {
+            batch.delete_cf(large, record.as_bytes());
+        }
         let (first, end) = (record.as_bytes(), keys::beyond(record.as_bytes()));
         let versions = self.store.table(version::TABLE)?;
         newest.row_keys(version::TABLE, first, end, |row_key| batch.delete_cf(versions, row_key))

@@ -83,7 +83,7 @@ impl Snapshot<'_> {
         let mut digester = Digester::default();
         digester.add(head::TABLE.as_bytes(), &Head::write(&self.standing(profile)?)?);
         let (mut key, mut visible) = (Vec::new(), Visible::default());
-        self.rows_of(version::TABLE, profile, |row_key, value| {
+        self.rows_of(version::TABLE, profile.as_bytes(), |row_key, value| {
             let place = row_key.len().saturating_sub(version::PLACE_BYTES);
             if row_key[..place] != key {
                 key = row_key[..place].to_vec();
@@ -96,7 +96,7 @@ impl Snapshot<'_> {
             Ok(())
         })?;
         let oldest = as_of.time.minus_seconds(as_of.terms.seen_seconds);
-        self.rows_of(seen::TABLE, profile, |row_key, value| {
+        self.rows_of(seen::TABLE, profile.as_bytes(), |row_key, value| {
             if Seen::read(value)?.time > oldest {
                 digester.add(row_key, value);
             }

@@ -12,7 +12,7 @@ use super::{
     expiry::{self, Ending},
     feed, head,
     keys::UserKey,
-    meta, options, seen,
+    large, meta, options, seen,
     version::{self, RowState},
     write,
 };
@@ -42,7 +42,7 @@ impl Writer {
         self.remove_endings(&reader, user)?;
         let mut batch = WriteBatch::default();
         let (first, end) = user.range();
-        for table in [version::TABLE, feed::TABLE, seen::TABLE, head::TABLE] {
+        for table in [version::TABLE, feed::TABLE, seen::TABLE, head::TABLE, large::TABLE] {
             batch.delete_range_cf(self.store.table(table)?, first, &end);
         }
         let before = reader.newest().erased(user)?.map(|erased| erased.revision).unwrap_or_default();

@@ -11,6 +11,7 @@ mod feed;
 mod forget;
 mod head;
 mod keys;
+mod large;
 mod log;
 mod meta;
 mod options;
@@ -52,8 +53,8 @@ pub use write::{Commit, Writer};
 use crate::backup;
 
 /// Every table.
-pub const TABLES: [&str; 7] =
-    [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, erased::TABLE, head::TABLE, meta::TABLE];
+pub const TABLES: [&str; 8] =
+    [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, erased::TABLE, head::TABLE, large::TABLE, meta::TABLE];
 
 /// What the store can fail with. Only [`StoreError::Full`] heals by itself; after any other the process must end and
 /// replay the journal.

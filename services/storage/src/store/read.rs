@@ -403,22 +403,6 @@ impl<'a> Snapshot<'a> {
         Ok(rows.status()?)
     }
 
-    /// Hands key and value of every row of a table that belongs to a profile to `visit`, in order.
-    pub(super) fn rows_of(
-        &self,
-        table: &'static str,
-        profile: &ProfileKey,
-        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut rows = self.scan(table, keys::beyond(profile.as_bytes()))?;
-        rows.seek(profile.as_bytes());
-        while let Some((row_key, value)) = rows.item() {
-            visit(row_key, value)?;
-            rows.next();
-        }
-        Ok(rows.status()?)
-    }
-
     /// Hands key and value of every row of a table to `visit`, in order, as they lie on disk.
     ///
     /// # Errors
@@ -434,6 +418,22 @@ impl<'a> Snapshot<'a> {
             if visit(key, value)?.is_break() {
                 return Ok(());
             }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    /// Hands key and value of the rows that begin with `prefix` to `visit`, in order.
+    pub(super) fn rows_of(
+        &self,
+        table: &'static str,
+        prefix: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(table, keys::beyond(prefix))?;
+        rows.seek(prefix);
+        while let Some((key, value)) = rows.item() {
+            visit(key, value)?;
             rows.next();
         }
         Ok(rows.status()?)

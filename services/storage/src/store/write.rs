@@ -12,7 +12,7 @@ use super::{
     feed,
     head::{self, Head},
     keys::{ProfileKey, RecordKey},
-    meta, options, row,
+    large, meta, options, row,
     seen::{self, Seen},
     version::{self, Place, VersionRow},
 };
@@ -113,6 +113,9 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let table = self.store.table(version::TABLE)?;
         commit.batch.put_cf(table, version::key(key, place), row.write()?);
+        if large::is_large(&row.state) {
+            commit.batch.put_cf(self.store.table(large::TABLE)?, key.as_bytes(), []);
+        }
         Ok(())
     }
 
