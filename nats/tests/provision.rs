@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "stream ROAM_CHANGES",
     "consumer ROAM_CHANGES/access",
     "stream ROAM_JOURNAL",
