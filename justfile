@@ -35,9 +35,9 @@ quickstart *OPTIONS:
 up *OPTIONS:
     source scripts/env && cargo run --quiet --release --package roam -- up {{OPTIONS}}
 
-# measure a running system
+# measure Roam beside its peers on this machine; a system that runs elsewhere is measured by `roam bench`
 bench *OPTIONS:
-    source scripts/env && cargo run --quiet --release --package roam -- bench {{OPTIONS}}
+    scripts/bench {{OPTIONS}}
 
 # the whole system in containers: three NATS servers, two access servers, two storage replicas
 containers:

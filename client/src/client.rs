@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::SelectAll;
 use roam_nats::{Bus, PublishSettings, Publisher, SubscribeError};
 use roam_schemas::{App, Device, User};
 use tokio::sync::mpsc;
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::publish::Submitter;
 use crate::receipts::{Keeper, ReceiptCounts, Registry};
-use crate::{ClientSettings, Identity, ProfileClient};
+use crate::{ClientSettings, Identity, ProfileClient, large};
 
 /// Most copies of changes that are without a PubAck, over all profiles; and most changes on their way to the keeper.
 const PUBLISHER_WINDOW: usize = 4_096;
@@ -29,6 +30,8 @@ pub(crate) struct Inner {
     pub(crate) bus: Bus,
     pub(crate) settings: ClientSettings,
     pub(crate) submitter: Submitter,
+    /// Publishes chunks of large values.
+    pub(crate) chunks: Publisher,
     identity: Identity,
     device: Device,
     registry: Arc<Registry>,
@@ -62,9 +65,12 @@ impl Client {
         if !problems.is_empty() {
             return Err(ConnectError::Settings(problems));
         }
-        settings.bus.inbox_prefix.get_or_insert_with(|| identity.inbox_prefix());
+        settings.bus.inbox_prefix.get_or_insert_with(|| identity.inbox_prefix_for(&settings.apps));
         let bus = Bus::connect(&settings.bus, "roam-client").await?;
-        let receipts = bus.subscribe(identity.receipts()).await?;
+        let mut receipts = SelectAll::new();
+        for subject in identity.receipts(&settings.apps) {
+            receipts.push(bus.subscribe(subject).await?);
+        }
         let window = PublishSettings { window: PUBLISHER_WINDOW, ack_timeout: ACK_TIMEOUT, retry_for: Duration::ZERO };
         let publisher = Publisher::new(&bus, window);
         let (keeper, handovers) = mpsc::channel(PUBLISHER_WINDOW);
@@ -81,7 +87,8 @@ impl Client {
         let submitter =
             Submitter { publisher, keeper, encoding: settings.encoding, receipt_timeout: settings.receipt_timeout };
         let device = identity.device();
-        let inner = Inner { bus, settings, submitter, identity, device, registry, _keeper: tasks };
+        let chunks = large::publisher(&bus);
+        let inner = Inner { bus, settings, submitter, chunks, identity, device, registry, _keeper: tasks };
         Ok(Self { inner: Arc::new(inner) })
     }
 

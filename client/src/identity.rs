@@ -52,11 +52,23 @@ impl Identity {
         }
     }
 
-    /// The one subject on which all receipts of this identity come.
-    pub(crate) fn receipts(&self) -> String {
+    /// What the reply subjects of whoever may use only these apps begin with; all of them if there are none.
+    pub(crate) fn inbox_prefix_for(&self, apps: &[App]) -> String {
+        let whole = self.inbox_prefix();
+        // Answers about the others may come there too: whoever may use several apps may listen for each of them.
+        apps.first().map_or_else(|| whole.clone(), |app| subjects::inbox_for_app(&whole, app))
+    }
+
+    /// The subjects on which the receipts of this identity come: one for all apps, or one for each.
+    pub(crate) fn receipts(&self, apps: &[App]) -> Vec<String> {
+        let of_app = |app| match self {
+            Self::Device { tenant, user, device } => subjects::receipts_of_app(tenant, user, app, device),
+            Self::Service { tenant, name } => subjects::receipts_of_service_for(tenant, app, name),
+        };
         match self {
-            Self::Device { tenant, user, device } => subjects::receipts_of_device(tenant, user, device),
-            Self::Service { tenant, name } => subjects::receipts_of_service(tenant, name),
+            _ if !apps.is_empty() => apps.iter().map(of_app).collect(),
+            Self::Device { tenant, user, device } => vec![subjects::receipts_of_device(tenant, user, device)],
+            Self::Service { tenant, name } => vec![subjects::receipts_of_service(tenant, name)],
         }
     }
 
@@ -98,10 +110,25 @@ mod tests {
     #[test]
     fn each_identity_has_its_own_inbox_and_receipts() {
         assert_eq!(device().inbox_prefix(), "_INBOX.acme.alice%40example%2Ecom.laptop");
-        assert_eq!(device().receipts(), "roam.v1.receipt.acme.alice%40example%2Ecom.*.laptop");
+        assert_eq!(device().receipts(&[]), ["roam.v1.receipt.acme.alice%40example%2Ecom.*.laptop"]);
         assert_eq!(service().inbox_prefix(), "_INBOX.acme.$svc.hr");
-        assert_eq!(service().receipts(), "roam.v1.receipt.acme.*.*.$svc-hr");
+        assert_eq!(service().receipts(&[]), ["roam.v1.receipt.acme.*.*.$svc-hr"]);
         assert_eq!(service().device().as_str(), "$svc-hr");
+    }
+
+    #[test]
+    fn whoever_may_use_some_apps_listens_for_those_alone() {
+        let apps = ["mail", "a.b"].map(|app| App::parse(app).unwrap());
+        assert_eq!(device().inbox_prefix_for(&[]), device().inbox_prefix());
+        assert_eq!(device().inbox_prefix_for(&apps), "_INBOX.acme.alice%40example%2Ecom.laptop.mail");
+        assert_eq!(
+            device().receipts(&apps),
+            [
+                "roam.v1.receipt.acme.alice%40example%2Ecom.mail.laptop",
+                "roam.v1.receipt.acme.alice%40example%2Ecom.a%2Eb.laptop"
+            ]
+        );
+        assert_eq!(service().receipts(&apps[..1]), ["roam.v1.receipt.acme.*.mail.$svc-hr"]);
     }
 
     #[test]

@@ -37,6 +37,11 @@
 //! A change is *accepted* once the stream has it, and *saved* once its receipt says so; [`ProfileClient::change`] returns
 //! then. Errors are shaped by what the caller must do; [`ChangeError::Unknown`] is the one to understand.
 //!
+//! A value over 256 KiB, up to 100 MiB, lies in chunks, and its record holds a manifest of them. `put`, `change` and `get`
+//! see to that by themselves; whatever lists records (`latest`, `records`, `changes`, `history`, `watch`) hands out the
+//! manifest, because nobody wants a gigabyte by asking what there is: [`ProfileClient::whole`] and
+//! [`ProfileClient::download`] fetch the value.
+//!
 //! What must survive a restart and go on without a connection uses a [`LocalStore`] in place of a [`Client`]: an outbox and
 //! a local copy in one file.
 //!
@@ -47,6 +52,7 @@ mod client;
 #[cfg(feature = "durable")]
 mod durable;
 mod identity;
+mod large;
 mod profile;
 mod publish;
 mod read;
@@ -60,6 +66,7 @@ pub use durable::{
     LocalError, LocalEvent, LocalEvents, LocalProfile, LocalRecord, LocalStore, OpenError, Parked, SyncState, Unsaved,
 };
 pub use identity::{Identity, IdentityError};
+pub use large::Transferred;
 pub use profile::ProfileClient;
 pub use publish::{Accepted, ChangeError, Pending, Saved};
 pub use read::{Delta, Lookup, ReadError, Silence};
@@ -67,8 +74,8 @@ pub use receipts::ReceiptCounts;
 pub use roam_nats::{BusSettings, Secret};
 pub use roam_schemas::{
     Action, App, Change, ChangeId, Code, Conflict, ContentType, Cursor, Device, Encoding, Expect, Failed, HistoryReply,
-    Key, LatestReply, LatestRequest, Operation, Problem, Profile, Put, Record, Revision, Select, ServiceName, State,
-    Stored, Superseded, Tenant, Timestamp, User, Value, Version,
+    Key, LatestReply, LatestRequest, Manifest, Operation, Problem, Profile, Put, Record, Revision, Select, ServiceName,
+    State, Stored, Superseded, Tenant, Timestamp, User, Value, Version,
 };
 pub use settings::ClientSettings;
 pub use watch::{Event, Watch, WatchError, WatchFrom};

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use roam_schemas::{
-    Change, ChangeId, ContentType, Cursor, HistoryReply, HistoryRequest, Key, LatestReply, LatestRequest, Operation,
-    Record, Revision, Select, Version,
+    Action, Change, ChangeId, ContentType, Cursor, Expect, HistoryReply, HistoryRequest, Key, LatestReply,
+    LatestRequest, Manifest, Operation, Put, Record, Revision, Select, Version, limits,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::client::Inner;
 use crate::publish::Lane;
 #[cfg(feature = "durable")]
 use crate::publish::Patience;
 use crate::read::{self, Delta, Lookup, Reader};
-use crate::{ChangeError, IdentityError, Pending, ReadError, Saved, Watch, WatchFrom};
+use crate::{ChangeError, IdentityError, Pending, ReadError, Saved, Transferred, Watch, WatchFrom, large};
 
 /// One profile. Cheap to clone; all of one client's profile clients of a profile share what they have seen of it, and the
 /// window of changes in flight.
@@ -30,7 +31,7 @@ impl ProfileClient {
         Self { inner, lane }
     }
 
-    /// Writes a record, whatever it was before. Returns once that is saved.
+    /// Writes a record, whatever it was before, of at most 100 MiB. Returns once that is saved.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -64,8 +65,53 @@ impl ProfileClient {
     /// # Errors
     /// See [`ChangeError`].
     pub async fn change_with(&self, base: Option<Revision>, ops: Vec<Operation>) -> Result<Saved, ChangeError> {
+        let ops = self.prepare(ops).await?;
         let change = Change::new(ChangeId::random(), base, ops).map_err(ChangeError::Invalid)?;
         self.submit(change).await?.receipt().await
+    }
+
+    /// Writes a record of what is read, up to 100 MiB, without holding it in memory. `progress` is told how far it is.
+    /// Returns once that is saved.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn put_from(
+        &self,
+        key: Key,
+        source: &mut (impl AsyncRead + Unpin + Send),
+        content_type: ContentType,
+        progress: impl FnMut(Transferred) + Send,
+    ) -> Result<Saved, ChangeError> {
+        let put = self.stage(source, content_type, progress).await?;
+        self.change(vec![Operation { key, action: Action::Put(put), expect: Expect::Any }]).await
+    }
+
+    /// Reads a value to its end and makes a put of it. A large one is uploaded first; the put must then be published
+    /// within half the grace of the deployment (a day, unless it is set otherwise).
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn stage(
+        &self,
+        source: &mut (impl AsyncRead + Unpin + Send),
+        content_type: ContentType,
+        progress: impl FnMut(Transferred) + Send,
+    ) -> Result<Put, ChangeError> {
+        large::stage(&self.reader()?, source, content_type, progress).await
+    }
+
+    /// Makes operations fit into a change for [`Self::submit`]: large values are uploaded, and what is a manifest already
+    /// is made sure of. The change must then be published within half the grace of the deployment. [`Self::change`]
+    /// does that by itself.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn prepare(&self, ops: Vec<Operation>) -> Result<Vec<Operation>, ChangeError> {
+        // Most changes hold nothing of the kind, and wait for nothing.
+        if !ops.iter().any(is_large) {
+            return Ok(ops);
+        }
+        Box::pin(large::prepare(&self.reader()?, ops)).await
     }
 
     /// Hands a change to the bus, as soon as there is room for it, and returns: for pipelining. Changes to one key take
@@ -78,16 +124,49 @@ impl ProfileClient {
         self.inner.submitter.submit(self.lane()?, change).await
     }
 
-    /// The newest state of a key.
+    /// The newest state of a key. A large value is fetched.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub async fn get(&self, key: Key) -> Result<Lookup, ReadError> {
+        match self.get_record(key).await? {
+            Lookup::Found(record) => Ok(Lookup::Found(Box::pin(self.whole(record)).await?)),
+            lookup => Ok(lookup),
+        }
+    }
+
+    /// As [`Self::get`], except that a large value is not fetched: the record holds its manifest.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn get_record(&self, key: Key) -> Result<Lookup, ReadError> {
         let request = LatestRequest { select: Select::Keys(vec![key]), ..LatestRequest::default() };
         read::lookup(self.latest(request).await?)
     }
 
-    /// One page of records. Unless the request says otherwise, the answer is at least as new as anything that this client
+    /// The record with its whole value: a large one is fetched, and is then of its own content type.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn whole(&self, record: Record) -> Result<Record, ReadError> {
+        large::whole(&self.reader()?, record).await
+    }
+
+    /// Writes the value that a manifest describes, chunk by chunk, each once it is verified. `progress` is told how far
+    /// it is. What was written is whole only once this returns.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn download(
+        &self,
+        manifest: &Manifest,
+        sink: &mut (impl AsyncWrite + Unpin + Send),
+        progress: impl FnMut(Transferred) + Send,
+    ) -> Result<(), ReadError> {
+        large::download(&self.reader()?, manifest, sink, progress).await
+    }
+
+    /// One page of records; those of large values hold manifests. Unless the request says otherwise, the answer is at least as new as anything that this client
     /// has seen of the profile; a replica that is behind is given five seconds.
     ///
     /// # Errors
@@ -162,4 +241,9 @@ impl ProfileClient {
     fn lane(&self) -> Result<&Arc<Lane>, IdentityError> {
         self.lane.as_ref().map_err(|error| *error)
     }
+}
+
+/// Whether a put is of a value that does not fit into a record, or of a manifest.
+fn is_large(op: &Operation) -> bool {
+    matches!(&op.action, Action::Put(put) if put.value.len() > limits::VALUE_BYTES || put.content_type.is_manifest())
 }

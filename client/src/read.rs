@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use roam_nats::{Headers, Message};
 use roam_schemas::{
-    ChangesReply, ChangesRequest, Code, Cursor, HistoryReply, HistoryRequest, Kind, LatestReply, LatestRequest,
-    Problem, Record, Revision, State, decode, encode,
+    ChangesReply, ChangesRequest, ChunkReply, Code, Cursor, HaveReply, HistoryReply, HistoryRequest, Kind, LatestReply,
+    LatestRequest, Problem, Record, Revision, State, decode, encode,
     subjects::{self, Verb},
 };
 use tokio::time::{Instant, sleep};
@@ -31,6 +31,11 @@ const ATTEMPT_FIRST: Duration = Duration::from_secs(1);
 const ATTEMPT_LAST: Duration = Duration::from_secs(5);
 /// How long a responder is given to reach what this client has seen, in milliseconds, unless the asker set a time itself.
 const CATCH_UP_MS: u32 = 1_000;
+
+/// How long a chunk may take to come, beside others over a slow line, until it is asked for again; and how long it is
+/// asked for.
+const CHUNK_TAKES: Duration = Duration::from_secs(10);
+const CHUNK_WITHIN: Duration = Duration::from_secs(60);
 
 /// What is known of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,6 +97,20 @@ impl Answer for HistoryReply {
     }
 }
 
+impl Answer for HaveReply {
+    /// Chunks have no revisions.
+    fn head(&self) -> Revision {
+        Revision::ZERO
+    }
+}
+
+impl Answer for ChunkReply {
+    /// Chunks have no revisions.
+    fn head(&self) -> Revision {
+        Revision::ZERO
+    }
+}
+
 /// Asks about one profile.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {
@@ -135,6 +154,17 @@ impl Reader<'_> {
         self.ask(Verb::History, &request, bounds).await
     }
 
+    /// What is asked about chunks of large values.
+    pub(crate) async fn of_chunks<Q: roam_schemas::Message, A: Answer>(
+        &self,
+        verb: Verb,
+        request: &Q,
+    ) -> Result<A, ReadError> {
+        let bounds = Bounds { min: Revision::ZERO, wait: CHUNK_TAKES };
+        let within = self.inner.settings.request_timeout.max(CHUNK_WITHIN);
+        self.ask_within(verb, request, bounds, within).await
+    }
+
     /// Whoever stands at revision 0 holds nothing, and asks from the beginning, which is never too old.
     fn meaningful(&self, cursor: Cursor) -> Result<Option<Cursor>, ReadError> {
         let (revision, _) = cursor.open(&self.lane.profile).map_err(ReadError::Invalid)?;
@@ -148,11 +178,21 @@ impl Reader<'_> {
         request: &Q,
         bounds: Bounds,
     ) -> Result<A, ReadError> {
+        self.ask_within(verb, request, bounds, self.inner.settings.request_timeout).await
+    }
+
+    async fn ask_within<Q: roam_schemas::Message, A: Answer>(
+        &self,
+        verb: Verb,
+        request: &Q,
+        bounds: Bounds,
+        within: Duration,
+    ) -> Result<A, ReadError> {
         let payload = encode(request, self.inner.settings.encoding)
             .map_err(|error| ReadError::Invalid(Problem::invalid(error.to_string())))?;
         let payload = Bytes::from(payload);
         let subject = subjects::request(verb, &self.lane.profile);
-        let deadline = Instant::now() + self.inner.settings.request_timeout;
+        let deadline = Instant::now() + within;
         let mut backoff = Backoff::default();
         let mut patience = ATTEMPT_FIRST;
         loop {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{FuturesUnordered, SelectAll};
 use roam_nats::{Bus, Message, PendingAck, PubAck, PublishError, Publisher, Subscription};
 use roam_schemas::{ChangeId, Device, Encoding, Profile, Receipt, decode, subjects};
 use tokio::sync::mpsc;
@@ -125,7 +125,7 @@ enum Copy {
 
 impl Keeper {
     /// Works until the connection or the client is closed.
-    pub(crate) async fn run(mut self, mut receipts: Subscription, mut handovers: mpsc::Receiver<Handover>) {
+    pub(crate) async fn run(mut self, mut receipts: SelectAll<Subscription>, mut handovers: mpsc::Receiver<Handover>) {
         let mut answers = FuturesUnordered::new();
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use roam_nats::BusSettings;
-use roam_schemas::{Encoding, limits};
+use roam_schemas::{App, Encoding, limits};
 
 /// How a [`crate::Client`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
     /// Where the bus is and who we are on it.
     pub bus: BusSettings,
+    /// The apps that our token names, if it is not for all of them: nothing else may be asked for then.
+    pub apps: Vec<App>,
     /// How changes and requests are written; their receipts and replies come back in the same encoding.
     pub encoding: Encoding,
     /// Most changes of one profile that are in flight (handed to the bus, and without a receipt), 1 to
@@ -27,6 +29,7 @@ impl Default for ClientSettings {
     fn default() -> Self {
         Self {
             bus: BusSettings::default(),
+            apps: Vec::new(),
             encoding: Encoding::Postcard,
             window: limits::CLIENT_WINDOW,
             receipt_timeout: Duration::from_secs(30),

@@ -22,7 +22,7 @@ use async_nats::message::OutboundMessage;
 use async_nats::{Client, ConnectOptions, StatusCode, Subject};
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at};
 
 use crate::message::{Headers, Message};
 use crate::settings::BusSettings;
@@ -42,6 +42,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// How long [`Bus::close`] waits for what was sent to leave.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// How long [`Bus::ask_all`] waits for further answers once there are enough.
+const STRAGGLERS: Duration = Duration::from_millis(50);
 /// The mean of the first pause before connecting again, and of the longest.
 const RECONNECT_DELAY_FIRST: Duration = Duration::from_millis(20);
 const RECONNECT_DELAY_LAST: Duration = Duration::from_secs(2);
@@ -140,6 +142,34 @@ impl Bus {
             return Err(RequestError::NoResponders);
         }
         Ok(Message::from(answer))
+    }
+
+    /// Asks all who listen, and gathers what they answer within that time, or until so many have answered and no more come.
+    /// That nobody does is no error: nobody answered then.
+    pub async fn ask_all(
+        &self,
+        subject: String,
+        headers: Headers,
+        payload: Bytes,
+        (enough, within): (usize, Duration),
+    ) -> Result<Vec<Message>, RequestError> {
+        let inbox = Subject::from(self.new_inbox());
+        let mut listening = self.listen(inbox.clone(), None).await.map_err(|error| match error {
+            SubscribeError::Malformed => RequestError::Subject,
+            SubscribeError::Closed => RequestError::Closed,
+        })?;
+        self.publish(Subject::from(subject), Some(inbox), headers.into_map(), payload).await?;
+        let until = Instant::now() + within;
+        let mut answers = Vec::new();
+        loop {
+            let more = if answers.len() < enough { until } else { until.min(Instant::now() + STRAGGLERS) };
+            match timeout_at(more, listening.next()).await {
+                Ok(Some(answer)) if answer.status == Some(StatusCode::NO_RESPONDERS) => break,
+                Ok(Some(answer)) => answers.push(Message::from(answer)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(answers)
     }
 
     /// Listens on a subject. `Ok` does not mean that the server allows it: it says nothing when it does not, except by
@@ -315,6 +345,9 @@ async fn configured(settings: &BusSettings, name: &str) -> Result<ConnectOptions
         .reconnect_delay_callback(delays());
     if let Some(ca) = &settings.ca {
         options = options.add_root_certificates(ca.clone());
+    }
+    if let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     if let Some(prefix) = &settings.inbox_prefix {
         options = options.custom_inbox_prefix(prefix);

@@ -5,7 +5,7 @@
 mod delivery;
 pub(crate) mod place;
 pub(crate) mod pull;
-mod unreadable;
+pub(crate) mod unreadable;
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -135,6 +135,7 @@ struct Config<'a> {
     replay_policy: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     filter_subject: Option<&'a str>,
+    headers_only: bool,
     mem_storage: bool,
     num_replicas: usize,
     /// In nanoseconds.
@@ -154,6 +155,21 @@ impl JournalReader {
         subject_filter: Option<&str>,
         start_sequence: u64,
     ) -> Result<Self, JournalError> {
+        Self::open_as(bus, stream, (subject_filter, false), start_sequence).await
+    }
+
+    /// The same for all of a stream, without payloads: of each entry the size of its payload is told in the header
+    /// `Nats-Msg-Size`, and the payload is empty.
+    pub async fn open_headers(bus: &Bus, stream: &str, start_sequence: u64) -> Result<Self, JournalError> {
+        Self::open_as(bus, stream, (None, true), start_sequence).await
+    }
+
+    async fn open_as(
+        bus: &Bus,
+        stream: &str,
+        (subject_filter, headers_only): (Option<&str>, bool),
+        start_sequence: u64,
+    ) -> Result<Self, JournalError> {
         let inbox = bus.new_inbox();
         let name = inbox.rsplit('.').next().unwrap_or_default();
         let settings =
@@ -163,7 +179,7 @@ impl JournalReader {
             SubscribeError::Closed => JournalError::Closed,
             SubscribeError::Malformed => JournalError::NotFound { stream: stream.to_owned() },
         })?;
-        create(bus, stream, name, subject_filter, start_sequence).await?;
+        create(bus, stream, name, (subject_filter, headers_only), start_sequence).await?;
         Ok(Self { puller, consumer_sequence: 0, lost: None })
     }
 
@@ -232,7 +248,7 @@ async fn create(
     bus: &Bus,
     stream: &str,
     name: &str,
-    filter_subject: Option<&str>,
+    (filter_subject, headers_only): (Option<&str>, bool),
     start_sequence: u64,
 ) -> Result<(), JournalError> {
     let config = Config {
@@ -242,6 +258,7 @@ async fn create(
         ack_policy: "none",
         replay_policy: "instant",
         filter_subject,
+        headers_only,
         mem_storage: true,
         num_replicas: 1,
         inactive_threshold: u64::try_from(INACTIVE_THRESHOLD.as_nanos()).unwrap_or(u64::MAX),

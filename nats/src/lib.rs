@@ -8,10 +8,14 @@ mod announce;
 mod bus;
 mod connections;
 mod consume;
+mod examine;
 mod journal;
 mod message;
+mod objects;
+mod permissions;
 mod provision;
 mod publish;
+mod secure;
 mod server;
 mod service;
 mod settings;
@@ -21,13 +25,18 @@ pub use announce::{PRIORITY_GROUP, PinnedDeliveries};
 pub use bus::{Bus, BusState, ConnectError, CredentialsError, RequestError, SendError, SubscribeError, Subscription};
 pub use connections::{all_connected, connect_patiently};
 pub use consume::{AckDuty, ConsumeError, Deliveries, Delivery, PullSettings};
+pub use examine::{Finding, Soundness, examine};
 pub use journal::{Entry, JournalError, JournalLost, JournalReader, LostReason};
 pub use message::{Headers, Message};
+pub use objects::{ObjectError, ObjectInfo, ObjectStore, Put};
+pub use permissions::{Account, ClientLimits, PermissionTables, Permissions, Role};
 pub use provision::{
-    CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer, Overrides, ProvisionError, Report,
-    STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision, repair_consumers,
+    CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer,
+    Overrides, ProvisionError, Report, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision,
+    provision_auth, repair_consumers,
 };
 pub use publish::{Failure, PendingAck, PubAck, PublishError, PublishSettings, Publisher};
+pub use secure::{Security, SecurityConf, ServerTls, security_conf};
 pub use server::{
     CLUSTER_CONF, Cluster, FindError, NatsServer, OLDEST_SERVER, SERVER_VARIABLE, SINGLE_CONF, ServerBinary,
     ServerSettings, ServerVersion, StartError, StopError, SyncInterval,
@@ -35,6 +44,7 @@ pub use server::{
 pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, ServiceSpec};
 pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, ConsumerStanding, ConsumerState, JOURNAL_STREAM, REJECTED_STREAM,
-    Refusal, StateError, StreamState, consumer_standing, consumer_state, stream_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, ConsumerStanding,
+    ConsumerState, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError, StoredMessage, StreamState, TOKENS_STREAM,
+    consumer_standing, consumer_state, delete_message, next_entry, next_message, stored_message, stream_state,
 };

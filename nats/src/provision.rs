@@ -23,7 +23,7 @@ pub use self::{
 };
 use self::{
     compare::differences,
-    definition::{DurableDefinition, Settings, StreamDefinition, definitions},
+    definition::{DurableDefinition, Settings, StreamDefinition, definitions, definitions_of_auth},
 };
 use crate::{
     Bus, OLDEST_SERVER, RequestError, ServerVersion,
@@ -37,6 +37,11 @@ pub const STREAM_FORMAT: &str = "1";
 /// Metadata of the journal: how many storage replicas the deployment has, as a decimal number. With one, a replica that
 /// finds the journal rolled back may go on by itself; with several, a person decides.
 pub const STORAGE_REPLICAS_KEY: &str = "roam.storage_replicas";
+
+/// Metadata of the chunks: for how long a chunk stays that no record needs, in whole seconds as a decimal number.
+pub const CHUNK_GRACE_KEY: &str = "roam.chunk_grace_seconds";
+/// How long that is unless a deployment says otherwise: two days.
+pub const CHUNK_GRACE_SECONDS: u64 = 2 * 24 * 3600;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a cluster may take to have a leader and all its servers.
@@ -68,6 +73,17 @@ pub struct Overrides {
     pub journal_max_bytes: Option<u64>,
     /// How many bytes of rejected changes are kept at most (1 GiB).
     pub rejected_max_bytes: Option<u64>,
+    /// How many bytes of backups the bucket takes (8 GiB), which are set aside too; 0: there is no bucket.
+    pub backups_max_bytes: Option<u64>,
+    /// How many bytes of audit are kept at most (1 GiB).
+    pub audit_max_bytes: Option<u64>,
+    /// How many bytes of tokens are kept at most (256 MiB). A full stream takes no new token.
+    pub tokens_max_bytes: Option<u64>,
+    /// How many bytes of chunks of large values are kept at most (4 GiB).
+    pub chunks_max_bytes: Option<u64>,
+    /// For how many seconds a chunk stays that no record needs (two days). A client has half of that from its upload to
+    /// the change that needs it.
+    pub chunk_grace_seconds: Option<u64>,
 }
 
 /// What provisioning did. Objects are named `stream NAME` and `consumer STREAM/NAME`.
@@ -154,17 +170,43 @@ impl Deployment {
 
 /// Makes what is missing, after making sure that what is there is as it should be.
 pub async fn provision(bus: &Bus, deployment: &Deployment) -> Result<Report, ProvisionError> {
-    deployment.check()?;
-    check_server(bus)?;
-    let objects = objects(definitions(deployment)?);
+    make(bus, deployment, definitions(deployment)?).await
+}
+
+/// The same for what a deployment with an auth service has besides, in an account of its own: tokens and audit.
+pub async fn provision_auth(bus: &Bus, deployment: &Deployment) -> Result<Report, ProvisionError> {
+    make(bus, deployment, definitions_of_auth(deployment)?).await
+}
+
+/// How what is there differs from what should be, and what is missing. Makes nothing.
+pub(crate) async fn check(
+    bus: &Bus,
+    deployment: &Deployment,
+) -> Result<(Vec<Difference>, BTreeSet<String>), ProvisionError> {
+    look(bus, &objects(definitions(deployment)?)).await
+}
+
+async fn look(bus: &Bus, objects: &[Object]) -> Result<(Vec<Difference>, BTreeSet<String>), ProvisionError> {
     let mut missing = BTreeSet::new();
     let mut drift = Vec::new();
-    for object in &objects {
+    for object in objects {
         match patiently(object, || object.read(bus)).await? {
             Some(found) => drift.extend(differences(&object.name, &object.settings, &found)),
             None => drop(missing.insert(object.name.clone())),
         }
     }
+    Ok((drift, missing))
+}
+
+async fn make(
+    bus: &Bus,
+    deployment: &Deployment,
+    definitions: Vec<StreamDefinition>,
+) -> Result<Report, ProvisionError> {
+    deployment.check()?;
+    check_server(bus)?;
+    let objects = objects(definitions);
+    let (mut drift, missing) = look(bus, &objects).await?;
     if !drift.is_empty() {
         return Err(ProvisionError::Drift(drift));
     }

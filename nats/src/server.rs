@@ -33,6 +33,7 @@ use self::{
     health::Probe,
     launch::{Launch, Running},
 };
+use crate::SecurityConf;
 
 /// The configuration file of a server that stands alone, as the text of `nats/conf/single.conf`.
 pub const SINGLE_CONF: &str = include_str!("../conf/single.conf");
@@ -47,7 +48,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 pub struct ServerSettings {
     /// Everything that the server writes goes here: JetStream's data, its log, its configuration. Made if missing.
     pub dir: PathBuf,
-    /// Where clients connect. Only the loopback address is safe: the server asks nobody for a password.
+    /// Where clients connect. Without `security` only the loopback address is safe: the server asks nobody for a password.
     pub address: IpAddr,
     /// The port for clients, or `None` for any free one.
     pub port: Option<u16>,
@@ -58,6 +59,8 @@ pub struct ServerSettings {
     /// How long the server may take until it is ready. After a crash it reads its streams again, which takes longer the
     /// more they hold.
     pub ready_within: Duration,
+    /// Who gets in, or `None` for everybody.
+    pub security: Option<SecurityConf>,
     /// The program, or `None` to find one.
     pub binary: Option<ServerBinary>,
 }
@@ -161,6 +164,7 @@ impl ServerSettings {
             monitor_port: None,
             sync: SyncInterval::Always,
             ready_within: Duration::from_secs(10),
+            security: None,
             binary: None,
         }
     }
@@ -182,7 +186,8 @@ impl NatsServer {
 
     /// Where clients connect, as a URL.
     pub fn client_url(&self) -> String {
-        format!("nats://{}", self.launch.ports.client.reachable())
+        let scheme = if self.launch.tls { "tls" } else { "nats" };
+        format!("{scheme}://{}", self.launch.ports.client.reachable())
     }
 
     /// Where the server tells about itself, as a URL: append `/healthz`, `/varz`, `/jsz`.

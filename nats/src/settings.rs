@@ -6,9 +6,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Role;
+
 /// Where the bus is and who we are on it. The default is `nats://127.0.0.1:4222` without credentials.
 ///
-/// At most one way of authenticating may be given: `credentials`, `nkey_seed`, `user` with `password`, or `token`.
+/// At most one way of authenticating may be given: `credentials`, `nkey_seed`, `user` with `password`, `token`, or
+/// `token_file`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BusSettings {
@@ -24,10 +27,16 @@ pub struct BusSettings {
     pub password: Option<Secret>,
     /// A bearer token.
     pub token: Option<Secret>,
+    /// A file that holds a bearer token and nothing else. It is read again at each connect.
+    pub token_file: Option<PathBuf>,
     /// Refuse to speak without TLS. Without it TLS is used only where the server demands it.
     pub tls: bool,
     /// A PEM file with the certificate authorities to trust instead of those of the system.
     pub ca: Option<PathBuf>,
+    /// A PEM file with our own certificate, with `key`, for servers that ask for one (mutual TLS).
+    pub certificate: Option<PathBuf>,
+    /// A PEM file with the private key of `certificate`.
+    pub key: Option<PathBuf>,
     /// What reply subjects begin with, for a user who may subscribe to nothing but inboxes of its own. The server's
     /// permissions decide it; the default is `_INBOX`.
     pub inbox_prefix: Option<String>,
@@ -52,10 +61,23 @@ impl BusSettings {
             user: None,
             password: None,
             token: None,
+            token_file: None,
             tls: false,
             ca: None,
+            certificate: None,
+            key: None,
             inbox_prefix: None,
         }
+    }
+
+    /// The same for a service that signs in with an nkey: its inbox is where the permissions of its role have it, unless
+    /// something else is set.
+    #[must_use]
+    pub fn signed_in_as(mut self, role: Role) -> Self {
+        if self.nkey_seed.is_some() {
+            self.inbox_prefix.get_or_insert_with(|| role.inbox_prefix());
+        }
+        self
     }
 
     /// Everything that is wrong with these settings, so that an operator can mend it in one go. Files are not opened.
@@ -77,9 +99,13 @@ impl BusSettings {
             self.nkey_seed.is_some(),
             self.user.is_some() || self.password.is_some(),
             self.token.is_some(),
+            self.token_file.is_some(),
         ];
         if ways.into_iter().filter(|given| *given).count() > 1 {
-            problems.push("credentials, nkey_seed, user and token: more than one is given".to_owned());
+            problems.push("credentials, nkey_seed, user, token and token_file: more than one is given".to_owned());
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            problems.push("certificate and key: one is given without the other".to_owned());
         }
         if let Some(prefix) = &self.inbox_prefix
             && !is_literal_subject(prefix)
@@ -157,8 +183,8 @@ mod tests {
 
     #[test]
     fn all_problems_are_reported_at_once() {
-        let problems = problems_of("servers = ['::']\nuser = 'u'\ntoken = 't'\ninbox_prefix = 'a.*'");
-        let expected = ["servers", "user and password", "more than one", "inbox_prefix"];
+        let problems = problems_of("servers = ['::']\nuser = 'u'\ntoken = 't'\nkey = 'k'\ninbox_prefix = 'a.*'");
+        let expected = ["servers", "user and password", "more than one", "certificate and key", "inbox_prefix"];
         assert_eq!(problems.len(), expected.len(), "{problems:?}");
         for (problem, part) in problems.iter().zip(expected) {
             assert!(problem.contains(part), "{problem}");

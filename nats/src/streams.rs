@@ -1,7 +1,8 @@
 //! What the server says of a stream or of a durable consumer right now. Each question is one request, cheap enough to be
-//! asked several times a second. Never changes anything, and needs no rights but `STREAM.INFO` or `CONSUMER.INFO`.
+//! asked several times a second. Needs no rights but `STREAM.INFO` or `CONSUMER.INFO`; single messages are in `stored.rs`.
 
 pub(crate) mod api;
+pub(crate) mod stored;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,6 +12,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use self::api::{ApiError, code};
 use crate::{Bus, RequestError};
 pub use api::Refusal;
+pub use stored::next_entry;
+pub use stored::{StoredMessage, delete_message, next_message, stored_message};
 
 /// The stream of what clients publish.
 pub const CHANGES_STREAM: &str = "ROAM_CHANGES";
@@ -18,6 +21,14 @@ pub const CHANGES_STREAM: &str = "ROAM_CHANGES";
 pub const JOURNAL_STREAM: &str = "ROAM_JOURNAL";
 /// The stream of what was refused.
 pub const REJECTED_STREAM: &str = "ROAM_REJECTED";
+/// The object-store bucket of the backups of storage replicas.
+pub const BACKUPS_BUCKET: &str = "ROAM_BACKUPS";
+/// The stream of what is known of tokens.
+pub const TOKENS_STREAM: &str = "ROAM_TOKENS";
+/// The stream of who did what.
+pub const AUDIT_STREAM: &str = "ROAM_AUDIT";
+/// The stream of the chunks of large values.
+pub const CHUNKS_STREAM: &str = "ROAM_CHUNKS";
 /// The durable of the access servers on [`CHANGES_STREAM`].
 pub const ACCESS_DURABLE: &str = "access";
 /// The durable of the replicas on [`JOURNAL_STREAM`], and its one priority group.
@@ -35,6 +46,8 @@ pub struct StreamState {
     pub created: OffsetDateTime,
     /// Sequence of the oldest message that it holds. If it holds none: of the next one to come, or 0 if none ever came.
     pub first_sequence: u64,
+    /// When it took in the oldest message that it holds; none if it holds none.
+    pub first_time: Option<OffsetDateTime>,
     /// Sequence of the newest message that it ever held, 0 if none ever came.
     pub last_sequence: u64,
     /// How many messages it holds.
@@ -102,6 +115,7 @@ pub async fn stream_state(bus: &Bus, stream: &str) -> Result<StreamState, StateE
     Ok(StreamState {
         created: info.created,
         first_sequence: info.state.first_seq,
+        first_time: Some(info.state.first_ts).filter(|_| info.state.messages > 0),
         last_sequence: info.state.last_seq,
         messages: info.state.messages,
         bytes: info.state.bytes,
@@ -173,6 +187,8 @@ struct Sequences {
     messages: u64,
     bytes: u64,
     first_seq: u64,
+    #[serde(deserialize_with = "rfc3339")]
+    first_ts: OffsetDateTime,
     last_seq: u64,
 }
 

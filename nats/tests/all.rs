@@ -4,8 +4,10 @@
 mod bus;
 mod consume;
 mod journal;
+mod objects;
 mod provision;
 mod publish;
+mod secure;
 mod server;
 mod service;
 mod support;

@@ -18,12 +18,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-const ALL: [&str; 5] = [
+const ALL: [&str; 7] = [
     "stream ROAM_CHANGES",
     "consumer ROAM_CHANGES/access",
     "stream ROAM_JOURNAL",
     "consumer ROAM_JOURNAL/announce",
     "stream ROAM_REJECTED",
+    "stream ROAM_CHUNKS",
+    "stream OBJ_ROAM_BACKUPS",
 ];
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -55,8 +57,14 @@ async fn connect(servers: Vec<String>) -> Bus {
 /// Streams that fit on a small disk.
 fn small(replicas_of_streams: usize) -> Deployment {
     let few = Some(16 * 1024 * 1024);
-    let overrides =
-        Overrides { changes_max_bytes: few, journal_max_bytes: few, rejected_max_bytes: few, ..Overrides::default() };
+    let overrides = Overrides {
+        changes_max_bytes: few,
+        journal_max_bytes: few,
+        rejected_max_bytes: few,
+        backups_max_bytes: few,
+        chunks_max_bytes: few,
+        ..Overrides::default()
+    };
     Deployment { overrides, ..Deployment::new(replicas_of_streams, 1) }
 }
 
@@ -136,7 +144,9 @@ async fn only_what_is_missing_is_made() {
     must(&world.bus, "STREAM.DELETE.ROAM_REJECTED", &json!({})).await;
     let report = provision(&world.bus, &small(1)).await.unwrap();
     assert_eq!(report.created, ["consumer ROAM_JOURNAL/announce", "stream ROAM_REJECTED"]);
-    assert_eq!(report.unchanged, ["stream ROAM_CHANGES", "consumer ROAM_CHANGES/access", "stream ROAM_JOURNAL"]);
+    let unchanged =
+        ["stream ROAM_CHANGES", "consumer ROAM_CHANGES/access", "stream ROAM_JOURNAL", "stream ROAM_CHUNKS"];
+    assert_eq!(report.unchanged, [&unchanged[..], &["stream OBJ_ROAM_BACKUPS"]].concat());
 }
 
 #[tokio::test]
@@ -198,8 +208,18 @@ fn altered_streams() -> Vec<(&'static str, Value, &'static [&'static str])> {
             json!({"allow_msg_schedules": true, "allow_rollup_hdrs": true, "deny_purge": false}),
             &["allow_msg_schedules", "allow_rollup_hdrs", "deny_purge"],
         ),
+        ("ROAM_CHUNKS", json!({"allow_direct": true}), &["allow_direct"]),
+        ("ROAM_CHUNKS", json!({"deny_delete": true}), &["deny_delete"]),
+        ("ROAM_CHUNKS", json!({"max_msgs_per_subject": 100}), &["max_msgs_per_subject"]),
+        (
+            "ROAM_CHUNKS",
+            json!({"metadata": {"roam.format": "1", "roam.chunk_grace_seconds": "1"}}),
+            &["metadata.roam.chunk_grace_seconds"],
+        ),
         // A setting that this program does not know.
         ("ROAM_REJECTED", json!({"allow_batched": true}), &["allow_batched"]),
+        ("OBJ_ROAM_BACKUPS", json!({"discard": "old"}), &["discard"]),
+        ("OBJ_ROAM_BACKUPS", json!({"max_age": 3_600_000_000_000_u64}), &["max_age"]),
     ]
 }
 
@@ -295,7 +315,9 @@ async fn all_drift_is_reported_at_once_and_nothing_is_made() {
          \n  stream ROAM_CHANGES: num_replicas should be 3, and is 1\
          \n  stream ROAM_JOURNAL: max_age should be 1d, and is 7d\
          \n  stream ROAM_JOURNAL: metadata.roam.storage_replicas should be 2, and is 1\
-         \n  stream ROAM_JOURNAL: num_replicas should be 3, and is 1"
+         \n  stream ROAM_JOURNAL: num_replicas should be 3, and is 1\
+         \n  stream ROAM_CHUNKS: num_replicas should be 3, and is 1\
+         \n  stream OBJ_ROAM_BACKUPS: num_replicas should be 3, and is 1"
     );
     let missing = stream_state(&world.bus, "ROAM_REJECTED").await.unwrap_err();
     assert!(matches!(missing, StateError::NotFound { .. }), "{missing}");
@@ -491,7 +513,7 @@ async fn a_cluster_of_three_keeps_three_replicas() {
     let bus = connect(cluster.client_urls()).await;
     let first = provision(&bus, &small(3)).await.unwrap();
     assert_eq!(first.created, ALL);
-    for stream in ["ROAM_CHANGES", "ROAM_JOURNAL", "ROAM_REJECTED"] {
+    for stream in ["ROAM_CHANGES", "ROAM_JOURNAL", "ROAM_REJECTED", "ROAM_CHUNKS"] {
         let info = must(&bus, &format!("STREAM.INFO.{stream}"), &json!({})).await;
         assert_eq!(info["config"]["num_replicas"], json!(3));
         assert_eq!(info["cluster"]["replicas"].as_array().unwrap().len(), 2, "a leader and two more: {info}");

@@ -29,8 +29,14 @@ async fn connect(server: &NatsServer) -> Bus {
 
 fn small_deployment() -> Deployment {
     let few = Some(16 * 1024 * 1024);
-    let overrides =
-        Overrides { changes_max_bytes: few, journal_max_bytes: few, rejected_max_bytes: few, ..Overrides::default() };
+    let overrides = Overrides {
+        changes_max_bytes: few,
+        journal_max_bytes: few,
+        rejected_max_bytes: few,
+        chunks_max_bytes: few,
+        backups_max_bytes: Some(0),
+        ..Overrides::default()
+    };
     Deployment { overrides, ..Deployment::new(1, 1) }
 }
 
@@ -201,7 +207,7 @@ async fn a_server_dies_with_a_parent_that_is_killed() {
     let dir = TempDir::new().unwrap();
     let pid_file = dir.path().join("pid");
     let mut parent = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "holds_a_server_until_it_is_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "server::holds_a_server_until_it_is_killed", "--ignored", "--nocapture"])
         .env(HELD_DIR, dir.path())
         .stdout(Stdio::null())
         .spawn()

@@ -4,8 +4,10 @@
 use std::io::IsTerminal;
 
 use serde::{Deserialize, Serialize};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// How log lines are written.
@@ -42,10 +44,15 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match format {
-        LogFormat::Text => lines.finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+        LogFormat::Text => lines.finish().with(filter_fn(tells_no_payload)).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(filter_fn(tells_no_payload)).try_init(),
     }
     .map_err(TelemetryError::AlreadySet)
+}
+
+/// Whatever the filter asks for: the library that speaks NATS traces whole messages, and no payload is ever logged.
+fn tells_no_payload(event: &Metadata<'_>) -> bool {
+    !(*event.level() == Level::TRACE && event.target().starts_with("async_nats"))
 }
 
 /// Reads a filter without setting anything. Strict: a directive that is not understood is refused.

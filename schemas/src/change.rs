@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    ContentType, Kind, Message, Problem, Revision, Value, bounded,
+    ContentType, Kind, Manifest, Message, Problem, Revision, Value, bounded,
     key::Key,
     limits::{CHANGE_BYTES, CHANGE_OPERATIONS, TTL_SECONDS, VALUE_BYTES},
 };
@@ -274,6 +274,9 @@ fn check_action(op: &Operation) -> Result<(), Problem> {
     };
     if put.value.len() > VALUE_BYTES {
         return Err(Problem::too_large("a value is too large, in bytes", VALUE_BYTES, put.value.len()));
+    }
+    if put.content_type.is_manifest() {
+        Manifest::parse(put.value.as_bytes())?;
     }
     match put.ttl {
         Some(0) => Err(Problem::invalid("a time to live is at least one second")),

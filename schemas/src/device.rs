@@ -44,6 +44,14 @@ impl Device {
         self.0 == EXPIRY
     }
 
+    /// The name that its user gave the device; none for a system writer.
+    pub fn own_name(&self) -> Option<&str> {
+        match self.0.strip_prefix('$') {
+            None => Some(&self.0),
+            Some(name) => name.starts_with('$').then_some(name),
+        }
+    }
+
     /// The text form.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -16,5 +16,13 @@ pub const SUBJECT: &str = "Roam-Subject";
 pub const SEQUENCE: &str = "Roam-Sequence";
 /// The BLAKE3 hash, in hexadecimal, of the whole of a rejected payload.
 pub const HASH: &str = "Roam-Hash";
+/// The BLAKE3 hash of an uploaded chunk, in hexadecimal. (As [`HASH`], which is of a payload as it came.)
+pub const CHUNK: &str = "Roam-Chunk";
+/// What an entry of storage's own in ROAM_CHUNKS does with the chunks that it names: `keep` or `drop`.
+pub const CONTROL: &str = "Roam-Control";
+/// The hashes of the chunks that such an entry names, with commas between.
+pub const CHUNKS: &str = "Roam-Chunks";
+/// Up to which sequence of ROAM_CHUNKS the writer of such an entry had read.
+pub const SEEN: &str = "Roam-Seen";
 /// The size of the whole of a rejected payload, in bytes.
 pub const SIZE: &str = "Roam-Size";

@@ -96,7 +96,7 @@ pub struct Terms {
     pub history_versions: u32,
     /// How many live records a profile may hold. Default 50,000.
     pub profile_records: u64,
-    /// How many bytes of keys and values a profile may hold. Default 64 MiB.
+    /// How many bytes of keys and values a profile may hold, large values among them. Default 512 MiB.
     pub profile_bytes: u64,
     /// How many profiles a user may have. Default 256.
     pub user_profiles: u32,
@@ -111,7 +111,7 @@ impl Default for Terms {
             history_seconds: 30 * DAY,
             history_versions: 10,
             profile_records: 50_000,
-            profile_bytes: 64 * 1024 * 1024,
+            profile_bytes: 512 * 1024 * 1024,
             user_profiles: 256,
         }
     }

@@ -8,9 +8,12 @@
 
 mod bounded;
 mod change;
+mod chunk;
+mod control;
 mod cursor;
 mod device;
 mod encoding;
+mod grant;
 pub mod headers;
 mod journal;
 mod json;
@@ -19,6 +22,7 @@ pub mod limits;
 mod message;
 mod names;
 mod notice;
+mod operate;
 mod problem;
 mod profile;
 mod query;
@@ -32,15 +36,22 @@ pub mod subjects;
 mod value;
 
 pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operation, Put};
+pub use chunk::{
+    Chunk, ChunkReply, ChunkRequest, ContentHash, ContentHasher, HaveReply, HaveRequest, MANIFEST_CONTENT_TYPE,
+    Manifest, counted_bytes,
+};
+pub use control::{Control, ControlEntry, Epoch, Erase, Resume, Skip};
 pub use cursor::Cursor;
 pub use device::Device;
 pub use encoding::Encoding;
+pub use grant::{Access, Apps, Bearer, Grant, GrantError, TokenId};
 pub use journal::{BatchId, JournalBatch, Origin, Quota, RULES, Stamp, StampedChange, TenantQuota, Terms};
 pub use json::text_len as json_text_len;
 pub use key::Key;
 pub use message::{DecodeError, EncodeError, Kind, Message, VERSION, decode, encode, payload_hash};
-pub use names::{App, NameError, ServiceName, Tenant, User};
+pub use names::{App, NameError, ReplicaName, ServiceName, Tenant, User};
 pub use notice::{Notice, NoticeOperation};
+pub use operate::{JournalPosition, Missing, ProfileStanding, ProfilesReply, ProfilesRequest, StatusReply};
 pub use problem::{Code, Failed, Problem};
 pub use profile::{Profile, ProfileError};
 pub use query::{ChangesReply, ChangesRequest, HistoryReply, HistoryRequest, LatestReply, LatestRequest, Select};

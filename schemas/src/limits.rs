@@ -7,6 +7,14 @@ pub const NAME_BYTES: usize = 128;
 pub const KEY_BYTES: usize = 512;
 /// Largest value, in bytes.
 pub const VALUE_BYTES: usize = 256 * 1024;
+/// Largest value that lies in chunks, in bytes: 100 MiB.
+pub const LARGE_VALUE_BYTES: usize = 100 * 1024 * 1024;
+/// Largest chunk, in bytes.
+pub const CHUNK_BYTES: usize = 256 * 1024;
+/// Most chunks of one value. A manifest of so many is still a value.
+pub const MANIFEST_CHUNKS: usize = 2_048;
+/// Most hashes that one `have` request may name.
+pub const HAVE_HASHES: usize = 256;
 /// Longest content type, in bytes of visible ASCII.
 pub const CONTENT_TYPE_BYTES: usize = 127;
 /// Most operations in one change.
@@ -42,5 +50,12 @@ pub const MAX_PAYLOAD: usize = 4 * 1024 * 1024;
 /// Most un-acked changes that a client keeps in flight on one subject; half of what the stream holds per subject.
 pub const CLIENT_WINDOW: usize = 128;
 
+/// Most apps that one token may name.
+pub const GRANT_APPS: usize = 32;
+
 /// Revisions stay below 2^53, so that JSON readers keep them exact (RFC 8259, section 6).
 pub const REVISION_END: u64 = 1 << 53;
+/// The number of the last epoch: 2^13 - 1, so that revisions in it end before [`REVISION_END`].
+pub const EPOCHS: u16 = 8_191;
+/// How many bits of a revision count within its epoch.
+pub const EPOCH_BITS: u32 = 40;

@@ -20,6 +20,8 @@ pub enum Kind {
     Change = 1,
     /// A batch of stamped changes, from an access server.
     JournalBatch = 2,
+    /// What an operator orders, beside the batches.
+    ControlEntry = 3,
     /// The answer to a change.
     Receipt = 4,
     /// What the other devices are told.
@@ -38,12 +40,29 @@ pub enum Kind {
     HistoryReply = 11,
     /// Answers a request that was refused.
     Problem = 12,
+    /// The value of a record whose real value lies in chunks.
+    Manifest = 20,
+    /// Asks which chunks are not there.
+    HaveRequest = 21,
+    /// Names them.
+    HaveReply = 22,
+    /// Asks for a chunk.
+    ChunkRequest = 23,
+    /// Answers with it.
+    ChunkReply = 24,
+    /// How a replica stands.
+    StatusReply = 25,
+    /// Asks a replica for profiles.
+    ProfilesRequest = 26,
+    /// Answers with profiles.
+    ProfilesReply = 27,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 20] = [
         Self::Change,
         Self::JournalBatch,
+        Self::ControlEntry,
         Self::Receipt,
         Self::Notice,
         Self::LatestRequest,
@@ -53,6 +72,14 @@ impl Kind {
         Self::HistoryRequest,
         Self::HistoryReply,
         Self::Problem,
+        Self::StatusReply,
+        Self::ProfilesRequest,
+        Self::ProfilesReply,
+        Self::Manifest,
+        Self::HaveRequest,
+        Self::HaveReply,
+        Self::ChunkRequest,
+        Self::ChunkReply,
     ];
 
     /// The first byte in postcard: the version in the upper three bits, the kind in the lower five.
@@ -65,6 +92,7 @@ impl Kind {
         match self {
             Self::Change => "change_v1",
             Self::JournalBatch => "journal_batch_v1",
+            Self::ControlEntry => "control_entry_v1",
             Self::Receipt => "receipt_v1",
             Self::Notice => "notice_v1",
             Self::LatestRequest => "latest_request_v1",
@@ -74,6 +102,14 @@ impl Kind {
             Self::HistoryRequest => "history_request_v1",
             Self::HistoryReply => "history_reply_v1",
             Self::Problem => "problem_v1",
+            Self::StatusReply => "status_reply_v1",
+            Self::ProfilesRequest => "profiles_request_v1",
+            Self::ProfilesReply => "profiles_reply_v1",
+            Self::Manifest => "manifest_v1",
+            Self::HaveRequest => "have_request_v1",
+            Self::HaveReply => "have_reply_v1",
+            Self::ChunkRequest => "chunk_request_v1",
+            Self::ChunkReply => "chunk_reply_v1",
         }
     }
 

@@ -120,8 +120,19 @@ name! {
     App
 }
 name! {
+    /// The name of a storage replica, by which operators call it.
+    ReplicaName
+}
+name! {
     /// The name of a service that writes as the device `$svc-<name>`.
     ServiceName
+}
+
+impl Default for ReplicaName {
+    /// The name of the replica of a deployment that has only one.
+    fn default() -> Self {
+        Self("storage".to_owned())
+    }
 }
 
 pub(crate) fn check_length(text: &str) -> Result<(), NameError> {

@@ -36,11 +36,13 @@ pub enum Code {
     Skipped,
     /// The message is of a version that this service does not know.
     UnsupportedVersion,
+    /// A chunk is not there that a manifest names.
+    Missing,
 }
 
 impl Code {
     /// Every code, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Invalid,
         Self::TooLarge,
         Self::Denied,
@@ -53,6 +55,7 @@ impl Code {
         Self::StorageFull,
         Self::Skipped,
         Self::UnsupportedVersion,
+        Self::Missing,
     ];
 
     /// The code as it is written everywhere.
@@ -70,6 +73,7 @@ impl Code {
             Self::StorageFull => "storage_full",
             Self::Skipped => "skipped",
             Self::UnsupportedVersion => "unsupported_version",
+            Self::Missing => "missing",
         }
     }
 

@@ -176,7 +176,8 @@ impl HistoryRequest {
     }
 }
 
-fn check_page(limit: Option<u32>, wait_ms: Option<u32>) -> Result<(), Problem> {
+/// Checks what every request for a page names.
+pub(crate) fn check_page(limit: Option<u32>, wait_ms: Option<u32>) -> Result<(), Problem> {
     let too_large = |message, limit: u32, actual: u32| {
         Problem::new(crate::Code::TooLarge, message).with_limit(limit.into(), actual.into())
     };

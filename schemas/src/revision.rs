@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::limits::REVISION_END;
+use crate::limits::{EPOCH_BITS, REVISION_END};
 
 /// The counter of a profile: +1 for each change applied, below 2^53. It orders; time only informs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -25,6 +25,16 @@ impl Revision {
     /// Its number.
     pub const fn get(self) -> u64 {
         self.0
+    }
+
+    /// The lowest revision of an epoch: its number times 2^40.
+    pub const fn of_epoch(epoch: u16) -> Self {
+        Self((epoch as u64) << EPOCH_BITS)
+    }
+
+    /// The epoch that it belongs to.
+    pub const fn epoch(self) -> u64 {
+        self.0 >> EPOCH_BITS
     }
 
     /// The revision after this one; `None` once revisions would no longer be exact in JSON.

@@ -5,8 +5,9 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    ChangesReply, ChangesRequest, Draft, HistoryReply, HistoryRequest, JournalBatch, LatestReply, LatestRequest,
-    Message, Notice, Problem, Receipt,
+    ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, Draft, HaveReply, HaveRequest, HistoryReply,
+    HistoryRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply,
+    ProfilesRequest, Receipt, StatusReply,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
@@ -14,6 +15,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
         of::<Draft>(),
         of::<JournalBatch>(),
+        of::<ControlEntry>(),
         of::<Receipt>(),
         of::<Notice>(),
         of::<LatestRequest>(),
@@ -23,6 +25,14 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         of::<HistoryRequest>(),
         of::<HistoryReply>(),
         of::<Problem>(),
+        of::<StatusReply>(),
+        of::<ProfilesRequest>(),
+        of::<ProfilesReply>(),
+        of::<Manifest>(),
+        of::<HaveRequest>(),
+        of::<HaveReply>(),
+        of::<ChunkRequest>(),
+        of::<ChunkReply>(),
     ]
 }
 

@@ -3,7 +3,7 @@
 //! Identity comes from the subject alone, because NATS permissions guard the subject: parsing therefore refuses every
 //! token that building would not have written, wildcards among them.
 
-use crate::{App, Device, NameError, Profile, ServiceName, Tenant, User, names::push_token};
+use crate::{App, Device, NameError, Profile, ReplicaName, ServiceName, Tenant, TokenId, User, names::push_token};
 
 /// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
 pub const ALL_CHANGES: &str = "roam.v1.change.>";
@@ -16,8 +16,27 @@ pub const ALL_CHANGES_REQUESTS: &str = "roam.v1.changes.*.*.*";
 /// Every `history` request, for responders.
 pub const ALL_HISTORY: &str = "roam.v1.history.*.*.*";
 
+/// What is known of every token, for the stream ROAM_TOKENS.
+pub const ALL_TOKENS: &str = "roam.v1.token.*.*";
+/// Who did what, for the stream ROAM_AUDIT.
+pub const ALL_AUDIT: &str = "roam.v1.audit.*.*";
+/// Every `have` request, for responders.
+pub const ALL_HAVE: &str = "roam.v1.have.*.*.*";
+/// Every `chunk` request, for responders.
+pub const ALL_CHUNK_REQUESTS: &str = "roam.v1.chunk.*.*.*";
+/// Every uploaded chunk, for the stream ROAM_CHUNKS.
+pub const ALL_UPLOADS: &str = "roam.v1.upload.*.*";
+/// Storage's own entries about them, in the same stream.
+pub const ALL_KEPT: &str = "roam.v1.kept.*.*";
+
 const ROOT: &str = "roam.v1.";
 const INBOX: &str = "_INBOX.";
+/// The inbox of operators: that of a role of the system, where no answer to a client ever goes.
+const OPERATOR_INBOX: &str = "_ROAM.operator";
+/// In place of the name of a replica: all of them.
+const ALL_REPLICAS: &str = "$all";
+/// In place of the name of a replica: any one of them.
+const ANY_REPLICA: &str = "$any";
 /// The inbox user of services.
 const SERVICE_USER: &str = "$svc";
 
@@ -41,11 +60,15 @@ pub enum Verb {
     Changes,
     /// The versions of a key.
     History,
+    /// Which chunks are not there.
+    Have,
+    /// A chunk.
+    Chunk,
 }
 
 impl Verb {
     /// Every verb.
-    pub const ALL: [Self; 3] = [Self::Latest, Self::Changes, Self::History];
+    pub const ALL: [Self; 5] = [Self::Latest, Self::Changes, Self::History, Self::Have, Self::Chunk];
 
     /// The verb as it stands in subjects, endpoints and metrics.
     pub const fn as_str(self) -> &'static str {
@@ -53,6 +76,8 @@ impl Verb {
             Self::Latest => "latest",
             Self::Changes => "changes",
             Self::History => "history",
+            Self::Have => "have",
+            Self::Chunk => "chunk",
         }
     }
 
@@ -62,6 +87,8 @@ impl Verb {
             Self::Latest => ALL_LATEST,
             Self::Changes => ALL_CHANGES_REQUESTS,
             Self::History => ALL_HISTORY,
+            Self::Have => ALL_HAVE,
+            Self::Chunk => ALL_CHUNK_REQUESTS,
         }
     }
 }
@@ -92,6 +119,13 @@ pub fn journal_control(shard: u16) -> String {
     format!("{ROOT}journal.{shard}.control")
 }
 
+/// `roam.v1.operate.<replica>.backup`: where an operator orders a backup of a replica, or with `$any` in place of its name of
+/// any one of them.
+pub fn order_backup(replica: Option<&ReplicaName>) -> String {
+    let replica = replica.map_or_else(|| ANY_REPLICA.to_owned(), ReplicaName::token);
+    format!("{ROOT}operate.{replica}.backup")
+}
+
 /// `roam.v1.receipt.<tenant>.<user>.<app>.<device>`: where a device hears what became of its changes.
 pub fn receipt(profile: &Profile, device: &Device) -> String {
     with_device("receipt.", profile, device)
@@ -103,6 +137,16 @@ pub fn receipts_of_device(tenant: &Tenant, user: &User, device: &Device) -> Stri
     subject.push_str(".*.");
     device.push_token(&mut subject);
     subject
+}
+
+/// `roam.v1.receipt.<tenant>.<user>.<app>.<device>`, by the parts of the profile: the receipts of a device for one app.
+pub fn receipts_of_app(tenant: &Tenant, user: &User, app: &App, device: &Device) -> String {
+    receipt(&Profile { tenant: tenant.clone(), user: user.clone(), app: app.clone() }, device)
+}
+
+/// `roam.v1.receipt.<tenant>.*.<app>.$svc-<name>`: the receipts of a service for one app of all users of its tenant.
+pub fn receipts_of_service_for(tenant: &Tenant, app: &App, name: &ServiceName) -> String {
+    format!("{ROOT}receipt.{}.*.{}.{}", tenant.token(), app.token(), Device::service(name).token())
 }
 
 /// `roam.v1.receipt.<tenant>.*.*.$svc-<name>`: the receipts of a service for all profiles of its tenant.
@@ -151,6 +195,8 @@ pub fn request(verb: Verb, profile: &Profile) -> String {
             Verb::Latest => "latest.",
             Verb::Changes => "changes.",
             Verb::History => "history.",
+            Verb::Have => "have.",
+            Verb::Chunk => "chunk.",
         },
         profile,
     )
@@ -161,11 +207,83 @@ pub fn request(verb: Verb, profile: &Profile) -> String {
 /// # Errors
 /// See [`SubjectError`].
 pub fn parse_request(subject: &str) -> Result<(Verb, Profile), SubjectError> {
-    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.{latest,changes,history}.<tenant>.<user>.<app>");
+    const SHAPE: SubjectError =
+        SubjectError::Shape("roam.v1.{latest,changes,history,have,chunk}.<tenant>.<user>.<app>");
     let rest = subject.strip_prefix(ROOT).ok_or(SHAPE)?;
     let [verb, tenant, user, app] = tokens(rest).ok_or(SHAPE)?;
     let verb = Verb::ALL.into_iter().find(|candidate| candidate.as_str() == verb).ok_or(SHAPE)?;
     Ok((verb, profile(tenant, user, app)?))
+}
+
+/// What an operator asks a replica for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OperatorVerb {
+    /// How it stands.
+    Status,
+    /// What it holds.
+    Profiles,
+}
+
+impl OperatorVerb {
+    /// Every verb.
+    pub const ALL: [Self; 2] = [Self::Status, Self::Profiles];
+
+    /// The verb as it stands in subjects, endpoints and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Profiles => "profiles",
+        }
+    }
+}
+
+/// `roam.v1.operate.<replica>.<verb>`: where an operator asks a replica, or with `$all` in place of the name, each of them.
+pub fn operate(replica: Option<&ReplicaName>, verb: OperatorVerb) -> String {
+    let replica = replica.map_or_else(|| ALL_REPLICAS.to_owned(), ReplicaName::token);
+    format!("{ROOT}operate.{replica}.{}", verb.as_str())
+}
+
+/// `_ROAM.operator`: the inbox prefix of operators.
+pub fn operator_inbox() -> String {
+    OPERATOR_INBOX.to_owned()
+}
+
+/// Whether an answer to an operator may be sent to `reply`.
+pub fn may_answer_operator(reply: &str) -> bool {
+    after_token(reply, OPERATOR_INBOX).is_some_and(|below| below.split('.').all(is_literal))
+}
+
+/// `roam.v1.upload.<tenant>.<user>`: where the devices of a user publish chunks. One subject a user, so that what one
+/// user may store is bounded by the stream, and goes by one purge.
+pub fn upload(tenant: &Tenant, user: &User) -> String {
+    under("upload.", tenant, user)
+}
+
+/// Reads an upload subject back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_upload(subject: &str) -> Result<(Tenant, User), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.upload.<tenant>.<user>");
+    let rest = subject.strip_prefix("roam.v1.upload.").ok_or(SHAPE)?;
+    let [tenant, user] = tokens(rest).ok_or(SHAPE)?;
+    Ok((Tenant::from_token(tenant)?, User::from_token(user)?))
+}
+
+/// `roam.v1.kept.<tenant>.<user>`: where storage notes which of the user's chunks stay and which go.
+pub fn kept(tenant: &Tenant, user: &User) -> String {
+    under("kept.", tenant, user)
+}
+
+/// Reads the subject of such a note back.
+///
+/// # Errors
+/// See [`SubjectError`].
+pub fn parse_kept(subject: &str) -> Result<(Tenant, User), SubjectError> {
+    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.kept.<tenant>.<user>");
+    let rest = subject.strip_prefix("roam.v1.kept.").ok_or(SHAPE)?;
+    let [tenant, user] = tokens(rest).ok_or(SHAPE)?;
+    Ok((Tenant::from_token(tenant)?, User::from_token(user)?))
 }
 
 /// `roam.v1.rejected.<tenant>.<user>`: where rejected changes of a user are filed.
@@ -177,6 +295,22 @@ pub fn rejected(tenant: &Tenant, user: &User) -> String {
 /// these tokens.
 pub fn rejected_of_nobody() -> String {
     format!("{ROOT}rejected.$unknown.$unknown")
+}
+
+/// `roam.v1.token.<tenant>.<id>`: where a token is recorded, and revoked.
+pub fn token(tenant: &Tenant, id: &TokenId) -> String {
+    format!("{ROOT}token.{}.{id}", tenant.token())
+}
+
+/// `roam.v1.token.<tenant>.*`: what is known of the tokens of a tenant.
+pub fn tokens_of(tenant: &Tenant) -> String {
+    format!("{ROOT}token.{}.*", tenant.token())
+}
+
+/// `roam.v1.audit.<tenant>.<event>`: where it is told who did what. Without a tenant it is `$unknown`, which encoding
+/// never yields. The event is one of a closed list of plain words.
+pub fn audit(tenant: Option<&Tenant>, event: &str) -> String {
+    format!("{ROOT}audit.{}.{event}", tenant.map_or_else(|| "$unknown".to_owned(), Tenant::token))
 }
 
 /// `_INBOX.<tenant>.<user>.<device>`: the inbox prefix of a device.
@@ -191,6 +325,11 @@ pub fn device_inbox(tenant: &Tenant, user: &User, device: &Device) -> String {
 /// `_INBOX.<tenant>.$svc.<name>`: the inbox prefix of a service.
 pub fn service_inbox(tenant: &Tenant, name: &ServiceName) -> String {
     format!("{INBOX}{}.{SERVICE_USER}.{}", tenant.token(), name.token())
+}
+
+/// `<inbox>.<app>`: the inbox prefix of whoever may do with one app only what `inbox` may do with all.
+pub fn inbox_for_app(inbox: &str, app: &App) -> String {
+    format!("{inbox}.{}", app.token())
 }
 
 /// Whether an answer about `profile` may be sent to `reply`: only below the inbox of its user or of its tenant's

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{Problem, limits::CONTENT_TYPE_BYTES};
+use crate::{MANIFEST_CONTENT_TYPE, Problem, limits::CONTENT_TYPE_BYTES};
 
 /// The bytes of a record. Their limit is checked by [`crate::Draft::validate`], the one door for changes.
 ///
@@ -169,6 +169,16 @@ impl ContentType {
     /// `text/plain`.
     pub fn text() -> Self {
         Self("text/plain".to_owned())
+    }
+
+    /// What the record of a large value has: [`crate::MANIFEST_CONTENT_TYPE`].
+    pub fn manifest() -> Self {
+        Self(MANIFEST_CONTENT_TYPE.to_owned())
+    }
+
+    /// Whether the value is a manifest of chunks.
+    pub fn is_manifest(&self) -> bool {
+        self.0 == MANIFEST_CONTENT_TYPE
     }
 
     /// As text.

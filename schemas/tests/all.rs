@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod error_pages;
+mod fuzz;
 mod goldens;
 mod json_schemas;
+mod manifests;
 mod names;
 mod protocol_page;
 mod refusals;

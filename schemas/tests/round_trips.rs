@@ -41,6 +41,18 @@ fn a_journal_batch_reads_back_as_it_was() {
 }
 
 #[test]
+fn a_control_entry_reads_back_as_it_was() {
+    check(strategies::control_entry());
+}
+
+#[test]
+fn what_operators_ask_and_hear_reads_back_as_it_was() {
+    check(strategies::status_reply());
+    check(strategies::profiles_request());
+    check(strategies::profiles_reply());
+}
+
+#[test]
 fn a_receipt_reads_back_as_it_was() {
     check(strategies::receipt());
 }
@@ -83,6 +95,19 @@ fn a_history_reply_reads_back_as_it_was() {
 #[test]
 fn a_problem_reads_back_as_it_was() {
     check(strategies::problem());
+}
+
+#[test]
+fn a_manifest_reads_back_as_it_was() {
+    check(strategies::manifest());
+}
+
+#[test]
+fn a_request_for_chunks_and_its_reply_read_back_as_they_were() {
+    check(strategies::have_request());
+    check(strategies::have_reply());
+    check(strategies::chunk_request());
+    check(strategies::chunk_reply());
 }
 
 proptest::proptest! {

@@ -27,6 +27,8 @@ use crate::{PATIENCE, Pages, Wire, eventually};
 pub const SERVICE_VARIABLE: &str = "ROAM_TESTS_SERVICE";
 /// The access server, as its program is called.
 pub const ACCESS_SERVER: &str = "roam-access-server";
+/// The auth service, as its program is called.
+pub const AUTH: &str = "roam-auth";
 /// The storage replica, as its program is called.
 pub const STORAGE: &str = "roam-storage";
 
@@ -47,6 +49,7 @@ pub struct Part {
 #[derive(Debug, Clone)]
 pub(crate) enum Program {
     AccessServer(roam_access_server::Settings),
+    Auth(roam_auth::Settings),
     Storage(roam_storage::Settings),
 }
 
@@ -132,24 +135,22 @@ impl Part {
     pub async fn kill(&mut self) {
         match (self.take(), &self.program) {
             (Running::Process { mut child, .. }, _) => child.kill().await.unwrap(),
-            (Running::Task(mut task), Program::AccessServer(_)) => task.service.shutdown().await,
+            (Running::Task(mut task), Program::AccessServer(_) | Program::Auth(_)) => task.service.shutdown().await,
             (Running::Task(_), Program::Storage(_)) => panic!("a replica is killed as a process only"),
         }
     }
 
-    /// Waits until it ends without having been asked to, and gives the reason. Its pages answer until it is let go.
+    /// Returns once it says that it is not ready, and why: with a text that holds this one.
     ///
     /// # Panics
-    /// If it is a process, does not run, goes on running or ends well.
-    pub async fn failed(&mut self) -> String {
-        let Some(Running::Task(task)) = &mut self.running else { panic!("{} is no running task", self.name) };
-        let ended = timeout(PATIENCE, task.service.join_next()).await.expect("it ends").expect("it ran").unwrap();
-        ended.expect_err("it did not end well")
-    }
-
-    /// Lets go of what has [failed](Self::failed), so that it can be started again.
-    pub fn let_go(&mut self) {
-        self.running = None;
+    /// If it says no such thing in time.
+    pub async fn complains(&self, of: &str) {
+        let pages = self.pages();
+        eventually(&format!("{} complains of `{of}`", self.name), async || {
+            let (status, body) = pages.get("/readyz").await;
+            (status == 503 && body.contains(of)).then_some(())
+        })
+        .await;
     }
 
     /// Its pages.
@@ -219,6 +220,7 @@ impl Program {
     fn name(&self) -> &'static str {
         match self {
             Self::AccessServer(_) => ACCESS_SERVER,
+            Self::Auth(_) => AUTH,
             Self::Storage(_) => STORAGE,
         }
     }
@@ -226,6 +228,7 @@ impl Program {
     fn grace(&self) -> Duration {
         match self {
             Self::AccessServer(settings) => settings.process.grace(),
+            Self::Auth(settings) => settings.process.grace(),
             Self::Storage(settings) => settings.process.grace(),
         }
     }
@@ -234,6 +237,7 @@ impl Program {
     fn configuration(&self) -> String {
         match self {
             Self::AccessServer(settings) => roam_process::settings::print(settings),
+            Self::Auth(settings) => roam_process::settings::print(settings),
             Self::Storage(settings) => roam_process::settings::print(settings),
         }
         .unwrap()
@@ -244,6 +248,7 @@ impl Program {
             Self::AccessServer(settings) => {
                 roam_access_server::run(settings, context).await.map_err(|error| format!("{error:?}"))
             }
+            Self::Auth(settings) => roam_auth::run(settings, context).await.map_err(|error| format!("{error:?}")),
             Self::Storage(settings) => roam_storage::run(settings, context).await.map_err(|error| format!("{error:?}")),
         }
     }

@@ -1,35 +1,51 @@
 //! A world: a nats-server, what is provisioned on it, access servers and storage replicas, and whoever connects to it.
 //! Everything in it dies with it, and leaves nothing behind.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use roam_access_server::Rate;
+use roam_auth::{Keyring, SigningKey, Token};
 use roam_client::{Client, ClientSettings, Identity};
 use roam_nats::{
-    Bus, BusSettings, Deployment, Headers, NatsServer, Overrides, Report, ServerSettings, StreamState, SyncInterval,
-    provision, stream_state,
+    Bus, BusSettings, Deployment, Headers, NatsServer, Overrides, PermissionTables, PublishSettings, Publisher, Report,
+    Role, Secret, ServerSettings, StreamState, SyncInterval, provision, provision_auth, security_conf, stream_state,
 };
-use roam_process::{ProcessSettings, telemetry};
-use roam_schemas::{ServiceName, Terms, subjects};
+use roam_process::{ProcessSettings, clock, telemetry};
+use roam_schemas::{
+    Access, Apps, BatchId, Bearer, Control, ControlEntry, Encoding, Grant, ReplicaName, ServiceName, Terms, encode,
+    subjects,
+};
+use roam_storage::BackupSettings;
 
 use crate::{
     PATIENCE, Part, Post, Socket, Wire, device,
-    part::{ACCESS_SERVER, Program, STORAGE},
+    part::{ACCESS_SERVER, AUTH, Program, STORAGE},
     place::Place,
     tenant, user,
 };
 
 const MIB: u64 = 1024 * 1024;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// What a world is going to be.
 #[derive(Debug, Clone)]
 pub struct Blueprint {
     access_servers: usize,
+    auth_services: Option<usize>,
     replicas: usize,
     binary: Option<PathBuf>,
     wires: bool,
     terms: Terms,
+    rate: Rate,
+    log_filter: Option<String>,
     memory_mib: usize,
     journal_max_bytes: u64,
+    backup: BackupSettings,
+    chunks_max_bytes: u64,
+    chunk_grace_seconds: Option<u64>,
 }
 
 /// A running system. Its parts end in the order in which they stand here.
@@ -39,8 +55,11 @@ pub struct World {
     pub access_servers: Vec<Part>,
     /// The storage replicas.
     pub replicas: Vec<Part>,
+    /// The auth services, if nobody gets in without a token.
+    pub auth_services: Vec<Part>,
     /// The bus.
     pub nats: NatsServer,
+    keys: Option<Keyring>,
     deployment: Deployment,
     place: Place,
 }
@@ -51,12 +70,18 @@ impl World {
     pub fn new() -> Blueprint {
         Blueprint {
             access_servers: 1,
+            auth_services: None,
             replicas: 1,
             binary: None,
             wires: false,
             terms: Terms::default(),
+            rate: Rate::default(),
+            log_filter: None,
             memory_mib: 64,
             journal_max_bytes: 512 * MIB,
+            backup: BackupSettings::default(),
+            chunks_max_bytes: 512 * MIB,
+            chunk_grace_seconds: None,
         }
     }
 
@@ -65,7 +90,7 @@ impl World {
     /// # Panics
     /// If one does not get ready, or does not run.
     pub async fn ready(&self) {
-        for part in self.access_servers.iter().chain(&self.replicas) {
+        for part in self.auth_services.iter().chain(&self.access_servers).chain(&self.replicas) {
             part.ready().await;
         }
     }
@@ -75,7 +100,8 @@ impl World {
     /// # Panics
     /// If it cannot, as the other ways to connect.
     pub async fn device(&self, tenant: &str, user: &str, device: &str) -> Client {
-        self.connect(self.client_settings(), identity(tenant, user, device)).await
+        let identity = identity(tenant, user, device);
+        self.connect(self.settings_of(&identity), identity).await
     }
 
     /// Connects a device through a wire.
@@ -86,7 +112,8 @@ impl World {
     /// Connects a service.
     pub async fn service(&self, tenant_name: &str, name: &str) -> Client {
         let name = ServiceName::parse(name).unwrap();
-        self.connect(self.client_settings(), Identity::Service { tenant: tenant(tenant_name), name }).await
+        let identity = Identity::Service { tenant: tenant(tenant_name), name };
+        self.connect(self.settings_of(&identity), identity).await
     }
 
     /// Connects whoever this is.
@@ -102,7 +129,8 @@ impl World {
     /// A connection by hand, with the inbox of a device.
     pub async fn post(&self, tenant_name: &str, user_name: &str, device_name: &str) -> Post {
         let inbox = subjects::device_inbox(&tenant(tenant_name), &user(user_name), &device(device_name));
-        let settings = BusSettings { inbox_prefix: Some(inbox), ..BusSettings::at(self.nats.client_url()) };
+        let bus = self.settings_of(&identity(tenant_name, user_name, device_name)).bus;
+        let settings = BusSettings { inbox_prefix: Some(inbox), ..bus };
         Post::new(Bus::connect(&settings, "by hand").await.unwrap())
     }
 
@@ -121,6 +149,11 @@ impl World {
         let bus = self.operator().await;
         let report = provision(&bus, &self.deployment).await.unwrap();
         bus.close().await;
+        if self.keys.is_some() {
+            let bus = self.bus_of(Role::Registrar).await;
+            provision_auth(&bus, &self.deployment).await.unwrap();
+            bus.close().await;
+        }
         report
     }
 
@@ -141,15 +174,79 @@ impl World {
         bus.close().await;
     }
 
-    /// A connection without an identity, for what only operators do.
+    /// Orders something in the journal, as an operator. Gives its sequence.
+    pub async fn order(&self, control: Control) -> u64 {
+        let id = BatchId::random();
+        let payload = encode(&ControlEntry { id, control }, Encoding::Postcard).unwrap();
+        self.append(&subjects::journal_control(0), &id.to_string(), payload).await
+    }
+
+    /// Appends an entry to the journal, whatever is in it. Gives its sequence.
+    pub async fn append(&self, subject: &str, batch: &str, payload: Vec<u8>) -> u64 {
+        let bus = self.operator().await;
+        let publisher = Publisher::new(&bus, PublishSettings::default());
+        let headers = Headers::new().with_batch(batch.to_owned());
+        let sequence = publisher.publish(subject.to_owned(), headers, payload.into()).await.await.unwrap().sequence;
+        bus.close().await;
+        sequence
+    }
+
+    /// A connection for what only operators do.
     pub async fn operator(&self) -> Bus {
-        Bus::connect(&BusSettings::at(self.nats.client_url()), "operator").await.unwrap()
+        self.bus_of(Role::Operator).await
+    }
+
+    /// A connection of a role; of nobody where everybody gets in.
+    pub async fn bus_of(&self, role: Role) -> Bus {
+        Bus::connect(&self.bus_settings_of(role), role.as_str()).await.unwrap()
+    }
+
+    /// How a role connects.
+    pub fn bus_settings_of(&self, role: Role) -> BusSettings {
+        let bus = BusSettings::at(self.nats.client_url());
+        self.keys.as_ref().map_or(bus.clone(), |keys| keys.bus(role, &bus))
+    }
+
+    /// The keys of a world where nobody gets in without.
+    pub fn keys(&self) -> &Keyring {
+        self.keys.as_ref().expect("the world is secure")
+    }
+
+    /// Makes a token that is good for so long. No record of it is kept.
+    pub fn token(&self, grant: Grant, lifetime: Duration) -> (Token, Secret) {
+        let seed = std::fs::read_to_string(Keyring::signer_in(&self.dir().join("keys"))).unwrap();
+        let key = SigningKey::from_seed(&seed).unwrap();
+        roam_auth::sign(grant, clock::now_ns() / 1_000_000_000, lifetime, &key).unwrap()
+    }
+
+    /// The settings of a client that signs in with this token.
+    pub fn settings_with(&self, token: Secret) -> ClientSettings {
+        let mut settings = self.client_settings();
+        settings.bus.token = Some(token);
+        settings
+    }
+
+    /// The settings of a client that may be what it says it is, with all apps.
+    pub fn settings_of(&self, identity: &Identity) -> ClientSettings {
+        match self.keys {
+            None => self.client_settings(),
+            Some(_) => self.settings_with(self.token(grant(identity), HOUR).1),
+        }
     }
 
     /// Where the files of the world are.
     pub fn dir(&self) -> &Path {
         self.place.path()
     }
+}
+
+/// What an identity may be granted at most.
+fn grant(identity: &Identity) -> Grant {
+    let (tenant, bearer) = match identity.clone() {
+        Identity::Device { tenant, user, device } => (tenant, Bearer::Device { user, device }),
+        Identity::Service { tenant, name } => (tenant, Bearer::Service { name, access: Access::Write }),
+    };
+    Grant { tenant, bearer, apps: Apps::All }
 }
 
 fn identity(tenant_name: &str, user_name: &str, device_name: &str) -> Identity {
@@ -167,6 +264,12 @@ impl Blueprint {
     #[must_use]
     pub fn replicas(self, replicas: usize) -> Self {
         Self { replicas, ..self }
+    }
+
+    /// With so many auth services, and nobody gets in without a token or a key.
+    #[must_use]
+    pub fn secure(self, auth_services: usize) -> Self {
+        Self { auth_services: Some(auth_services), ..self }
     }
 
     /// With every part as a process of its own, which can be killed. `binary` is
@@ -188,10 +291,40 @@ impl Blueprint {
         Self { terms, ..self }
     }
 
+    /// With this rate for every user.
+    #[must_use]
+    pub fn rate(self, rate: Rate) -> Self {
+        Self { rate, ..self }
+    }
+
+    /// With processes that log this much.
+    #[must_use]
+    pub fn log_filter(self, filter: &str) -> Self {
+        Self { log_filter: Some(filter.to_owned()), ..self }
+    }
+
     /// With a journal that keeps no more than this.
     #[must_use]
     pub fn journal_max_bytes(self, journal_max_bytes: u64) -> Self {
         Self { journal_max_bytes, ..self }
+    }
+
+    /// With replicas that make backups so. A directory is below that of the world.
+    #[must_use]
+    pub fn backups(self, backup: BackupSettings) -> Self {
+        Self { backup, ..self }
+    }
+
+    /// With room for no more than this of large values.
+    #[must_use]
+    pub fn chunks_max_bytes(self, chunks_max_bytes: u64) -> Self {
+        Self { chunks_max_bytes, ..self }
+    }
+
+    /// With chunks that stay for so many seconds when no record needs them.
+    #[must_use]
+    pub fn chunk_grace_seconds(self, seconds: u64) -> Self {
+        Self { chunk_grace_seconds: Some(seconds), ..self }
     }
 
     /// Starts everything, and returns once all parts are ready.
@@ -202,20 +335,34 @@ impl Blueprint {
         log();
         let place = Place::new();
         // What a test is about survives a killed server with either setting, and this one is faster.
-        let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(place.path().join("nats")) };
+        let mut settings =
+            ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(place.path().join("nats")) };
+        let keys = self.auth_services.map(|_| Keyring::open(&place.path().join("keys")).unwrap());
+        let tables = PermissionTables::read().unwrap();
+        settings.security = keys.as_ref().map(|keys| security_conf(&tables, &keys.security(None)));
         let nats = NatsServer::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
         let deployment = self.deployment();
-        let mut world = World { access_servers: Vec::new(), replicas: Vec::new(), nats, deployment, place };
+        let (access_servers, replicas, auth_services) = (Vec::new(), Vec::new(), Vec::new());
+        let mut world = World { access_servers, replicas, auth_services, nats, keys, deployment, place };
         world.provision().await;
+        for index in 0..self.auth_services.unwrap_or_default() {
+            let program = |world: &World, bus, _| self.auth(world, &bus);
+            let part = self.part(&world, format!("{AUTH}-{index}"), program).await;
+            world.auth_services.push(part);
+        }
         for index in 0..self.replicas {
-            let part = self.part(&world, format!("{STORAGE}-{index}"), |bus, dir| self.storage(bus, dir)).await;
+            let part =
+                self.part(&world, format!("{STORAGE}-{index}"), |world, bus, dir| self.storage(world, &bus, dir)).await;
             world.replicas.push(part);
         }
         for index in 0..self.access_servers {
-            let part = self.part(&world, format!("{ACCESS_SERVER}-{index}"), |bus, _| self.access_server(bus)).await;
+            let part = self
+                .part(&world, format!("{ACCESS_SERVER}-{index}"), |world, bus, _| self.access_server(world, &bus))
+                .await;
             world.access_servers.push(part);
         }
-        for part in world.replicas.iter_mut().chain(&mut world.access_servers) {
+        let parts = world.auth_services.iter_mut().chain(&mut world.replicas).chain(&mut world.access_servers);
+        for part in parts {
             part.start().await;
         }
         world.ready().await;
@@ -228,33 +375,59 @@ impl Blueprint {
             changes_max_bytes: Some(128 * MIB),
             journal_max_bytes: Some(self.journal_max_bytes),
             rejected_max_bytes: Some(32 * MIB),
+            backups_max_bytes: Some(256 * MIB),
+            tokens_max_bytes: Some(32 * MIB),
+            audit_max_bytes: Some(32 * MIB),
+            chunks_max_bytes: Some(self.chunks_max_bytes),
+            chunk_grace_seconds: self.chunk_grace_seconds,
             ..Overrides::default()
         };
-        Deployment { overrides, ..Deployment::new(1, self.replicas) }
+        Deployment { overrides, ..Deployment::new(1, self.replicas.max(1)) }
     }
 
-    async fn part(&self, world: &World, name: String, program: impl Fn(BusSettings, PathBuf) -> Program) -> Part {
+    async fn part(
+        &self,
+        world: &World,
+        name: String,
+        program: impl Fn(&World, BusSettings, PathBuf) -> Program,
+    ) -> Part {
         let wire = if self.wires { Some(world.wire().await) } else { None };
         let url = wire.as_ref().map_or_else(|| world.nats.client_url(), Wire::url);
-        let program = program(BusSettings::at(url), world.dir().join(&name));
+        let mut program = program(world, BusSettings::at(url), world.dir().join(&name));
+        if let Program::Storage(settings) = &mut program {
+            let directory = self.backup.directory.as_ref().map(|directory| world.dir().join(directory));
+            settings.backup = BackupSettings { directory, ..self.backup.clone() };
+        }
         Part::new(name, program, self.binary.as_deref(), world.dir(), wire)
     }
 
-    fn access_server(&self, bus: BusSettings) -> Program {
-        let (process, terms) = (process(), self.terms.clone());
-        Program::AccessServer(roam_access_server::Settings { process, bus, terms, ..Default::default() })
+    /// On a free port, with the default grace.
+    fn process(&self) -> ProcessSettings {
+        let mut process = ProcessSettings::on_port(0);
+        process.log_filter = self.log_filter.clone().unwrap_or(process.log_filter);
+        process
     }
 
-    fn storage(&self, bus: BusSettings, directory: PathBuf) -> Program {
-        let mut settings = roam_storage::Settings { process: process(), bus, directory, ..Default::default() };
+    fn auth(&self, world: &World, bus: &BusSettings) -> Program {
+        Program::Auth(roam_auth::Settings { process: self.process(), ..world.keys().auth_settings(bus) })
+    }
+
+    fn access_server(&self, world: &World, bus: &BusSettings) -> Program {
+        let bus = world.keys.as_ref().map_or(bus.clone(), |keys| keys.bus(Role::AccessServer, bus));
+        let (process, terms, rate) = (self.process(), self.terms.clone(), self.rate);
+        Program::AccessServer(roam_access_server::Settings { process, bus, terms, rate, ..Default::default() })
+    }
+
+    fn storage(&self, world: &World, bus: &BusSettings, directory: PathBuf) -> Program {
+        let responder_seed = world.keys.as_ref().map(|keys| keys.seed_of(Role::Responder));
+        let bus = world.keys.as_ref().map_or(bus.clone(), |keys| keys.bus(Role::Storage, bus));
+        let name = directory.file_name().and_then(|name| ReplicaName::parse(name.to_str()?).ok()).unwrap();
+        let process = self.process();
+        let mut settings =
+            roam_storage::Settings { process, bus, name, responder_seed, directory, ..Default::default() };
         settings.store.memory_mib = self.memory_mib;
         Program::Storage(settings)
     }
-}
-
-/// On a free port, with the default grace.
-fn process() -> ProcessSettings {
-    ProcessSettings::on_port(0)
 }
 
 /// Sets the log of the test's process, once.

@@ -10,7 +10,7 @@ use roam_nats::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, FoundConsumer, Headers, JOURNAL_STREAM, consumer_state,
     repair_consumers,
 };
-use roam_schemas::{Change, ChangeId, Encoding, Operation, encode, subjects};
+use roam_schemas::{Change, ChangeId, Control, Encoding, Operation, ReplicaName, Resume, encode, subjects};
 use roam_tests::{PATIENCE, World, app, device, envelope, eventually, key, profile, text};
 
 async fn make_journal_again(world: &World) {
@@ -49,16 +49,23 @@ async fn a_journal_that_is_made_again_while_the_replica_is_away_costs_nothing_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_stop_at_a_journal_that_was_made_again_and_say_so() {
-    let mut world = World::new().replicas(2).start().await;
+    let world = World::new().replicas(2).start().await;
     let load = Load::on(&world).await;
     load.goes_on(200).await;
     make_journal_again(&world).await;
-    for replica in &mut world.replicas {
-        let reason = replica.failed().await;
-        assert!(reason.contains("Forked") && reason.contains("replicas: 2"), "{reason}");
-        let (status, body) = replica.pages().get("/readyz").await;
-        assert!(status == 503 && body.contains("rolled back or created anew"), "{status} {body}");
+    for replica in &world.replicas {
+        replica.complains("rolled back or created anew").await;
+        replica.complains("2 replicas have to agree: `roam storage resume`").await;
     }
+
+    // One of them goes on once a person says that it counts; the other one needs what that one holds.
+    let from = ReplicaName::parse("roam-storage-1").unwrap();
+    world.order(Control::Resume(Resume { line: 2, from })).await;
+    world.replicas[1].ready().await;
+    world.replicas[0].complains("since line 2 of the journal replica roam-storage-1 counts").await;
+    load.goes_on(200).await;
+    load.check(&world).await;
+    assert_eq!(world.replicas[1].pages().metric("roam_storage_journal_line", &[]).await, 2.0);
 }
 
 /// Saves a value of a size, in a batch of its own, and gives its revision.
@@ -111,13 +118,19 @@ async fn a_replica_goes_on_if_only_its_own_batch_aged_out_and_stops_at_a_gap() {
     age_out_to(&world, position + 2).await;
     for _ in 0..2 {
         world.replicas[0].start().await;
-        let reason = world.replicas[0].failed().await;
         let expected = format!("goes on at {}, but this replica needs {}", position + 2, position + 1);
-        let (status, body) = world.replicas[0].pages().get("/readyz").await;
-        assert!(status == 503 && body.contains(&expected), "{status} {body} {reason}");
+        world.replicas[0].complains(&expected).await;
         assert_eq!(world.replicas[0].pages().metric("roam_storage_batches_total", &[]).await, 0.0);
-        world.replicas[0].let_go();
+        world.replicas[0].stop().await;
     }
+
+    // A person says that it may do without what is missing.
+    world.replicas[0].start().await;
+    let from = ReplicaName::parse("roam-storage-0").unwrap();
+    world.order(Control::Resume(Resume { line: 2, from })).await;
+    world.ready().await;
+    assert_eq!(world.replicas[0].pages().metric("roam_storage_journal_line", &[]).await, 2.0);
+    save(&world, LARGE).await;
 }
 
 /// Saves under load, rolls parts of the bus back in the middle of it, and shows that nothing that was saved is lost.

@@ -78,7 +78,7 @@ async fn the_responders_are_found_by_the_services_api() {
     let info = ask("INFO").await;
     let endpoints: Vec<_> =
         info["endpoints"].as_array().unwrap().iter().map(|endpoint| endpoint["name"].clone()).collect();
-    assert_eq!(endpoints, ["latest", "changes", "history"]);
+    assert_eq!(endpoints, ["latest", "changes", "history", "have", "chunk"]);
     let laptop = world.device("acme", "alice", "laptop").await.profile(app("editor"));
     laptop.get(key("theme")).await.unwrap();
     let stats = ask("STATS").await;

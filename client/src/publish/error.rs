@@ -3,7 +3,7 @@
 use roam_nats::PublishError;
 use roam_schemas::{ChangeId, Code, Problem};
 
-use crate::IdentityError;
+use crate::{IdentityError, ReadError};
 
 /// A change was not saved, as far as is known.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -36,6 +36,15 @@ pub enum ChangeError {
     /// The stream refuses it: nothing was stored. Mend the deployment.
     #[error("the stream refuses the change")]
     Refused(#[source] PublishError),
+    /// There is no room for the chunks of a large value, for this user or at all. Nothing was published: try again later.
+    #[error("there is no room for a large value: {0}")]
+    Full(#[source] Problem),
+    /// It cannot be learned which chunks of a large value are there, or some are not that must be. Nothing was published.
+    #[error("the chunks of a large value are not known to be there: {0}")]
+    Chunks(#[source] ReadError),
+    /// What was to be uploaded cannot be read. Nothing was published.
+    #[error("the value cannot be read: {0}")]
+    Source(std::io::ErrorKind),
     /// The profile is not this client's to change.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -47,16 +56,31 @@ pub enum ChangeError {
 impl ChangeError {
     /// Whether sending the very same change again, under the same id, can help.
     pub fn retry(&self) -> bool {
-        matches!(self, Self::Busy | Self::Unknown { .. })
+        match self {
+            Self::Busy | Self::Unknown { .. } | Self::Full(_) => true,
+            Self::Chunks(error) => error.retry(),
+            _ => false,
+        }
     }
 
     /// The code of the problem, where there is one.
     pub fn code(&self) -> Option<Code> {
         match self {
-            Self::Invalid(problem) | Self::Rejected(problem) => Some(problem.code),
+            Self::Invalid(problem) | Self::Rejected(problem) | Self::Full(problem) => Some(problem.code),
+            Self::Chunks(error) => error.code(),
             Self::Busy => Some(Code::Busy),
             Self::Denied => Some(Code::Denied),
             _ => None,
+        }
+    }
+}
+
+impl From<ReadError> for ChangeError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Identity(error) => Self::Identity(error),
+            ReadError::Closed => Self::Closed,
+            error => Self::Chunks(error),
         }
     }
 }

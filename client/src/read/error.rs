@@ -23,6 +23,12 @@ pub enum ReadError {
     /// The responders cannot answer now. Try again later.
     #[error("the responders are busy: {0}")]
     Busy(#[source] Problem),
+    /// A chunk of a large value is not there. Ask for the record again: a newer one may have taken its place.
+    #[error("a part of the value is not there: {0}")]
+    Missing(#[source] Problem),
+    /// The value cannot be written where the caller wants it.
+    #[error("the value cannot be written: {0}")]
+    Sink(std::io::ErrorKind),
     /// There was no answer in time. Try again later.
     #[error("there is no answer: {0}")]
     Unanswered(#[source] Silence),
@@ -63,11 +69,13 @@ impl ReadError {
     /// The code of the problem, where there is one.
     pub fn code(&self) -> Option<Code> {
         match self {
-            Self::Invalid(problem) | Self::Denied(problem) | Self::Behind(problem) | Self::Busy(problem) => {
-                Some(problem.code)
-            }
+            Self::Invalid(problem)
+            | Self::Denied(problem)
+            | Self::Behind(problem)
+            | Self::Busy(problem)
+            | Self::Missing(problem) => Some(problem.code),
             Self::Reset => Some(Code::Reset),
-            Self::Unanswered(_) | Self::Malformed(_) | Self::Identity(_) | Self::Closed => None,
+            Self::Unanswered(_) | Self::Sink(_) | Self::Malformed(_) | Self::Identity(_) | Self::Closed => None,
         }
     }
 
@@ -82,6 +90,7 @@ impl From<Problem> for ReadError {
             Code::Denied => Self::Denied(problem),
             Code::Reset => Self::Reset,
             Code::Behind => Self::Behind(problem),
+            Code::Missing => Self::Missing(problem),
             code if code.retry() => Self::Busy(problem),
             _ => Self::Invalid(problem),
         }

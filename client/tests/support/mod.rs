@@ -34,7 +34,10 @@ pub struct World {
 impl World {
     /// The bus alone: nobody takes changes, nobody answers.
     pub async fn start() -> World {
-        Self::with(Overrides::default()).await
+        // Nothing is set aside for what these tests do not use.
+        let overrides =
+            Overrides { backups_max_bytes: Some(0), chunks_max_bytes: Some(64 << 20), ..Overrides::default() };
+        Self::with(overrides).await
     }
 
     pub async fn with(overrides: Overrides) -> World {

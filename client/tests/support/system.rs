@@ -186,6 +186,7 @@ impl System {
                 let head = Revision::new(held.revision);
                 written("", &HistoryReply { head, ..HistoryReply::default() }, encoding)
             }
+            Verb::Have | Verb::Chunk => written("", &Problem::invalid("there are no chunks here"), encoding),
         };
         (headers, payload)
     }

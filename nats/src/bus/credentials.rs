@@ -45,6 +45,9 @@ pub(super) async fn options(settings: &BusSettings) -> Result<ConnectOptions, Cr
     if let Some(path) = &settings.nkey_seed {
         return from_file(path.clone(), sign_with_seed).await;
     }
+    if let Some(path) = &settings.token_file {
+        return from_file(path.clone(), show_token).await;
+    }
     if let (Some(user), Some(password)) = (&settings.user, &settings.password) {
         return Ok(ConnectOptions::with_user_and_password(user.clone(), password.expose().to_owned()));
     }
@@ -89,6 +92,16 @@ fn sign_with_seed(path: &Path, text: &str, nonce: &[u8]) -> Result<Auth, Credent
         .find(|line| line.starts_with('S'))
         .ok_or_else(|| CredentialsError::Malformed { path: path.to_owned(), wanted: "seed" })?;
     signed(path, seed, nonce)
+}
+
+fn show_token(path: &Path, text: &str, _nonce: &[u8]) -> Result<Auth, CredentialsError> {
+    let token = text.trim();
+    if token.is_empty() || token.contains(char::is_whitespace) {
+        return Err(CredentialsError::Malformed { path: path.to_owned(), wanted: "token" });
+    }
+    let mut auth = Auth::new();
+    auth.token = Some(token.to_owned());
+    Ok(auth)
 }
 
 fn signed(path: &Path, seed: &str, nonce: &[u8]) -> Result<Auth, CredentialsError> {
@@ -142,6 +155,15 @@ mod tests {
         let auth = sign_with_seed(Path::new("f"), &text, b"nonce").unwrap();
         assert_eq!(auth.nkey, Some(pair.public_key()));
         assert!(pair.verify(b"nonce", &auth.signature.unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_token_file_yields_its_token_and_nothing_else() {
+        let auth = show_token(Path::new("f"), " abc.def\n", b"").unwrap();
+        assert_eq!((auth.token.as_deref(), auth.nkey, auth.jwt), (Some("abc.def"), None, None));
+        for text in ["", " \n", "two tokens"] {
+            assert!(matches!(show_token(Path::new("f"), text, b""), Err(CredentialsError::Malformed { .. })), "{text}");
+        }
     }
 
     #[test]

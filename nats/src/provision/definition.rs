@@ -6,14 +6,18 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Deployment, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY};
+use super::{CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, Deployment, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY};
 
 /// The body of a configuration: settings by the names that the JetStream API gives them.
 pub(crate) type Settings = Map<String, Value>;
 
 const CHANGES: &str = include_str!("../../streams/changes.toml");
 const JOURNAL: &str = include_str!("../../streams/journal.toml");
+const CHUNKS: &str = include_str!("../../streams/chunks.toml");
 const REJECTED: &str = include_str!("../../streams/rejected.toml");
+const BACKUPS: &str = include_str!("../../streams/backups.toml");
+const TOKENS: &str = include_str!("../../streams/tokens.toml");
+const AUDIT: &str = include_str!("../../streams/audit.toml");
 
 /// Settings that are durations: nanoseconds for the server, text in the files.
 const DURATIONS: [&str; 5] = ["max_age", "duplicate_window", "ack_wait", "inactive_threshold", "priority_timeout"];
@@ -73,11 +77,13 @@ struct File {
     consumer: Vec<Settings>,
 }
 
-/// What a deployment has: all streams, in the order in which they are made.
+/// What the account ROAM of a deployment has: all streams, in the order in which they are made.
 pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinition>, DefinitionError> {
     let mut changes = StreamDefinition::parse(CHANGES)?;
     let mut journal = StreamDefinition::parse(JOURNAL)?;
     let mut rejected = StreamDefinition::parse(REJECTED)?;
+    let mut backups = StreamDefinition::parse(BACKUPS)?;
+    let mut chunks = StreamDefinition::parse(CHUNKS)?;
 
     let overrides = &deployment.overrides;
     let journal_age = overrides.journal_days.map(|days| u64::from(days).saturating_mul(UNITS[0].1));
@@ -86,14 +92,34 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     journal.replace("max_bytes", overrides.journal_max_bytes);
     journal.replace("max_age", journal_age);
     rejected.replace("max_bytes", overrides.rejected_max_bytes);
+    chunks.replace("max_bytes", overrides.chunks_max_bytes);
+    backups.replace("max_bytes", overrides.backups_max_bytes);
 
-    for stream in [&mut changes, &mut journal, &mut rejected] {
-        stream.settings.insert("num_replicas".to_owned(), json!(deployment.replicas_of_streams));
-        stream.settings.insert("metadata".to_owned(), json!({ STREAM_FORMAT_KEY: STREAM_FORMAT }));
+    for stream in [&mut changes, &mut journal, &mut rejected, &mut chunks, &mut backups] {
+        stream.belong_to(deployment);
     }
     // Only the journal says how many replicas fold it: they are the ones who ask.
     journal.settings["metadata"][STORAGE_REPLICAS_KEY] = json!(deployment.storage_replicas.to_string());
-    Ok(vec![changes, journal, rejected])
+    // All replicas must go by one grace: whoever promises that a chunk stays is another than who removes it.
+    let grace = overrides.chunk_grace_seconds.unwrap_or(CHUNK_GRACE_SECONDS);
+    chunks.settings["metadata"][CHUNK_GRACE_KEY] = json!(grace.to_string());
+    let mut streams = vec![changes, journal, rejected, chunks];
+    if overrides.backups_max_bytes != Some(0) {
+        streams.push(backups);
+    }
+    Ok(streams)
+}
+
+/// What the account AUTH of a deployment has.
+pub(crate) fn definitions_of_auth(deployment: &Deployment) -> Result<Vec<StreamDefinition>, DefinitionError> {
+    let mut tokens = StreamDefinition::parse(TOKENS)?;
+    let mut audit = StreamDefinition::parse(AUDIT)?;
+    tokens.replace("max_bytes", deployment.overrides.tokens_max_bytes);
+    audit.replace("max_bytes", deployment.overrides.audit_max_bytes);
+    for stream in [&mut tokens, &mut audit] {
+        stream.belong_to(deployment);
+    }
+    Ok(vec![tokens, audit])
 }
 
 /// A value for people: durations in their longest whole unit, the rest as in JSON, `unset` for nothing.
@@ -115,6 +141,11 @@ impl StreamDefinition {
         let name = name_in(&file.stream, "name")?;
         let durables = file.consumer.into_iter().map(DurableDefinition::new).collect::<Result<_, _>>()?;
         Ok(StreamDefinition { name, settings: file.stream, durables })
+    }
+
+    fn belong_to(&mut self, deployment: &Deployment) {
+        self.settings.insert("num_replicas".to_owned(), json!(deployment.replicas_of_streams));
+        self.settings.insert("metadata".to_owned(), json!({ STREAM_FORMAT_KEY: STREAM_FORMAT }));
     }
 
     fn replace(&mut self, setting: &str, value: Option<u64>) {
@@ -173,12 +204,17 @@ mod tests {
 
     use super::*;
     use crate::{
-        ACCESS_DURABLE, ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM, REJECTED_STREAM, provision::Overrides,
+        ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, JOURNAL_STREAM,
+        REJECTED_STREAM, TOKENS_STREAM, provision::Overrides,
     };
 
+    fn every(deployment: &Deployment) -> Vec<StreamDefinition> {
+        [definitions(deployment).unwrap(), definitions_of_auth(deployment).unwrap()].concat()
+    }
+
     #[test]
-    fn the_files_define_three_streams_and_two_durables() {
-        let streams = definitions(&Deployment::new(1, 2)).unwrap();
+    fn the_files_define_streams_and_their_durables() {
+        let streams = every(&Deployment::new(1, 2));
         let names: Vec<_> = streams
             .iter()
             .map(|stream| (stream.name.as_str(), stream.durables.iter().map(|durable| durable.name.as_str()).collect()))
@@ -187,10 +223,15 @@ mod tests {
             (CHANGES_STREAM, vec![ACCESS_DURABLE]),
             (JOURNAL_STREAM, vec![ANNOUNCE_DURABLE]),
             (REJECTED_STREAM, vec![]),
+            (CHUNKS_STREAM, vec![]),
+            ("OBJ_ROAM_BACKUPS", vec![]),
+            (TOKENS_STREAM, vec![]),
+            (AUDIT_STREAM, vec![]),
         ];
         assert_eq!(names, expected);
         assert_eq!(streams[0].settings["metadata"], json!({"roam.format": "1"}));
         assert_eq!(streams[1].settings["metadata"], json!({"roam.format": "1", "roam.storage_replicas": "2"}));
+        assert_eq!(streams[3].settings["metadata"], json!({"roam.chunk_grace_seconds": "172800", "roam.format": "1"}));
         assert_eq!(streams[1].durables[0].settings["priority_groups"], json!([ANNOUNCE_DURABLE]));
         assert_eq!(streams[1].settings["max_age"], json!(7 * 86_400_000_000_000_u64));
         assert_eq!(streams[0].durables[0].settings["ack_wait"], json!(5_000_000_000_u64));
@@ -198,12 +239,16 @@ mod tests {
 
     #[test]
     fn each_stream_takes_the_subjects_that_are_published_into_it() {
-        let streams = definitions(&Deployment::new(1, 1)).unwrap();
+        let streams = every(&Deployment::new(1, 1));
         let subjects: Vec<_> = streams.iter().map(|stream| &stream.settings["subjects"]).collect();
         let expected = [
             json!([subjects::ALL_CHANGES]),
             json!([subjects::journal(0), subjects::journal_control(0)]),
             json!([subjects::ALL_REJECTED]),
+            json!([subjects::ALL_UPLOADS, subjects::ALL_KEPT]),
+            json!([format!("$O.{BACKUPS_BUCKET}.C.>"), format!("$O.{BACKUPS_BUCKET}.M.>")]),
+            json!([subjects::ALL_TOKENS]),
+            json!([subjects::ALL_AUDIT]),
         ];
         assert_eq!(subjects, expected.iter().collect::<Vec<_>>());
     }
@@ -216,14 +261,30 @@ mod tests {
             journal_days: Some(3),
             journal_max_bytes: Some(4),
             rejected_max_bytes: Some(5),
+            chunks_max_bytes: Some(9),
+            chunk_grace_seconds: Some(7),
+            backups_max_bytes: Some(8),
+            audit_max_bytes: Some(6),
+            tokens_max_bytes: Some(7),
         };
-        let streams = definitions(&Deployment { overrides, ..Deployment::new(3, 1) }).unwrap();
+        let streams = every(&Deployment { overrides, ..Deployment::new(3, 1) });
         assert_eq!(streams[0].settings["max_msgs"], json!(1));
         assert_eq!(streams[0].settings["max_bytes"], json!(2));
         assert_eq!(streams[1].settings["max_age"], json!(3 * 86_400_000_000_000_u64));
         assert_eq!(streams[1].settings["max_bytes"], json!(4));
         assert_eq!(streams[2].settings["max_bytes"], json!(5));
+        assert_eq!(streams[3].settings["max_bytes"], json!(9));
+        assert_eq!(streams[3].settings["metadata"]["roam.chunk_grace_seconds"], json!("7"));
+        assert_eq!(streams[4].settings["max_bytes"], json!(8));
+        assert_eq!(streams[5].settings["max_bytes"], json!(7));
+        assert_eq!(streams[6].settings["max_bytes"], json!(6));
         assert!(streams.iter().all(|stream| stream.settings["num_replicas"] == json!(3)));
+    }
+
+    #[test]
+    fn a_deployment_may_do_without_the_bucket() {
+        let overrides = Overrides { backups_max_bytes: Some(0), ..Overrides::default() };
+        assert_eq!(definitions(&Deployment { overrides, ..Deployment::new(1, 1) }).unwrap().len(), 3);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::SecurityConf;
+
 use super::{
     CLUSTER_CONF, NatsServer, ServerBinary, StartError,
     health::Probe,
@@ -27,7 +29,16 @@ impl Cluster {
     /// Starts three servers with their data in `nats-1`, `nats-2` and `nats-3` under `dir`, and waits until all are ready
     /// and follow one leader.
     pub async fn start(dir: &Path) -> Result<Cluster, StartError> {
+        Self::start_with(dir, None).await
+    }
+
+    /// The same, with servers that let nobody in without, and with encrypted routes.
+    pub async fn start_with(dir: &Path, security: Option<&SecurityConf>) -> Result<Cluster, StartError> {
         let binary = ServerBinary::find()?;
+        let mut conf = CLUSTER_CONF.to_owned();
+        if let Some(SecurityConf { text, routes, .. }) = security {
+            conf = conf.replacen("cluster {\n", &format!("cluster {{\n{routes}"), 1) + text;
+        }
         let mut routes = Vec::new();
         for _ in 0..SERVERS {
             routes.push(keep_port(LOOPBACK, None).await?);
@@ -51,8 +62,9 @@ impl Cluster {
                 // What a server that is started again can reach by itself, also while the others are down.
                 probe: Probe::ServerAlone,
                 ready_within: READY_WITHIN,
+                tls: security.is_some_and(|security| security.tls),
             };
-            let launch = launch.with_configuration(&name, CLUSTER_CONF)?;
+            let launch = launch.with_configuration(&name, &conf)?;
             servers.push(NatsServer { launch, running: None });
         }
         let mut cluster = Cluster { servers };

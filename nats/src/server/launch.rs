@@ -34,6 +34,8 @@ pub(crate) struct Launch {
     /// What a start waits for.
     pub(crate) probe: Probe,
     pub(crate) ready_within: Duration,
+    /// Whether clients use TLS.
+    pub(crate) tls: bool,
 }
 
 /// Where a server listens. Held as long as the server may be started again.
@@ -74,8 +76,10 @@ impl Launch {
             variables: vec![sync],
             probe: Probe::Everything,
             ready_within: settings.ready_within,
+            tls: settings.security.as_ref().is_some_and(|security| security.tls),
         };
-        launch.with_configuration("roam", SINGLE_CONF)
+        let security = settings.security.map(|security| security.text).unwrap_or_default();
+        launch.with_configuration("roam", &format!("{SINGLE_CONF}{security}"))
     }
 
     /// Adds what every server needs: its configuration file, written into its directory, and what differs from the file.

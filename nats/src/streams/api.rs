@@ -17,6 +17,10 @@ pub(crate) mod code {
     pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
     /// There is no such message.
     pub(crate) const NO_MESSAGE: u64 = 10_037;
+    /// There is no message at that sequence.
+    pub(crate) const SEQUENCE_NOT_FOUND: u64 = 10_043;
+    /// A message could not be deleted.
+    pub(crate) const DELETE_FAILED: u64 = 10_057;
     /// There is no such stream.
     pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
 }

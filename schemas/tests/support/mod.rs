@@ -14,8 +14,9 @@ use std::{
 };
 
 use roam_schemas::{
-    ChangesReply, ChangesRequest, DecodeError, Draft, Encoding, HistoryReply, HistoryRequest, JournalBatch,
-    LatestReply, LatestRequest, Message, Notice, Problem, Receipt, decode, encode,
+    ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, DecodeError, Draft, Encoding, HaveReply,
+    HaveRequest, HistoryReply, HistoryRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message, Notice,
+    Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, decode, encode,
 };
 
 /// Both encodings.
@@ -45,9 +46,10 @@ impl Spelling {
 pub(crate) type Rewrite = fn(&[u8], Encoding) -> Result<Spelling, DecodeError>;
 
 /// Every kind, by its key in JSON.
-pub(crate) const KINDS: [(&str, Rewrite); 11] = [
+pub(crate) const KINDS: [(&str, Rewrite); 20] = [
     kind::<Draft>(),
     kind::<JournalBatch>(),
+    kind::<ControlEntry>(),
     kind::<Receipt>(),
     kind::<Notice>(),
     kind::<LatestRequest>(),
@@ -57,6 +59,14 @@ pub(crate) const KINDS: [(&str, Rewrite); 11] = [
     kind::<HistoryRequest>(),
     kind::<HistoryReply>(),
     kind::<Problem>(),
+    kind::<StatusReply>(),
+    kind::<ProfilesRequest>(),
+    kind::<ProfilesReply>(),
+    kind::<Manifest>(),
+    kind::<HaveRequest>(),
+    kind::<HaveReply>(),
+    kind::<ChunkRequest>(),
+    kind::<ChunkReply>(),
 ];
 
 const fn kind<M: Message>() -> (&'static str, Rewrite) {

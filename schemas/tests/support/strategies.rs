@@ -8,11 +8,13 @@ use proptest::{
     sample::select,
 };
 use roam_schemas::{
-    Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Code, Conflict, ContentType, Cursor,
-    Device, Draft, DraftOperation, Encoding, Expect, Failed, HistoryReply, HistoryRequest, JournalBatch, Key,
-    LatestReply, LatestRequest, Notice, NoticeOperation, Operation, Origin, Outcome, Problem, Profile, Put, Receipt,
-    Record, Revision, Select, ServiceName, Stamp, StampedChange, State, Stored, Superseded, Tenant, TenantQuota, Terms,
-    Timestamp, User, Value, Version, limits,
+    Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Chunk, ChunkReply, ChunkRequest,
+    Code, Conflict, ContentHash, ContentType, Control, ControlEntry, Cursor, Device, Draft, DraftOperation, Encoding,
+    Epoch, Erase, Expect, Failed, HaveReply, HaveRequest, HistoryReply, HistoryRequest, JournalBatch, JournalPosition,
+    Key, LatestReply, LatestRequest, Manifest, Missing, Notice, NoticeOperation, Operation, Origin, Outcome, Problem,
+    Profile, ProfileStanding, ProfilesReply, ProfilesRequest, Put, Receipt, Record, ReplicaName, Resume, Revision,
+    Select, ServiceName, Skip, Stamp, StampedChange, State, StatusReply, Stored, Superseded, Tenant, TenantQuota,
+    Terms, Timestamp, User, Value, Version, limits,
 };
 
 use super::{ENCODINGS, Spelling};
@@ -47,6 +49,10 @@ pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Spelling)> {
     prop_oneof![
         of!("change_v1", draft()),
         of!("journal_batch_v1", journal_batch()),
+        of!("control_entry_v1", control_entry()),
+        of!("status_reply_v1", status_reply()),
+        of!("profiles_request_v1", profiles_request()),
+        of!("profiles_reply_v1", profiles_reply()),
         of!("receipt_v1", receipt()),
         of!("notice_v1", notice()),
         of!("latest_request_v1", latest_request()),
@@ -56,6 +62,11 @@ pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Spelling)> {
         of!("history_request_v1", history_request()),
         of!("history_reply_v1", history_reply()),
         of!("problem_v1", problem()),
+        of!("manifest_v1", manifest()),
+        of!("have_request_v1", have_request()),
+        of!("have_reply_v1", have_reply()),
+        of!("chunk_request_v1", chunk_request()),
+        of!("chunk_reply_v1", chunk_reply()),
     ]
     .boxed()
 }
@@ -175,6 +186,67 @@ pub(crate) fn journal_batch() -> impl Strategy<Value = JournalBatch> {
             changes,
         },
     )
+}
+
+pub(crate) fn control_entry() -> impl Strategy<Value = ControlEntry> {
+    let origin = (any::<u64>(), any::<u64>()).prop_map(|(incarnation, sequence)| Origin { incarnation, sequence });
+    let id = || any::<[u8; 16]>().prop_map(BatchId::from_bytes);
+    let control = prop_oneof![
+        (any::<u64>(), replica_name()).prop_map(|(line, from)| Control::Resume(Resume { line, from })),
+        (origin, option::of(id())).prop_map(|(origin, batch)| Control::Skip(Skip { origin, batch })),
+        profile().prop_map(|Profile { tenant, user, .. }| Control::Erase(Erase { tenant, user })),
+        (1..=limits::EPOCHS).prop_map(|epoch| Control::Epoch(Epoch { epoch })),
+    ];
+    (id(), control).prop_map(|(id, control)| ControlEntry { id, control })
+}
+
+fn replica_name() -> impl Strategy<Value = ReplicaName> {
+    "[a-z%*]{1,9}".prop_map(|text| ReplicaName::parse(text).unwrap())
+}
+
+fn journal_position() -> impl Strategy<Value = JournalPosition> {
+    (any::<[u64; 3]>(), any::<[u8; 16]>(), timestamp()).prop_map(|([incarnation, sequence, line], batch, published)| {
+        JournalPosition { incarnation, sequence, line, batch: BatchId::from_bytes(batch), published }
+    })
+}
+
+pub(crate) fn status_reply() -> impl Strategy<Value = StatusReply> {
+    let missing = (text(0, 9), text(0, 9)).prop_map(|(condition, reason)| Missing { condition, reason });
+    let texts = (text(0, 9), option::of(text(0, 9)), vec(missing, 0..3));
+    (replica_name(), option::of(journal_position()), texts, any::<(bool, u16, u64, u64)>()).prop_map(
+        |(name, position, (version, halted, missing), (announces, epoch, used_bytes, free_bytes))| StatusReply {
+            name,
+            version,
+            position,
+            halted,
+            missing,
+            announces,
+            epoch,
+            used_bytes,
+            free_bytes,
+        },
+    )
+}
+
+pub(crate) fn profiles_request() -> impl Strategy<Value = ProfilesRequest> {
+    let numbers = any::<(Option<u32>, Option<u64>, Option<u32>)>();
+    (option::of(profile()), option::of(profile()), option::of(timestamp()), numbers).prop_map(
+        |(of, after, digests_as_of, (limit, min_sequence, wait_ms))| {
+            let (tenant, user, app) =
+                of.map_or((None, None, None), |of| (Some(of.tenant), Some(of.user), Some(of.app)));
+            ProfilesRequest { tenant, user, app, after, limit, digests_as_of, min_sequence, wait_ms }
+        },
+    )
+}
+
+pub(crate) fn profiles_reply() -> impl Strategy<Value = ProfilesReply> {
+    let numbers = (revision(), timestamp(), any::<u64>(), any::<u64>());
+    let standing =
+        (profile(), numbers, option::of(text(0, 9))).prop_map(|(profile, (revision, time, records, bytes), digest)| {
+            ProfileStanding { profile, revision, time, records, bytes, digest }
+        });
+    (replica_name(), option::of(journal_position()), vec(standing, 0..3), option::of(profile()))
+        .prop_map(|(name, position, profiles, next)| ProfilesReply { name, position, profiles, next })
 }
 
 fn terms() -> impl Strategy<Value = Terms> {
@@ -297,4 +369,35 @@ pub(crate) fn history_reply() -> impl Strategy<Value = HistoryReply> {
         versions,
         more,
     })
+}
+
+fn hash() -> impl Strategy<Value = ContentHash> {
+    any::<[u8; 32]>().prop_map(ContentHash::from_bytes)
+}
+
+/// Not one that is valid, as a rule.
+pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
+    let chunk = (hash(), any::<u32>()).prop_map(|(hash, length)| Chunk { hash, length });
+    (any::<u32>(), hash(), vec(chunk, 0..4)).prop_map(|(length, hash, chunks)| Manifest {
+        length: length.into(),
+        hash,
+        content_type: ContentType::octets(),
+        chunks,
+    })
+}
+
+pub(crate) fn have_request() -> impl Strategy<Value = HaveRequest> {
+    vec(hash(), 0..4).prop_map(|hashes| HaveRequest { hashes })
+}
+
+pub(crate) fn have_reply() -> impl Strategy<Value = HaveReply> {
+    vec(hash(), 0..4).prop_map(|missing| HaveReply { missing })
+}
+
+pub(crate) fn chunk_request() -> impl Strategy<Value = ChunkRequest> {
+    hash().prop_map(|hash| ChunkRequest { hash })
+}
+
+pub(crate) fn chunk_reply() -> impl Strategy<Value = ChunkReply> {
+    value().prop_map(|bytes| ChunkReply { bytes })
 }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 
-use roam_nats::{Bus, BusSettings, ConnectError, all_connected, connect_patiently};
+use roam_nats::{Bus, BusSettings, ConnectError, Role, all_connected, connect_patiently};
 use roam_process::Condition;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,8 @@ pub(crate) struct Connections {
 impl Connections {
     /// Connects, however long it takes until there is a server. Only what a person must mend is an error.
     pub(crate) async fn open(settings: &BusSettings, bus: &Condition) -> Result<Self, ConnectError> {
-        let connect = |name| connect_patiently(settings, name, || bus.set_not_ready("no server can be reached"));
+        let settings = settings.clone().signed_in_as(Role::AccessServer);
+        let connect = |name| connect_patiently(&settings, name, || bus.set_not_ready("no server can be reached"));
         Ok(Self {
             consuming: connect("roam-access-server consuming").await?,
             appending: connect("roam-access-server appending").await?,

@@ -7,9 +7,11 @@
 
 mod append;
 mod backpressure;
+mod busy;
 mod connect;
 mod metrics;
 mod pull;
+mod rate;
 mod reject;
 mod settings;
 mod stamp;
@@ -24,11 +26,14 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     append::{Appender, Batcher},
     backpressure::{Gate, Look},
+    busy::throttle,
     connect::Connections,
     metrics::Metrics,
     pull::Line,
+    rate::Rates,
     reject::rejecter,
 };
+pub use rate::{Rate, TenantRate};
 pub use settings::Settings;
 
 /// The shard of a deployment that has one.
@@ -55,17 +60,20 @@ pub enum RunError {
 pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let metrics = context.metrics.register(Metrics::register);
     let [bus, source, opening] = ["bus", "changes", "gate"].map(|name| context.health.condition(name));
-    let connecting = Connections::open(&settings.bus, &bus);
+    let connecting = Box::pin(Connections::open(&settings.bus, &bus));
     let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(());
     };
     let shutdown = || context.shutdown.clone();
     let (looking, looks) = watch::channel(Look::Unknown);
     let (refusals, rejecter) = rejecter(&connections.telling, &metrics);
+    let rates = Rates::new(settings.rate, &settings.rates);
+    let (throttle, teller) = throttle(rates, &connections.telling, &metrics);
     let line = Line {
         bus: connections.consuming.clone(),
         prefetch: settings.prefetch,
         appends: settings.appends,
+        throttle,
         refusals,
         batcher: Batcher::new(settings.rules, settings.terms, settings.quotas),
         appender: Appender::new(&connections.appending, settings.appends, metrics.clone(), shutdown()),
@@ -79,6 +87,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     tasks.spawn("connections", connections.observe(bus, shutdown()));
     tasks.spawn("backlog", backpressure::watch(connections.telling.clone(), looking, metrics, shutdown()));
     tasks.spawn("reject", rejecter.run(shutdown()));
+    tasks.spawn("busy", teller.run());
     tasks.spawn("pull", line.run(shutdown()));
     let ended = tasks.join(context.grace.saturating_sub(CLOSE_WITHIN)).await;
     // A connection that is down has nothing to close, and would be waited for longer.

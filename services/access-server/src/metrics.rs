@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     validated: Counter,
     rejected: Family<CodeLabel, Counter>,
     foreign: Counter,
+    throttled: Counter,
     appended: Counter,
     returned: Counter,
     batch_changes: Histogram,
@@ -67,6 +68,7 @@ impl Metrics {
             validated: Counter::default(),
             rejected: Family::default(),
             foreign: Counter::default(),
+            throttled: Counter::default(),
             appended: Counter::default(),
             returned: Counter::default(),
             // 1 to 1,000 changes.
@@ -86,6 +88,11 @@ impl Metrics {
     fn describe_changes(&self, registry: &mut Registry) {
         registry.register("changes_validated", "Changes that were found valid", self.validated.clone());
         registry.register("changes_rejected", "Changes that were refused for good, by code", self.rejected.clone());
+        registry.register(
+            "changes_throttled",
+            "Changes over the rate of their user, undecided",
+            self.throttled.clone(),
+        );
         registry.register("messages_foreign", "Messages dropped because they are not ours", self.foreign.clone());
         registry.register("changes_appended", "Changes that are in the journal", self.appended.clone());
         let help = "Deliveries given back to be delivered again";
@@ -118,6 +125,11 @@ impl Metrics {
     /// A change was refused, and its refusal filed.
     pub(crate) fn rejected(&self, code: Code) {
         self.rejected.get_or_create(&CodeLabel { code: code.as_str() }).inc();
+    }
+
+    /// A change was turned away because its user is over the rate.
+    pub(crate) fn throttled(&self) {
+        self.throttled.inc();
     }
 
     /// A message was dropped because it is not ours.

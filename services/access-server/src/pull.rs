@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     append::{ACK_WAIT, Appended, Appender, Batch, Batcher},
     backpressure::{Gate, Look},
+    busy::Throttle,
     metrics::Metrics,
     reject::Refusals,
     stamp::{Incarnation, stamp},
@@ -39,6 +40,8 @@ pub(crate) struct Line {
     pub(crate) prefetch: usize,
     /// How many appends there may be at once.
     pub(crate) appends: usize,
+    /// Turns away what is over a user's rate.
+    pub(crate) throttle: Throttle,
     /// Where refused changes go.
     pub(crate) refusals: Refusals,
     /// Where stamped changes are gathered.
@@ -202,6 +205,7 @@ impl Line {
                 self.give_back(delivery);
                 continue;
             }
+            let Some(delivery) = self.throttle.admit(delivery) else { continue };
             match validate(delivery) {
                 Verdict::Valid(validated) => {
                     valid += 1;

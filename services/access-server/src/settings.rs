@@ -5,6 +5,8 @@ use roam_process::{Problem, ProcessSettings};
 use roam_schemas::{RULES, TenantQuota, Terms};
 use serde::{Deserialize, Serialize};
 
+use crate::{Rate, TenantRate};
+
 /// Most appends in flight that can be set.
 const MOST_APPENDS: usize = 64;
 /// Most changes that can be asked for ahead.
@@ -28,6 +30,10 @@ pub struct Settings {
     pub terms: Terms,
     /// Tenants with a quota of their own, each once.
     pub quotas: Vec<TenantQuota>,
+    /// How many changes each user may publish, to each access server.
+    pub rate: Rate,
+    /// Tenants whose users have a rate of their own, each once.
+    pub rates: Vec<TenantRate>,
 }
 
 impl Default for Settings {
@@ -40,6 +46,8 @@ impl Default for Settings {
             rules: RULES,
             terms: Terms::default(),
             quotas: Vec::new(),
+            rate: Rate::default(),
+            rates: Vec::new(),
         }
     }
 }
@@ -70,6 +78,7 @@ impl roam_process::Settings for Settings {
         within("rules", self.rules.into(), RULES.into());
         problems.extend(self.problems_of_terms());
         problems.extend(self.problems_of_quotas());
+        problems.extend(self.problems_of_rates());
         problems
     }
 }
@@ -90,6 +99,16 @@ impl Settings {
         ];
         let zero = terms.into_iter().filter(|(_, value)| *value == 0);
         zero.map(|(path, _)| Problem::new(path, "must be at least 1, not 0")).collect()
+    }
+
+    fn problems_of_rates(&self) -> Vec<Problem> {
+        let twice = self
+            .rates
+            .iter()
+            .enumerate()
+            .filter(|(index, own)| self.rates[..*index].iter().any(|before| before.tenant == own.tenant));
+        let named = |tenant: &str| Problem::new("rates", format!("names tenant {tenant} twice"));
+        twice.map(|(_, own)| named(own.tenant.as_str())).collect()
     }
 
     fn problems_of_quotas(&self) -> Vec<Problem> {
@@ -146,6 +165,16 @@ mod tests {
         };
         assert_eq!(problems(|settings| settings.quotas = vec![quota("a", 1), quota("b", 2)]), Vec::<String>::new());
         assert_eq!(problems(|settings| settings.quotas = vec![quota("a", 1), quota("a", 0)]).len(), 2);
+    }
+
+    #[test]
+    fn a_tenant_has_one_rate() {
+        let own = |tenant: &str| {
+            let tenant = roam_schemas::Tenant::parse(tenant).unwrap();
+            TenantRate { tenant, changes_per_second: 1, burst: 1 }
+        };
+        assert_eq!(problems(|settings| settings.rates = vec![own("a"), own("b")]), Vec::<String>::new());
+        assert_eq!(problems(|settings| settings.rates = vec![own("a"), own("a")]).len(), 1);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{AccessServer, WITHIN, World, alice, connect, eventually, laptop, put, subject_of};
-use roam_nats::{BusSettings, Deployment, Headers, NatsServer, ServerSettings, SyncInterval, provision};
+use crate::support::{AccessServer, WITHIN, World, alice, connect, deployment, eventually, laptop, put, subject_of};
+use roam_nats::{BusSettings, Headers, NatsServer, ServerSettings, SyncInterval, provision};
 use roam_process::Context;
 use roam_schemas::{
     Change, ChangeId, ContentType, Encoding, Key, Operation, RULES, Terms, encode,
@@ -87,7 +87,7 @@ async fn while_there_is_no_journal_changes_wait() {
     let published = world.publish_many(100).await;
     eventually("it is not ready", async || server.not_ready().contains_key("gate")).await;
     assert_eq!(world.changes().await.messages, 100);
-    provision(&world.bus, &Deployment::new(1, 1)).await.unwrap();
+    provision(&world.bus, &deployment()).await.unwrap();
     let mut missing: BTreeSet<_> = published.into_values().collect();
     let mut journal = world.journal().await;
     while !missing.is_empty() {
@@ -105,7 +105,7 @@ async fn a_stream_that_was_made_anew_is_another_incarnation() {
     world.settled().await;
     let deleted = world.bus.request("$JS.API.STREAM.DELETE.ROAM_CHANGES".to_owned(), Headers::new(), "".into(), WITHIN);
     deleted.await.unwrap();
-    provision(&world.bus, &Deployment::new(1, 1)).await.unwrap();
+    provision(&world.bus, &deployment()).await.unwrap();
     let incarnation = u64::try_from(world.changes().await.created.unix_timestamp_nanos()).unwrap();
     world.publish_many(1).await;
     let stamped = world.journal().await.take(4).await.pop().unwrap();
@@ -179,7 +179,7 @@ async fn an_access_server_waits_for_the_bus_and_for_its_streams() {
         server.not_ready().get("changes").is_some_and(|reason| reason.contains("ROAM_CHANGES"))
     })
     .await;
-    provision(&connect(&nats).await, &Deployment::new(1, 1)).await.unwrap();
+    provision(&connect(&nats).await, &deployment()).await.unwrap();
     timeout(WITHIN, server.context.health.ready()).await.expect("it gets ready").unwrap();
     server.stop().await;
 }

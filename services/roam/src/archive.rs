@@ -80,9 +80,4 @@ impl Line {
             expires: stored.expires,
         })
     }
-
-    /// The key.
-    pub(crate) fn key(&self) -> &Key {
-        &self.key
-    }
 }

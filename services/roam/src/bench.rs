@@ -3,7 +3,6 @@
 //! nothing kept but a start time.
 
 mod load;
-mod pace;
 mod plan;
 mod report;
 mod run;

@@ -2,8 +2,11 @@
 //! Nothing is done here; parsing refuses whatever is not of its type, with exit code 64.
 
 mod archive;
+#[cfg(feature = "embedded")]
+mod backup;
 mod parse;
 mod past;
+mod sign_in;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +20,15 @@ use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, 
 
 use crate::failure::Exit;
 pub(crate) use archive::{Export, Import};
+#[cfg(feature = "embedded")]
+pub(crate) use backup::{
+    Backup, BackupCommand, CreateBackup, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup,
+};
 use parse::{content_type, cursor, device, expect, key, tenant, ttl};
 pub(crate) use past::{Conflicts, Explain, Restore};
+#[cfg(feature = "embedded")]
+pub(crate) use sign_in::Keys;
+pub(crate) use sign_in::{CreateToken, ListTokens, RevokeToken, SignIn, Token, TokenCommand};
 
 /// The first thing to try; a build for devices has no `roam up`.
 #[cfg(not(feature = "embedded"))]
@@ -73,9 +83,9 @@ pub(crate) struct Global {
     /// The name of this device [default: the host name]
     #[arg(long, global = true, env = "ROAM_DEVICE", value_name = "NAME", value_parser = device)]
     pub(crate) device: Option<Device>,
-    /// A NATS credentials file
-    #[arg(long, global = true, env = "ROAM_CREDS", value_name = "FILE")]
-    pub(crate) creds: Option<PathBuf>,
+    /// How to sign in.
+    #[command(flatten)]
+    pub(crate) sign_in: SignIn,
     /// How messages are encoded on the wire
     #[arg(long, global = true, value_name = "ENCODING", default_value = "postcard")]
     pub(crate) encoding: WireEncoding,
@@ -113,7 +123,9 @@ impl From<WireEncoding> for Encoding {
 pub(crate) enum Command {
     #[cfg(feature = "embedded")]
     /// Run the whole system on this machine, in one process
-    #[command(after_help = "Example:\n  roam up --data ~/roam-data --listen 127.0.0.1:4222")]
+    #[command(
+        after_help = "Example:\n  roam up --data ~/roam-data --listen 127.0.0.1:4222\n  roam up --secure --listen 0.0.0.0:4222 --host roam.example.com"
+    )]
     Up(Up),
     /// Prepare the streams of a NATS cluster; once, and again to check them
     #[command(after_help = "Example:\n  roam provision --server nats://nats-1:4222 --replicas 3 --storage-replicas 2")]
@@ -127,6 +139,34 @@ provisioning takes.
 Example:
   roam repair consumers --server nats://nats-1:4222")]
     Repair(Repair),
+    #[cfg(feature = "embedded")]
+    /// Make backups of storage replicas, look at them, and bring one back
+    #[command(after_help = "Example:\n  roam backup list --from ~/roam-data/backups")]
+    Backup(Backup),
+    /// Look at a deployment, and say what is not as it should be and what to do about it
+    #[command(after_help = "\
+Problems must be mended, and the exit code is then 1; warnings are for somebody to think about. Takes the operator's key
+where nobody gets in without one. The monitoring port of a server also tells of its disk and of when it syncs.
+
+Example:
+  roam doctor
+  roam doctor --nkey keys/operator.nk --ca keys/ca.pem --server tls://nats-1:4222 --monitor nats-1:8222 --json")]
+    Doctor(Doctor),
+    /// Make, list and revoke the tokens that devices and services sign in with
+    #[command(after_help = "\
+Takes the registrar's key, and to make tokens that of the signer, both in the directory of the keys.
+
+Example:
+  roam token create --keys KEYS --tenant acme --user alice --device laptop --output laptop.token
+  roam token list --keys KEYS
+  roam token revoke --keys KEYS 0193a1c2-7b1e-7c00-8000-0123456789ab")]
+    Token(Token),
+    #[cfg(feature = "embedded")]
+    /// Make the keys, certificates and server configuration of a deployment where nobody gets in without
+    #[command(
+        after_help = "Example:\n  roam keys /etc/roam/keys --host nats-1 --host nats-2 --host nats-3 --mutual-tls"
+    )]
+    Keys(Keys),
     /// Write the value of a key
     #[command(after_help = "\
 Example:
@@ -187,7 +227,7 @@ Example:
     /// Send a directory tree into a profile: each file becomes the value of a key
     #[command(after_help = "\
 The key of a file is its path below DIR, with `/`. Only what differs is sent. Left out, and listed: whatever is no
-regular file (symbolic links are not followed), cannot be read, has a name that is not UTF-8, is over 256 KiB, or has a
+regular file (symbolic links are not followed), cannot be read, has a name that is not UTF-8, is over 100 MiB, or has a
 path over 512 bytes. Owner, permissions and times of a file are not sent: the protocol does not carry them.
 
 Example:
@@ -241,7 +281,16 @@ pub(crate) struct Up {
     /// Where everything is kept [default: roam in the XDG data directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where clients connect. There is no password: let nobody else reach it
+    /// Let nobody in without a token, and encrypt: keys, certificates and a first token are made in the data directory
+    #[arg(long)]
+    pub(crate) secure: bool,
+    /// A further host name or address for the certificate of the server, again for each
+    #[arg(long = "host", value_name = "HOST", requires = "secure")]
+    pub(crate) hosts: Vec<String>,
+    /// Ask clients for a certificate too
+    #[arg(long, requires = "secure")]
+    pub(crate) mutual_tls: bool,
+    /// Where clients connect. Without --secure there is no password: let nobody else reach it
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4222")]
     pub(crate) listen: SocketAddr,
     /// Where /livez, /readyz and /metrics answer; port 0 takes a free one, which the log names
@@ -275,6 +324,21 @@ pub(crate) struct Provision {
     /// How many storage replicas the deployment has
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) storage_replicas: u16,
+    /// How many bytes the chunks of large values may take together [default: 4 GiB]; JetStream sets them aside
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1_048_576..))]
+    pub(crate) chunks_max_bytes: Option<u64>,
+    /// Prepare what the auth services work with instead: the streams of tokens and audit, in an account of their own, with
+    /// the key of the registrar
+    #[arg(long)]
+    pub(crate) auth: bool,
+}
+
+/// `roam doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The monitoring port of a NATS server
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) monitor: Option<String>,
 }
 
 /// `roam repair`.

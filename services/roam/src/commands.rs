@@ -1,14 +1,19 @@
 //! One file a command. Each gets its own options, those of every command, and where to print; it returns what went wrong.
 
+#[cfg(feature = "embedded")]
+mod backup;
 mod bench;
 mod changes;
 mod completions;
 mod conflicts;
+mod doctor;
 mod explain;
 mod export;
 mod get;
 mod history;
 mod import;
+#[cfg(feature = "embedded")]
+mod keys;
 mod ls;
 mod provision;
 mod pull;
@@ -17,6 +22,7 @@ mod put;
 mod repair;
 mod restore;
 mod rm;
+mod token;
 #[cfg(feature = "embedded")]
 mod up;
 mod watch;
@@ -59,7 +65,13 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         // It is a process of services: it has its own log, runtime and signals.
         #[cfg(feature = "embedded")]
         Command::Up(args) => return Ok(up::run(args, global, out)),
+        #[cfg(feature = "embedded")]
+        Command::Backup(args) => online(global, backup::run(args, global, out)),
         Command::Completions(args) => completions::run(&args, out),
+        #[cfg(feature = "embedded")]
+        Command::Keys(args) => keys::run(&args, out),
+        Command::Doctor(args) => online(global, doctor::run(&args, global, out)),
+        Command::Token(args) => online(global, token::run(args, global, out)),
         Command::Provision(args) => online(global, provision::run(&args, global, out)),
         Command::Repair(args) => online(global, repair::run(&args, global, out)),
         Command::Put(args) => online(global, put::run(args, global, out)),

@@ -1,16 +1,41 @@
 //! From the command line to a client of one profile, and from the client's errors to what a person is told.
 
+use std::fs;
+
 use roam_client::{ChangeError, Client, ClientSettings, ConnectError, Identity, ProfileClient, ReadError, Silence};
 use roam_nats::BusSettings;
-use roam_schemas::{Code, Device, Profile};
+use roam_schemas::{Apps, Bearer, Code, Device, Grant, Profile};
 
-use crate::{cli::Global, failure::Failure, show};
+use crate::{
+    cli::{Global, SignIn},
+    failure::Failure,
+    show,
+};
 
 const START_ONE: &str = "is it running? start one with: roam up";
 
 /// How to reach the bus.
 pub(crate) fn bus_settings(global: &Global) -> BusSettings {
-    BusSettings { servers: global.server.clone(), credentials: global.creds.clone(), ..BusSettings::default() }
+    let SignIn { creds, token_file, nkey, ca, certificate, certificate_key } = global.sign_in.clone();
+    BusSettings {
+        servers: global.server.clone(),
+        credentials: creds,
+        token_file,
+        nkey_seed: nkey,
+        // Whoever names whom to trust means to be encrypted.
+        tls: ca.is_some() || certificate.is_some(),
+        ca,
+        certificate,
+        key: certificate_key,
+        ..BusSettings::default()
+    }
+}
+
+/// What the token that is signed in with says; none if there is none, or one that another provider made.
+fn granted(global: &Global) -> Option<Grant> {
+    // Whatever is wrong with the file is said when it is signed in with.
+    let text = fs::read_to_string(global.sign_in.token_file.as_ref()?).ok()?;
+    roam_auth::peek(text.trim())
 }
 
 /// Does something with a profile, then closes the connection in good order. `what` is what is attempted, for people.
@@ -21,17 +46,28 @@ pub(crate) async fn with_profile<T>(
     work: impl AsyncFnOnce(ProfileClient) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let Profile { tenant, user, app } = profile.clone();
-    let identity = Identity::Device { tenant, user, device: this_device(global)? };
+    let bearer = granted(global).map(|grant| grant.bearer);
+    let identity = match bearer {
+        Some(Bearer::Service { name, .. }) => Identity::Service { tenant, name },
+        Some(Bearer::Device { device, .. }) if global.device.is_none() => {
+            Identity::Device { tenant, user: user.clone(), device }
+        }
+        _ => Identity::Device { tenant, user: user.clone(), device: this_device(global)? },
+    };
     let client = client(global, identity, what).await?;
-    let done = work(client.profile(app)).await;
+    let done = work(client.profile_of(user, app)).await;
     client.close().await;
     done
 }
 
 /// Connects.
 pub(crate) async fn client(global: &Global, identity: Identity, what: &str) -> Result<Client, Failure> {
-    let settings =
-        ClientSettings { bus: bus_settings(global), encoding: global.encoding.into(), ..ClientSettings::default() };
+    let apps = match granted(global).map(|grant| grant.apps) {
+        Some(Apps::Only(apps)) => apps,
+        Some(Apps::All) | None => Vec::new(),
+    };
+    let (bus, encoding) = (bus_settings(global), global.encoding.into());
+    let settings = ClientSettings { bus, apps, encoding, ..ClientSettings::default() };
     Client::connect(settings, identity).await.map_err(|error| not_connected(what, &error))
 }
 
@@ -40,11 +76,15 @@ fn this_device(global: &Global) -> Result<Device, Failure> {
     if let Some(device) = &global.device {
         return Ok(device.clone());
     }
-    let host = rustix::system::uname();
     let refused =
         || Failure::usage("device", "the host name is no name for a device").hint("name it with --device NAME");
-    let name = host.nodename().to_str().map_err(|_| refused())?;
-    Device::parse(name).map_err(|_| refused())
+    let name = host_name().ok_or_else(refused)?;
+    Device::parse(&name).map_err(|_| refused())
+}
+
+/// What this machine is called.
+pub(crate) fn host_name() -> Option<String> {
+    rustix::system::uname().nodename().to_str().ok().map(str::to_owned)
 }
 
 /// Why there is no connection.
@@ -63,7 +103,7 @@ pub(crate) fn not_on_the_bus(what: &str, error: &roam_nats::ConnectError) -> Fai
     match error {
         E::Settings(problems) => Failure::usage(what, problems.join("; ")),
         E::Credentials(_) => failure,
-        E::Denied(_) => failure.hint("name your credentials with --creds FILE"),
+        E::Denied(_) => failure.hint("name your token with --token-file FILE; is it expired or revoked?"),
         E::Unreachable { .. } | E::Lost => Failure::later(what, failure.why).hint(START_ONE),
     }
 }
@@ -71,7 +111,10 @@ pub(crate) fn not_on_the_bus(what: &str, error: &roam_nats::ConnectError) -> Fai
 /// Why a change was not saved.
 pub(crate) fn not_saved(what: &str, error: &ChangeError) -> Failure {
     match error {
-        ChangeError::Invalid(problem) | ChangeError::Rejected(problem) => Failure::problem(what, problem),
+        ChangeError::Invalid(problem) | ChangeError::Rejected(problem) | ChangeError::Full(problem) => {
+            Failure::problem(what, problem)
+        }
+        ChangeError::Chunks(error) => not_answered(what, error),
         ChangeError::Busy => Failure { code: Some(Code::Busy), ..Failure::later(what, error.to_string()) },
         ChangeError::Unknown { .. } => Failure::later(what, error.to_string())
             .hint("it may have been saved, or may still be: look before you repeat it"),
@@ -85,7 +128,9 @@ pub(crate) fn not_answered(what: &str, error: &ReadError) -> Failure {
         ReadError::Invalid(problem)
         | ReadError::Denied(problem)
         | ReadError::Behind(problem)
-        | ReadError::Busy(problem) => Failure::problem(what, problem),
+        | ReadError::Busy(problem)
+        | ReadError::Missing(problem) => Failure::problem(what, problem),
+        ReadError::Sink(kind) => Failure::output(&(*kind).into()),
         ReadError::Unanswered(silence) => {
             let failure = Failure::later(what, error.to_string());
             match silence {
@@ -123,6 +168,8 @@ mod tests {
             (ChangeError::Closed, Exit::Failed, None),
             (ChangeError::Rejected(Problem::new(Code::Conflict, "no")), Exit::Failed, Some(Code::Conflict)),
             (ChangeError::Invalid(Problem::invalid("no")), Exit::Failed, Some(Code::Invalid)),
+            (ChangeError::Full(Problem::new(Code::StorageFull, "no")), Exit::TryLater, Some(Code::StorageFull)),
+            (ChangeError::Chunks(ReadError::Unanswered(Silence::TimedOut)), Exit::TryLater, None),
         ] {
             let failure = not_saved("put", &error);
             assert_eq!((failure.exit, failure.code), (exit, code), "{error}");
@@ -138,6 +185,8 @@ mod tests {
             (ReadError::Behind(Problem::new(Code::Behind, "no")), Exit::TryLater, Some(Code::Behind)),
             (ReadError::Denied(Problem::new(Code::Denied, "no")), Exit::Failed, Some(Code::Denied)),
             (ReadError::Closed, Exit::Failed, None),
+            (ReadError::Missing(Problem::new(Code::Missing, "no")), Exit::Failed, Some(Code::Missing)),
+            (ReadError::Sink(std::io::ErrorKind::BrokenPipe), Exit::ReaderGone, None),
         ] {
             let failure = not_answered("get", &error);
             assert_eq!((failure.exit, failure.code), (exit, code), "{error}");

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use roam_schemas::{ContentType, Key, Value};
+use roam_schemas::{ContentType, Key, Manifest, Value};
 use serde::Serialize;
 
 use crate::show;
@@ -36,6 +36,11 @@ pub(crate) struct Glance {
 impl Glance {
     /// At a value.
     pub(crate) fn at(value: &Value, content_type: &ContentType) -> Self {
+        if content_type.is_manifest()
+            && let Ok(large) = Manifest::parse(value.as_bytes())
+        {
+            return Self { bytes: large.length, content_type: large.content_type, text: None };
+        }
         let text = value.as_text().map(shorten);
         Self { bytes: value.len() as u64, content_type: content_type.clone(), text }
     }

@@ -3,6 +3,8 @@
 
 mod archive;
 mod bench;
+#[cfg(feature = "embedded")]
+mod certificates;
 mod cli;
 mod commands;
 mod connect;

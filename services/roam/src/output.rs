@@ -4,6 +4,7 @@
 use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
+    os::fd::AsFd,
     time::Duration,
 };
 
@@ -76,6 +77,22 @@ impl Output {
         self.progress(ProgressBar::new(end), style, what)
     }
 
+    /// A bar of bytes towards an end that becomes known, likewise.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn bar_of_bytes(self, what: &'static str) -> ProgressBar {
+        let style = "{msg:>10} [{bar:32}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        self.progress(ProgressBar::new(0), style, what)
+    }
+
+    /// Bytes towards their end, as far as that is known, likewise.
+    pub(crate) fn byte_bar(self, end: Option<u64>, what: &'static str) -> ProgressBar {
+        let style = "{msg:>11} [{bar:32}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+        match end {
+            Some(end) => self.progress(ProgressBar::new(end), style, what),
+            None => self.progress(ProgressBar::new_spinner(), "{msg:>11} {spinner} {bytes}  {bytes_per_sec}", what),
+        }
+    }
+
     /// A count towards an unknown end, likewise.
     pub(crate) fn spinner(self, what: &'static str) -> ProgressBar {
         let bar = self.progress(ProgressBar::new_spinner(), "{msg:>10} {spinner} {human_pos}", what);
@@ -103,6 +120,12 @@ impl Output {
         let text = if self.json { failure_json(failure) } else { failure_text(failure) };
         let _ = io::stderr().write_all(text.as_bytes());
     }
+}
+
+/// A standard stream as one that is waited for without holding up anybody else. Nothing else may read or write it.
+pub(crate) fn stream(standard: impl AsFd) -> io::Result<tokio::fs::File> {
+    let own = standard.as_fd().try_clone_to_owned()?;
+    Ok(tokio::fs::File::from_std(own.into()))
 }
 
 fn failure_text(failure: &Failure) -> String {

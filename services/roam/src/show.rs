@@ -91,7 +91,11 @@ pub(crate) fn verb(state: &State) -> &'static str {
 
 fn write_value(f: &mut fmt::Formatter<'_>, state: &State) -> fmt::Result {
     let State::Value(stored) = state else { return Ok(()) };
-    write!(f, "  {}  {}", bytes(stored.value.len() as u64), text(stored.content_type.as_str()))?;
+    // Of a large value what it is, not what its record holds.
+    match stored.manifest() {
+        Ok(Some(large)) => write!(f, "  {}  {}", bytes(large.length), text(large.content_type.as_str()))?,
+        _ => write!(f, "  {}  {}", bytes(stored.value.len() as u64), text(stored.content_type.as_str()))?,
+    }
     match stored.expires {
         Some(expires) => write!(f, "  expires {expires}"),
         None => Ok(()),

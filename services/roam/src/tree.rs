@@ -9,7 +9,7 @@ mod write;
 
 pub(crate) use guess::guess_content_type;
 pub(crate) use keys::path_of;
-pub(crate) use read::read;
+pub(crate) use read::{Contents, digest, open, read};
 pub(crate) use scan::{Candidate, LeftOut, Reason, Scan, ScanError, scan};
 pub(crate) use write::{Directory, NewFile, OpenError, WriteError, Written};
 

@@ -3,8 +3,14 @@
 
 #[cfg(feature = "embedded")]
 mod archive;
+#[cfg(feature = "embedded")]
+mod backup;
 mod command_line;
 #[cfg(feature = "embedded")]
+mod large;
+#[cfg(feature = "embedded")]
 mod past;
+#[cfg(feature = "embedded")]
+mod secure;
 #[cfg(feature = "embedded")]
 mod support;

@@ -124,11 +124,11 @@ fn a_failure_is_json_for_programs() {
 fn a_value_that_is_too_large_is_refused_before_anything_is_sent() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("big");
-    std::fs::write(&file, vec![b'x'; 256 * 1024 + 1]).unwrap();
+    std::fs::File::create(&file).unwrap().set_len(100 * 1024 * 1024 + 1).unwrap();
     let output = run(&format!("put t/u/a k --file {} --server {}", file.display(), nobody()));
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("too_large") && stderr.contains("limit 262144, actual 262145"), "{stderr}");
+    assert!(stderr.contains("too_large") && stderr.contains("limit 104857600, actual 104857601"), "{stderr}");
     assert!(stderr.contains("see:  docs/errors/too_large.md"), "{stderr}");
 }
 

@@ -35,7 +35,7 @@ fn main() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let settings = StoreSettings { memory_mib: usize::try_from(memory_mib)?, ..StoreSettings::default() };
     let (writer, reader) = store::open(directory.path(), &settings)?;
-    let mut bench = Bench { applier: Applier::new(writer, reader), made: 0, random: Random(0x9E37_79B9_7F4A_7C15) };
+    let mut bench = Bench { applier: Applier::new(writer, reader)?, made: 0, random: Random(0x9E37_79B9_7F4A_7C15) };
 
     println!("{profiles} profiles of {keys} keys, batches of {BATCH}, {VALUE_BYTES} B, {memory_mib} MiB");
     bench.run("first writes", profiles * keys, |made, _| (made % profiles, made / profiles))?;

@@ -2,23 +2,32 @@
 //! no disk, no compaction and no local setting. Its now is the change's own time.
 
 use roam_schemas::{
-    Action, Applied, Code, Conflict, Device, Expect, Operation, Outcome, Problem, Quota, Revision, Stamp,
-    StampedChange, Superseded, Terms, Timestamp,
+    Action, Applied, Code, Conflict, Device, Expect, Key, Operation, Outcome, Problem, Quota, Revision, Stamp,
+    StampedChange, Superseded, Terms, Timestamp, counted_bytes,
 };
 
-use crate::store::{Head, Seen};
+use crate::store::{ERASED_SECONDS, Erased, Head, Seen};
+
+/// How far the time of a change may lie behind the instant at which the journal took its batch in, in seconds: 12 hours. One
+/// that lay in the stream for longer (nothing worked for days) has this later time. What is removed by the journal's time a
+/// day after its term is thus of no use to any change, however late it comes.
+pub const LATE_SECONDS: u64 = 12 * 3600;
 
 /// What the store knows of the profile of a change, before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
     /// What was decided on the change's id before.
     pub seen: Option<Seen>,
-    /// Where the profile stands.
+    /// Where the profile stands, in the epoch that is.
     pub head: Head,
     /// For each operation, the newest version of its key on disk.
     pub records: Vec<Option<Known>>,
     /// How many profiles the user has; known only for a profile that was never written, which is not among them.
-    pub user_profiles: u32,
+    pub user_profiles: Option<u32>,
+    /// Since when the user is erased, if they are.
+    pub erased: Option<Erased>,
+    /// When the journal took the batch in.
+    pub journaled: Timestamp,
 }
 
 /// What is known of the newest version of a key.
@@ -91,21 +100,21 @@ pub enum Effect {
 
 /// Decides on a change by rules 1.
 pub fn decide(facts: &Facts, terms: &Terms, quota: Quota, stamped: &StampedChange) -> Decision {
-    let time = facts.head.time.successor().max(stamped.stamp.time);
-    if let Some(seen) = facts.seen.as_ref().filter(|seen| is_fresh(seen.time, terms.seen_seconds, time)) {
-        return repeat(seen, stamped);
+    let (before, time) = facts.begin(stamped);
+    if let Some(again) = facts.repeat(terms, stamped, time) {
+        return again;
     }
     let records = || {
         let known = facts.records.iter().map(Option::as_ref);
         stamped.change.ops().iter().zip(known.map(move |known| known.filter(|known| counts(known, terms, time))))
     };
-    let rejection = records()
-        .find_map(|(op, known)| unmet(op, known.filter(|known| exists(known, stamped, time))))
+    let rejection = is_erased(facts, stamped, time)
+        .or_else(|| records().find_map(|(op, known)| unmet(op, known.filter(|known| exists(known, stamped, time)))))
         .or_else(|| records().find_map(|(op, known)| early_expiry(op, known, stamped, time)))
         .or_else(|| records().find_map(|(op, known)| late_condition(op, known, stamped.stamp)));
     let outcome = match rejection {
         Some(problem) => Err(problem),
-        None => apply(facts, quota, stamped, time, records()),
+        None => apply(facts, (before, time), quota, stamped, records()),
     };
     match outcome {
         Ok((applied, effects)) => Decision::Decided { time, outcome: Outcome::Applied(applied), effects },
@@ -113,12 +122,48 @@ pub fn decide(facts: &Facts, terms: &Terms, quota: Quota, stamped: &StampedChang
     }
 }
 
-/// Rule 1: a change that was decided before gets its first outcome.
-fn repeat(seen: &Seen, stamped: &StampedChange) -> Decision {
-    if seen.digest == stamped.digest {
-        return Decision::Again(seen.outcome.clone());
+/// Decides on a change of a batch that an operator had passed over: by rule 1, and else that it is rejected.
+pub fn skip(facts: &Facts, terms: &Terms, stamped: &StampedChange) -> Decision {
+    let (_, time) = facts.begin(stamped);
+    facts.repeat(terms, stamped, time).unwrap_or_else(|| {
+        let problem = Problem::new(Code::Skipped, "an operator had the batch of this change passed over");
+        Decision::Decided { time, outcome: Outcome::Rejected(problem), effects: Effects::default() }
+    })
+}
+
+impl Facts {
+    /// Where the profile stands for this change, and the time of the change there (rule 5). A profile that is made under the marker
+    /// of an erased user begins above all that there was.
+    fn begin(&self, stamped: &StampedChange) -> (Head, Timestamp) {
+        let earliest = self.journaled.minus_seconds(LATE_SECONDS).max(stamped.stamp.time);
+        let time = |head: Head| head.time.successor().max(earliest);
+        let erased = self.erased.filter(|_| self.user_profiles.is_some());
+        let erased = erased.filter(|erased| erased.counts(time(self.head)));
+        let head = erased.map_or(self.head, |erased| erased.head().not_below(self.head.revision));
+        (head, time(head))
     }
-    Decision::Mismatch(mismatch())
+
+    /// Rule 1: a change that was decided before gets its first outcome.
+    fn repeat(&self, terms: &Terms, stamped: &StampedChange, time: Timestamp) -> Option<Decision> {
+        let seen = self.seen.as_ref().filter(|seen| is_fresh(seen.time, terms.seen_seconds, time))?;
+        Some(match seen.digest == stamped.digest {
+            true => Decision::Again(seen.outcome.clone()),
+            false => Decision::Mismatch(mismatch()),
+        })
+    }
+}
+
+impl Erased {
+    /// Whether it still counts at that time.
+    fn counts(&self, time: Timestamp) -> bool {
+        is_fresh(self.time, ERASED_SECONDS, time)
+    }
+}
+
+/// What was on its way when its user was erased stays away.
+fn is_erased(facts: &Facts, stamped: &StampedChange, time: Timestamp) -> Option<Problem> {
+    let erased = facts.erased.filter(|erased| erased.counts(time) && stamped.stamp.time <= erased.time);
+    erased.map(|_| Problem::new(Code::Skipped, "the user was erased after this change was made"))
 }
 
 /// What whoever takes an id again for another change is told.
@@ -153,20 +198,17 @@ fn early_expiry(op: &Operation, known: Option<&Known>, stamped: &StampedChange, 
 
 /// Rule 3: what a profile may hold, and how many profiles a user may have. A change that does not make more of either
 /// always passes, so a delete of a live record does.
-fn over_quota(facts: &Facts, quota: Quota, head: Head) -> Option<Problem> {
+fn over_quota(facts: &Facts, before: Head, quota: Quota, head: Head) -> Option<Problem> {
     let exceeds = |limit: u64, before: u64, after: u64| after > limit && after > before;
     let refuse = |message, limit, actual| Some(Problem::new(Code::OverQuota, message).with_limit(limit, actual));
-    if exceeds(quota.profile_records, facts.head.records, head.records) {
+    if exceeds(quota.profile_records, before.records, head.records) {
         return refuse("the profile would hold too many records", quota.profile_records, head.records);
     }
-    if exceeds(quota.profile_bytes, facts.head.bytes, head.bytes) {
+    if exceeds(quota.profile_bytes, before.bytes, head.bytes) {
         return refuse("the profile would hold too many bytes", quota.profile_bytes, head.bytes);
     }
-    if facts.head == Head::default() && facts.user_profiles >= quota.user_profiles {
-        let actual = u64::from(facts.user_profiles) + 1;
-        return refuse("the user would have too many profiles", quota.user_profiles.into(), actual);
-    }
-    None
+    let profiles = facts.user_profiles.filter(|profiles| *profiles >= quota.user_profiles)?;
+    refuse("the user would have too many profiles", quota.user_profiles.into(), u64::from(profiles) + 1)
 }
 
 /// Whether a profile holds 80 % or more of what it may.
@@ -185,12 +227,12 @@ fn late_condition(op: &Operation, known: Option<&Known>, stamp: Stamp) -> Option
 /// Rules 3 to 5: which operations become records, at which revision, and whether the profile may hold them.
 fn apply<'a>(
     facts: &Facts,
+    (before, time): (Head, Timestamp),
     quota: Quota,
     stamped: &StampedChange,
-    time: Timestamp,
     records: impl Iterator<Item = (&'a Operation, Option<&'a Known>)>,
 ) -> Result<(Applied, Effects), Problem> {
-    let mut head = facts.head;
+    let mut head = before;
     let exhausted = || Problem::new(Code::OverQuota, "the profile has used up its revisions");
     head.revision = head.revision.next().ok_or_else(exhausted)?;
     head.time = time;
@@ -213,11 +255,11 @@ fn apply<'a>(
         operations.push(Effect::Record { expires, conflict: beaten.is_some() });
     }
     if applied.superseded.len() == operations.len() {
-        (applied.revision, applied.time) = (facts.head.revision, facts.head.time);
-        applied.nearly_full = is_nearly_full(quota, facts.head);
+        (applied.revision, applied.time) = (before.revision, before.time);
+        applied.nearly_full = is_nearly_full(quota, before);
         return Ok((applied, Effects { head: None, operations }));
     }
-    if let Some(problem) = over_quota(facts, quota, head) {
+    if let Some(problem) = over_quota(facts, before, quota, head) {
         return Err(problem);
     }
     applied.nearly_full = is_nearly_full(quota, head);
@@ -239,8 +281,13 @@ fn account(head: &mut Head, op: &Operation, on_disk: Option<&Known>, time: Times
         return None;
     };
     head.records += 1;
-    head.bytes += (op.key.as_str().len() + put.value.len()) as u64;
+    head.bytes += bytes_of(&op.key, put.content_type.as_str(), put.value.as_bytes());
     put.ttl.map(|seconds| time.plus_seconds(seconds.into()))
+}
+
+/// How many bytes a record counts for: those of its key and of its value, a large one with all that its chunks have.
+pub(crate) fn bytes_of(key: &Key, content_type: &str, value: &[u8]) -> u64 {
+    key.as_str().len() as u64 + counted_bytes(content_type, value)
 }
 
 /// Whether a version counts by the terms: a tombstone past its age does not, whether or not it is still on disk.

@@ -2,15 +2,17 @@
 //! holds.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use roam_schemas::{
-    BatchId, Change, ChangeId, ContentType, Device, Encoding, JournalBatch, Key, Operation, Origin, Profile, RULES,
-    Revision, Stamp, StampedChange, TenantQuota, Terms, Timestamp,
+    BatchId, Change, ChangeId, ContentType, Control, Device, Encoding, JournalBatch, Key, Operation, Origin, Profile,
+    RULES, Revision, Skip, Stamp, StampedChange, TenantQuota, Terms, Timestamp,
 };
 use tempfile::TempDir;
 
 use crate::{
-    apply::{AppliedBatch, Applier},
-    store::{self, Position, ProfileKey, Reader, StoreSettings},
+    apply::{AppliedBatch, Applier, Verdict},
+    store::{self, Position, ProfileKey, Reader, Removed, StoreSettings},
 };
 
 /// A replica that has its batches from a test.
@@ -26,7 +28,7 @@ pub(crate) struct Fixture {
     changes: u64,
     batches: u64,
     /// Last, so that the store is closed before it goes.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Fixture {
@@ -42,12 +44,12 @@ impl Fixture {
             device: Device::parse(device).unwrap(),
             terms: Terms::default(),
             quotas: Vec::new(),
-            applier: Applier::new(writer, reader.clone()),
+            applier: Applier::new(writer, reader.clone()).unwrap(),
             reader,
-            published: u64::MAX,
+            published: 0,
             changes: 0,
             batches: 0,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -72,6 +74,27 @@ impl Fixture {
 
     /// Applies changes as one batch.
     pub(crate) fn apply(&mut self, changes: Vec<StampedChange>) -> AppliedBatch {
+        let (batch, position) = self.batch(changes);
+        let prepared = self.applier.prepare(&batch, &position).unwrap();
+        self.applier.commit(&prepared).unwrap();
+        AppliedBatch { sequence: self.batches, batch, verdicts: prepared.verdicts }
+    }
+
+    /// Passes over changes as one batch.
+    pub(crate) fn skip(&mut self, changes: Vec<StampedChange>) -> Vec<Verdict> {
+        let (batch, position) = self.batch(changes);
+        let prepared = self.applier.prepare_skipped(&batch, &position).unwrap();
+        self.applier.commit(&prepared).unwrap();
+        prepared.verdicts
+    }
+
+    /// Does what an operator ordered.
+    pub(crate) fn control(&mut self, control: &Control) -> Option<Removed> {
+        let (_, position) = self.batch(Vec::new());
+        self.applier.control(control, &position).unwrap()
+    }
+
+    fn batch(&mut self, changes: Vec<StampedChange>) -> (JournalBatch, Position) {
         self.batches += 1;
         let id = BatchId::from_bytes(u128::from(self.batches).to_be_bytes());
         let batch = JournalBatch { id, rules: RULES, terms: self.terms.clone(), quotas: self.quotas.clone(), changes };
@@ -83,9 +106,21 @@ impl Fixture {
             line: 1,
             terms: self.terms.clone(),
         };
-        let prepared = self.applier.prepare(&batch, &position).unwrap();
-        self.applier.commit(&prepared).unwrap();
-        AppliedBatch { sequence: self.batches, batch, verdicts: prepared.verdicts }
+        (batch, position)
+    }
+
+    /// The directory of the store.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Closes the store and opens it again.
+    pub(crate) fn reopen(self) -> Self {
+        let Self { profile, device, terms, quotas, reader, applier, published, changes, batches, directory } = self;
+        drop((reader, applier));
+        let (writer, reader) = store::open(directory.path(), &StoreSettings::default()).unwrap();
+        let applier = Applier::new(writer, reader.clone()).unwrap();
+        Self { profile, device, terms, quotas, reader, applier, published, changes, batches, directory }
     }
 
     /// Removes what may go at that instant; says how many tombstones went.
@@ -95,6 +130,10 @@ impl Fixture {
 
     /// The same for so many tombstones at most.
     pub(crate) fn clean_some(&mut self, now: Timestamp, most: usize) -> usize {
+        // It goes by what is applied, too: something that was journaled just now.
+        let before = std::mem::replace(&mut self.published, now.as_nanos());
+        self.control(&Control::Skip(Skip { origin: Origin::default(), batch: None }));
+        self.published = before;
         self.applier.clean(now, most).unwrap()
     }
 

@@ -1,6 +1,6 @@
 //! The fold: the one thread that decides and writes. Batches are decided one after the other; those that came while the
 //! ones before were fsynced are written together. What became of them is told to the rest of the process only after the
-//! fsync.
+//! fsync. What cannot be applied stops it there, until the journal is read again.
 
 use std::{
     sync::mpsc::RecvTimeoutError,
@@ -8,8 +8,8 @@ use std::{
 };
 
 use roam_process::{Condition, clock};
-use roam_schemas::{JournalBatch, Timestamp};
-use tokio::sync::mpsc;
+use roam_schemas::{Control, JournalBatch, Timestamp};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     journal::Work,
     metrics::Metrics,
     progress::Progress,
-    store::{Position, StoreError},
+    store::{Position, StoreError, UserKey},
 };
 
 /// How long to wait for room on a full disk before trying again.
@@ -36,6 +36,19 @@ pub(crate) struct Fold {
     pub(crate) metrics: Metrics,
     pub(crate) condition: Condition,
     pub(crate) shutdown: CancellationToken,
+    /// Says what cannot be applied.
+    pub(crate) stuck: watch::Sender<Option<Stuck>>,
+    /// Takes users whose rows are gone, and whose bytes have to go too.
+    pub(crate) erased: mpsc::Sender<UserKey>,
+}
+
+/// A batch that this replica cannot apply. What came before it is applied, and nothing behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    /// Its place in the journal.
+    pub(crate) position: Position,
+    /// Why.
+    pub(crate) reason: String,
 }
 
 /// Why no further batch can be applied. Nothing of the batch in hand was told to anybody.
@@ -78,39 +91,112 @@ impl Fold {
                 group.push((position, batch));
                 next = if group.len() < MOST_IN_GROUP { work.try_recv().ok() } else { None };
             }
+            if self.is_stuck() {
+                group.clear();
+            }
             if !self.apply_group(&mut group)? {
                 return Ok(());
             }
             match next {
-                Some(Work::Passed(sequence)) => self.progress.passed(sequence),
-                Some(Work::Clean) => self.clean()?,
-                Some(Work::Batch(..)) | None => {}
-            }
+                Some(Work::Begin) => self.stuck.send_if_modified(|stuck| stuck.take().is_some()),
+                Some(Work::Clean) => {
+                    self.clean()?;
+                    true
+                }
+                Some(other) if !self.is_stuck() => {
+                    if !self.do_other(other)? {
+                        return Ok(());
+                    }
+                    true
+                }
+                Some(_) | None => true,
+            };
         }
         Ok(())
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck.borrow().is_some()
+    }
+
+    /// Does what is not the applying of batches. False if the disk was still full at shutdown.
+    fn do_other(&mut self, work: Work) -> Result<bool, FoldError> {
+        match work {
+            Work::Passed(sequence) => self.progress.passed(sequence),
+            Work::Skipped(position, batch) => {
+                let prepared = self.applier.prepare_skipped(&batch, &position)?;
+                return self.conclude(vec![(position, batch)], prepared, Duration::ZERO);
+            }
+            Work::Control(position, control) => return self.control(&position, &control),
+            Work::Batch(..) | Work::Begin | Work::Clean => {}
+        }
+        Ok(true)
+    }
+
+    /// Does what an operator ordered. False if the disk was still full at shutdown.
+    fn control(&mut self, position: &Position, control: &Control) -> Result<bool, FoldError> {
+        let Some(removed) = self.while_full(position, |applier| applier.control(control, position))? else {
+            return Ok(false);
+        };
+        tracing::info!(sequence = position.sequence, ?control, ?removed, "what an operator ordered is done");
+        if let Control::Erase(erase) = control {
+            // A full queue puts it off to when compactions come by there by themselves.
+            if self.erased.try_send(UserKey::new(&erase.tenant, &erase.user)).is_err() {
+                tracing::warn!("too many users are erased at once: the bytes of one go with later compactions");
+            }
+        }
+        self.metrics.stands_at(position);
+        self.progress.controlled(position.sequence);
+        Ok(true)
     }
 
     /// Applies the batches that came while the ones before were fsynced, in one write. False if the disk was still full
     /// at shutdown.
     fn apply_group(&mut self, group: &mut Vec<(Position, JournalBatch)>) -> Result<bool, FoldError> {
-        let Some((last, _)) = group.last().cloned() else {
+        if group.is_empty() {
             return Ok(true);
-        };
+        }
         let began = Instant::now();
         let mut prepared = Prepared::default();
         for (index, (position, batch)) in group.iter().enumerate() {
             if let Err(error) = self.applier.prepare_more(&mut prepared, batch, position) {
                 // Those before it are as good as ever: they are applied without it.
-                group.truncate(index);
-                self.apply_group(group)?;
-                return Err(error.into());
+                let (position, _) = group.split_off(index).swap_remove(0);
+                let went_on = self.apply_group(group)?;
+                self.stop_before(position, error)?;
+                return Ok(went_on);
             }
         }
-        let decided = began.elapsed();
-        if !self.commit(&prepared, &last)? {
+        self.conclude(std::mem::take(group), prepared, began.elapsed())
+    }
+
+    /// Nothing behind a batch that cannot be applied may be, but the replica lives on: a person, or a newer build, has to
+    /// help. A store that fails is another matter.
+    fn stop_before(&self, position: Position, error: ApplyError) -> Result<(), FoldError> {
+        if let ApplyError::Store(_) = error {
+            return Err(error.into());
+        }
+        let reason = error.to_string();
+        tracing::error!(sequence = position.sequence, batch = %position.batch, reason, "a batch cannot be applied");
+        self.stuck.send_replace(Some(Stuck { position, reason }));
+        Ok(())
+    }
+
+    /// Writes what is decided of some batches, and tells the others. False if the disk was still full at shutdown.
+    fn conclude(
+        &mut self,
+        group: Vec<(Position, JournalBatch)>,
+        prepared: Prepared,
+        decided: Duration,
+    ) -> Result<bool, FoldError> {
+        let Some((last, _)) = group.last().cloned() else {
+            return Ok(true);
+        };
+        let began = Instant::now();
+        if self.while_full(&last, |applier| applier.commit(&prepared))?.is_none() {
             return Ok(false);
         }
-        self.metrics.applied(&last, group.len(), &prepared.verdicts, decided, began.elapsed() - decided);
+        self.metrics.applied(&last, group.len(), &prepared.verdicts, decided, began.elapsed());
         let rolled_back = self.applier.take_rolled_back();
         if rolled_back > 0 {
             tracing::error!(
@@ -120,7 +206,7 @@ impl Fold {
             self.metrics.changes_rolled_back(rolled_back);
         }
         let mut verdicts = prepared.verdicts.into_iter();
-        let applied = group.drain(..).map(|(position, batch)| {
+        let applied = group.into_iter().map(|(position, batch)| {
             let verdicts = verdicts.by_ref().take(batch.changes.len()).collect();
             AppliedBatch { sequence: position.sequence, batch, verdicts }
         });
@@ -140,16 +226,20 @@ impl Fold {
         }
     }
 
-    /// Writes; waits while the disk is full. False if it was still full at shutdown.
-    fn commit(&mut self, prepared: &Prepared, position: &Position) -> Result<bool, FoldError> {
+    /// Writes; waits while the disk is full. None if it was still full at shutdown.
+    fn while_full<T>(
+        &mut self,
+        position: &Position,
+        mut write: impl FnMut(&mut Applier) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, FoldError> {
         let mut full = false;
         loop {
-            match self.applier.commit(prepared) {
-                Ok(()) => {
+            match write(&mut self.applier) {
+                Ok(written) => {
                     if full {
                         self.condition.set_ready();
                     }
-                    return Ok(true);
+                    return Ok(Some(written));
                 }
                 Err(StoreError::Full(error)) if !self.shutdown.is_cancelled() => {
                     if !full {
@@ -159,7 +249,7 @@ impl Fold {
                     self.condition.set_not_ready("storage_full: the disk of the store is full");
                     pause(FULL_AGAIN_AFTER);
                 }
-                Err(StoreError::Full(_)) => return Ok(false),
+                Err(StoreError::Full(_)) => return Ok(None),
                 Err(error) => return Err(ApplyError::from(error).into()),
             }
         }

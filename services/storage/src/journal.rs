@@ -1,24 +1,51 @@
-//! Follows the journal: from the replica's own stored position on, batch after batch, to the applying thread. The
-//! first delivery must be the batch that the replica stored; if it is not, nothing of that journal is applied before it
-//! is known why.
+//! Follows the journal: from the replica's own stored position on, entry after entry, to the applying thread. The first
+//! delivery must be the batch that the replica stored; if it is not, nothing of that journal is applied before it is
+//! known why. A replica that cannot go on stands still, says so, and looks again: an operator, or a newer build, helps.
 
-use std::{ops::ControlFlow, time::Duration};
+mod entry;
+mod halt;
+mod orders;
+mod start;
+#[cfg(test)]
+mod tests;
 
-use roam_nats::{Bus, Entry, JOURNAL_STREAM, JournalReader, STORAGE_REPLICAS_KEY, StreamState, stream_state};
+use std::{error::Error, ops::ControlFlow, time::Duration};
+
+use roam_nats::{Bus, Entry, JOURNAL_STREAM, JournalReader, StreamState, stream_state};
 use roam_process::{Condition, Context};
-use roam_schemas::{BatchId, Encoding, JournalBatch, decode};
-use tokio::{sync::mpsc, time::sleep};
+use roam_schemas::{Control, JournalBatch, ReplicaName, Terms};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 
-use crate::{metrics::Metrics, store::Position};
+use crate::{
+    fold::Stuck,
+    metrics::Metrics,
+    progress::Progress,
+    store::{Position, Reader, StoreError},
+};
+use entry::batch_id;
+pub(crate) use entry::{Read, read_entry};
+pub(crate) use halt::Halt;
+pub(crate) use orders::Orders;
+use start::{Known, Start, start};
 
 /// How long to wait before the journal is opened again after it was lost.
 const REOPEN_AFTER: Duration = Duration::from_millis(200);
+/// How often a replica that stands still looks whether it may go on.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the applying thread is given.
-#[expect(clippy::large_enum_variant, reason = "nearly all of it is batches, and few wait")]
 pub(crate) enum Work {
+    /// From here on the entries behind the stored position come again: one could not be applied.
+    Begin,
     /// A batch, and the position after it.
     Batch(Position, JournalBatch),
+    /// A batch that an operator had passed over, and the position after it.
+    Skipped(Position, JournalBatch),
+    /// What an operator ordered, and the position after it.
+    Control(Position, Control),
     /// All up to that sequence is applied once all that came before this is: the stored batch is the one that it was, or
     /// an entry is none of ours.
     Passed(u64),
@@ -26,78 +53,27 @@ pub(crate) enum Work {
     Clean,
 }
 
-/// Why a replica must not go on. A person, or a newer build, has to.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FollowError {
-    /// The journal does not hold what comes after the replica's position.
-    #[error(
-        "the journal goes on at {first}, but this replica needs {needed}: give it a checkpoint of a peer or a backup"
-    )]
-    Gap {
-        /// The first sequence that the journal holds behind the gap.
-        first: u64,
-        /// The first that the replica needs.
-        needed: u64,
-    },
-    /// The journal was rolled back or created anew, and other replicas have to agree on what is true.
-    #[error(
-        "the journal was rolled back or created anew at or before {position} (batch {batch}); {replicas} replicas have to agree"
-    )]
-    Forked {
-        /// The replica's position.
-        position: u64,
-        /// The batch that it stored there.
-        batch: BatchId,
-        /// How many replicas the deployment has.
-        replicas: usize,
-    },
-    /// A batch does not decode.
-    #[error("batch {batch} at {sequence} of the journal does not decode: {reason}")]
-    Undecodable {
-        /// Its sequence.
-        sequence: u64,
-        /// The id in its header.
-        batch: String,
-        /// Why not.
-        reason: String,
-    },
-    /// An entry is of a kind that this build does not know.
-    #[error("entry {sequence} of the journal on `{subject}` is of a kind that this build does not know")]
-    UnknownKind {
-        /// Its sequence.
-        sequence: u64,
-        /// Its subject.
-        subject: String,
-    },
-}
-
 /// Follows the journal until shutdown.
 pub(crate) struct Follower {
     pub(crate) bus: Bus,
     pub(crate) context: Context,
     pub(crate) metrics: Metrics,
+    pub(crate) reader: Reader,
+    pub(crate) progress: Progress,
     /// What was handed over last.
     pub(crate) position: Option<Position>,
+    pub(crate) name: ReplicaName,
+    pub(crate) orders: Orders,
     pub(crate) work: mpsc::Sender<Work>,
+    pub(crate) stuck: watch::Receiver<Option<Stuck>>,
     pub(crate) condition: Condition,
-}
-
-/// Where to read from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Start {
-    sequence: u64,
-    /// The batch that the first delivery must be.
-    stored: Option<BatchId>,
-    incarnation: u64,
-    line: u64,
-    replicas: usize,
 }
 
 /// Why reading ended.
 enum Stop {
     Shutdown,
     /// The reader was lost: open it again.
-    Lost(Box<dyn std::error::Error + Send + Sync>),
+    Lost(Box<dyn Error + Send + Sync>),
     /// The batch at the stored position is another one.
     Forked,
     /// Another sequence came than the one that had to come.
@@ -105,83 +81,159 @@ enum Stop {
         first: u64,
         needed: u64,
     },
-    Halt(FollowError),
+    Halt(Halt),
+}
+
+/// What was found out about the journal before, and has to be found again before it counts.
+#[derive(Default)]
+struct Suspicion {
+    forked: bool,
+    elsewhere: Option<(u64, u64)>,
 }
 
 impl Follower {
     /// Follows the journal until shutdown.
-    pub(crate) async fn follow(mut self) -> Result<(), FollowError> {
-        let (mut forked, mut elsewhere) = (false, None);
+    ///
+    /// # Errors
+    /// Those of the store. All else is waited for.
+    pub(crate) async fn follow(mut self) -> Result<(), StoreError> {
+        let mut suspicion = Suspicion::default();
         while !self.context.shutdown.is_cancelled() {
-            let state = match stream_state(&self.bus, JOURNAL_STREAM).await {
-                Ok(state) => state,
-                Err(error) => {
-                    self.wait(&error).await;
-                    continue;
-                }
-            };
-            let start = start(self.position.as_ref(), &state, forked)?;
-            forked = false;
-            match self.read(&start).await {
+            let stop = self.read(&mut suspicion).await?;
+            suspicion.forked = false;
+            match stop {
                 // Also if the applying thread is gone: it failed, and its reason is the one to tell.
                 Stop::Shutdown => {
                     self.context.shutdown.cancelled().await;
                     break;
                 }
                 Stop::Lost(lost) => self.wait(lost.as_ref()).await,
-                Stop::Forked => forked = true,
+                Stop::Forked => suspicion.forked = true,
                 // The stream may have moved on, or be another one, since it was looked at: that is found at the next look.
-                Stop::Elsewhere { first, needed } if elsewhere != Some((first, needed)) => {
-                    elsewhere = Some((first, needed));
+                Stop::Elsewhere { first, needed } if suspicion.elsewhere != Some((first, needed)) => {
+                    suspicion.elsewhere = Some((first, needed));
                 }
-                Stop::Elsewhere { first, needed } => return Err(FollowError::Gap { first, needed }),
-                Stop::Halt(error) => return Err(error),
+                Stop::Elsewhere { first, needed } => self.stand_still(&Halt::Gap { first, needed }).await,
+                Stop::Halt(halt) => self.stand_still(&halt).await,
             }
         }
         Ok(())
     }
 
-    async fn wait(&self, reason: &(dyn std::error::Error + Send + Sync)) {
+    async fn wait(&self, reason: &(dyn Error + Send + Sync)) {
         self.condition.set_not_ready(reason.to_string());
         self.metrics.journal_reopened();
         let _ = self.context.shutdown.run_until_cancelled(sleep(REOPEN_AFTER)).await;
     }
 
-    async fn read(&mut self, start: &Start) -> Stop {
+    /// Leaves the queue group, says why, and waits until it is time to look again.
+    async fn stand_still(&self, halt: &Halt) {
+        let reason = halt.to_string();
+        if !self.progress.is_halted() {
+            tracing::error!(reason, "this replica stands still");
+        }
+        self.condition.set_not_ready(reason.clone());
+        self.progress.set_halted(Some(reason));
+        let _ = self.context.shutdown.run_until_cancelled(sleep(LOOK_AGAIN_AFTER)).await;
+    }
+
+    /// The journal goes on where the replica stands.
+    fn goes_on(&self) {
+        if self.progress.is_halted() {
+            tracing::info!("this replica goes on");
+            self.progress.set_halted(None);
+        }
+        self.condition.set_ready();
+    }
+
+    /// Reads from where the replica stands, for as long as that goes.
+    async fn read(&mut self, suspicion: &mut Suspicion) -> Result<Stop, StoreError> {
+        let state = match self.look().await {
+            Ok(state) => state,
+            Err(error) => return Ok(Stop::Lost(error)),
+        };
+        if let Some(halt) = self.recover().await? {
+            return Ok(Stop::Halt(halt));
+        }
+        let line = self.position.as_ref().map_or(0, |position| position.line);
+        let known = Known { forked: suspicion.forked, name: &self.name, resume: self.orders.resume_above(line) };
+        match start(self.position.as_ref(), &state, known) {
+            Ok(start) => Ok(self.read_from(&start).await),
+            Err(halt) => Ok(Stop::Halt(halt)),
+        }
+    }
+
+    /// How the journal is now, and what operators ordered in it.
+    async fn look(&mut self) -> Result<StreamState, Box<dyn Error + Send + Sync>> {
+        let state = stream_state(&self.bus, JOURNAL_STREAM).await?;
+        self.orders.read(&self.bus, nanos(state.created), state.last_sequence).await?;
+        Ok(state)
+    }
+
+    /// Goes back to what is stored if an entry could not be applied, once an operator had it passed over.
+    async fn recover(&mut self) -> Result<Option<Halt>, StoreError> {
+        let Some(stuck) = self.stuck.borrow_and_update().clone() else {
+            return Ok(None);
+        };
+        if !self.orders.skips_batch(&stuck.position) {
+            return Ok(Some(Halt::Inapplicable { sequence: stuck.position.sequence, reason: stuck.reason }));
+        }
+        self.position = self.reader.snapshot().position()?;
+        // Whether the applying thread is still there shows at the next entry.
+        let _ = self.work.send(Work::Begin).await;
+        Ok(None)
+    }
+
+    async fn read_from(&mut self, start: &Start) -> Stop {
         let mut reader = match JournalReader::open(&self.bus, JOURNAL_STREAM, None, start.sequence).await {
             Ok(reader) => reader,
             Err(lost) => return Stop::Lost(lost.into()),
         };
-        match stream_state(&self.bus, JOURNAL_STREAM).await {
-            Ok(state) if nanos(state.created) == start.incarnation => {}
+        let last = match stream_state(&self.bus, JOURNAL_STREAM).await {
+            Ok(state) if nanos(state.created) == start.incarnation => state.last_sequence,
             Ok(_) => return Stop::Lost("the journal was created anew just now".into()),
             Err(lost) => return Stop::Lost(lost.into()),
-        }
-        self.condition.set_ready();
+        };
         let shutdown = self.context.shutdown.clone();
+        let mut stuck = self.stuck.clone();
         let mut stored = start.stored;
         if stored.is_none() && self.all_applied_to(start.sequence - 1).await.is_break() {
             return Stop::Shutdown;
         }
+        if start.sequence > last {
+            self.goes_on();
+        }
         for needed in start.sequence.. {
-            let entry = match shutdown.run_until_cancelled(reader.next()).await {
+            let next = async {
+                tokio::select! {
+                    biased;
+                    // The applying thread is as old as this task, and says nothing more when it ends.
+                    Ok(found) = stuck.wait_for(Option::is_some) => Err(found.clone()),
+                    entry = reader.next() => Ok(entry),
+                }
+            };
+            let entry = match shutdown.run_until_cancelled(next).await {
                 None => return Stop::Shutdown,
-                Some(Err(lost)) => return Stop::Lost(lost.into()),
-                Some(Ok(entry)) => entry,
+                Some(Ok(Ok(entry))) => entry,
+                Some(Ok(Err(lost))) => return Stop::Lost(lost.into()),
+                Some(Err(found)) => return found.map_or(Stop::Shutdown, |stuck| Stop::Halt(stuck.into())),
             };
             // Nothing is ever taken out of the middle of the journal, so each entry follows the one before.
             if entry.sequence != needed {
                 return Stop::Elsewhere { first: entry.sequence, needed };
             }
+            let is_new = stored.is_none();
             let went_on = match stored.take() {
                 Some(expected) if batch_id(&entry) != Some(expected) => return Stop::Forked,
                 Some(_) => Ok(self.all_applied_to(needed).await.is_continue()),
                 None => self.hand_over(start, &entry).await,
             };
             match went_on {
+                // That the stored batch is there says nothing of what comes behind it.
+                Ok(true) if is_new || needed >= last => self.goes_on(),
                 Ok(true) => {}
                 Ok(false) => return Stop::Shutdown,
-                Err(error) => return Stop::Halt(error),
+                Err(halt) => return Stop::Halt(halt),
             }
         }
         Stop::Shutdown
@@ -197,98 +249,57 @@ impl Follower {
     }
 
     /// Hands an entry to the applying thread; false once that is gone.
-    async fn hand_over(&mut self, start: &Start, entry: &Entry) -> Result<bool, FollowError> {
-        let Some(batch) = read_entry(entry)? else {
-            self.metrics.not_ours();
-            tracing::warn!(sequence = entry.sequence, "an entry of the journal is none of ours");
-            return Ok(self.work.send(Work::Passed(entry.sequence)).await.is_ok());
+    async fn hand_over(&mut self, start: &Start, entry: &Entry) -> Result<bool, Halt> {
+        let skipped = self.orders.skips(entry);
+        let work = match read_entry(entry) {
+            Ok(Read::Batch(batch)) => {
+                let position = self.move_to(start, entry, batch.id, Some(batch.terms.clone()));
+                if skipped { Work::Skipped(position, batch) } else { Work::Batch(position, batch) }
+            }
+            Ok(Read::Control(id, control)) => {
+                if let Control::Resume(resume) = &control
+                    && resume.line > start.line
+                {
+                    return Err(Halt::outdated(resume));
+                }
+                Work::Control(self.move_to(start, entry, id, None), control)
+            }
+            Ok(Read::Foreign) => {
+                self.metrics.not_ours();
+                tracing::warn!(sequence = entry.sequence, "an entry of the journal is none of ours");
+                Work::Passed(entry.sequence)
+            }
+            Err(halt) if skipped => {
+                tracing::warn!(sequence = entry.sequence, reason = %halt, "an entry that does not decode is passed over");
+                Work::Passed(entry.sequence)
+            }
+            Err(halt) => return Err(halt),
         };
+        Ok(self.work.send(work).await.is_ok())
+    }
+
+    /// The position after an entry, from which the next one is looked at.
+    fn move_to(
+        &mut self,
+        start: &Start,
+        entry: &Entry,
+        batch: roam_schemas::BatchId,
+        terms: Option<Terms>,
+    ) -> Position {
+        let before = self.position.as_ref().map(|position| position.terms.clone());
         let position = Position {
             incarnation: start.incarnation,
             sequence: entry.sequence,
-            batch: batch.id,
+            batch,
             published: nanos(entry.published),
             line: start.line,
-            terms: batch.terms.clone(),
+            terms: terms.or(before).unwrap_or_default(),
         };
         self.position = Some(position.clone());
-        Ok(self.work.send(Work::Batch(position, batch)).await.is_ok())
+        position
     }
-}
-
-/// Reads an entry; none if it is not an access server's.
-///
-/// # Errors
-/// See [`FollowError`]: what a replica does not understand it never skips.
-pub(crate) fn read_entry(entry: &Entry) -> Result<Option<JournalBatch>, FollowError> {
-    let Some(id) = entry.headers.batch() else {
-        return Ok(None);
-    };
-    if entry.subject.ends_with(".control") {
-        return Err(FollowError::UnknownKind { sequence: entry.sequence, subject: entry.subject.clone() });
-    }
-    let undecodable =
-        |reason: String| FollowError::Undecodable { sequence: entry.sequence, batch: id.to_owned(), reason };
-    let batch: JournalBatch =
-        decode(&entry.payload, Encoding::Postcard).map_err(|error| undecodable(error.to_string()))?;
-    if BatchId::parse(id) != Some(batch.id) {
-        return Err(undecodable(format!("its payload says batch {}", batch.id)));
-    }
-    Ok(Some(batch))
-}
-
-fn batch_id(entry: &Entry) -> Option<BatchId> {
-    entry.headers.batch().and_then(BatchId::parse)
-}
-
-/// Where to read from, given what is stored and what the stream says. `forked` says that the batch at the stored
-/// position was looked at and is another one.
-fn start(position: Option<&Position>, state: &StreamState, forked: bool) -> Result<Start, FollowError> {
-    let incarnation = nanos(state.created);
-    let replicas = state.metadata.get(STORAGE_REPLICAS_KEY).and_then(|text| text.parse().ok()).unwrap_or(1);
-    let begin = |sequence, stored, line| Start { sequence, stored, incarnation, line, replicas };
-    let Some(position) = position else {
-        return match state.first_sequence {
-            0 | 1 => Ok(begin(1, None, 1)),
-            first => Err(FollowError::Gap { first, needed: 1 }),
-        };
-    };
-    let next = position.sequence + 1;
-    if forked || position.incarnation != incarnation || state.last_sequence < position.sequence {
-        return new_line(position, state, begin(state.first_sequence.max(1), None, position.line + 1));
-    }
-    match state.first_sequence {
-        first if first <= position.sequence => Ok(begin(position.sequence, Some(position.batch), position.line)),
-        // The batch aged out, and nothing is missing behind it.
-        first if first == next => Ok(begin(next, None, position.line)),
-        first => Err(FollowError::Gap { first, needed: next }),
-    }
-}
-
-/// The journal is another one than the replica knew. A single replica is the whole truth: it goes on with all that the
-/// journal holds, which is safe because applying is idempotent. Several have to agree first.
-fn new_line(position: &Position, state: &StreamState, start: Start) -> Result<Start, FollowError> {
-    if start.replicas > 1 {
-        let (position, batch) = (position.sequence, position.batch);
-        return Err(FollowError::Forked { position, batch, replicas: start.replicas });
-    }
-    if position.incarnation != start.incarnation && start.sequence > 1 {
-        // Nobody applied what the new stream held at its beginning.
-        return Err(FollowError::Gap { first: start.sequence, needed: 1 });
-    }
-    tracing::warn!(
-        position = position.sequence,
-        first = state.first_sequence,
-        last = state.last_sequence,
-        line = start.line,
-        "the journal was rolled back or created anew: a new line begins"
-    );
-    Ok(start)
 }
 
 fn nanos(time: time::OffsetDateTime) -> u64 {
     u64::try_from(time.unix_timestamp_nanos()).unwrap_or_default()
 }
-
-#[cfg(test)]
-mod tests;

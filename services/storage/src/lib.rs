@@ -6,17 +6,21 @@
 //! depends on no clock, no setting and no other replica.
 
 pub mod apply;
+pub mod backup;
 pub mod decide;
 pub mod store;
 
 mod announce;
+mod chunks;
 mod connect;
 mod expire;
 #[cfg(test)]
 mod fixture;
 mod fold;
 mod journal;
+mod keeper;
 mod metrics;
+mod operate;
 mod progress;
 mod respond;
 mod settings;
@@ -29,8 +33,10 @@ use std::{
 
 use roam_nats::{Bus, ConnectError, JOURNAL_STREAM, PublishSettings, Publisher, stream_state};
 use roam_process::{Condition, Context, Tasks, TasksError};
+use roam_schemas::ReplicaName;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
+    task::spawn_blocking,
     time::{interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -38,19 +44,24 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     announce::{Announcer, standing},
     apply::Applier,
+    chunks::{Chunks, Sweeper},
     connect::Connections,
     expire::Expirer,
     fold::Fold,
-    journal::{Follower, Work},
+    journal::{Follower, Orders, Work},
+    keeper::Keeper,
     metrics::Metrics,
+    operate::Operated,
     progress::Progress,
     respond::Responder,
-    store::{Reader, StoreError, Writer},
+    store::{Reader, StoreError, UserKey, Writer},
 };
-pub use settings::Settings;
+pub use settings::{BackupSettings, Settings};
 
 /// How many batches may wait for the applying thread.
 const BATCHES_AHEAD: usize = 8;
+/// How many erased users may wait for their bytes to go.
+const ERASED_AHEAD: usize = 1_024;
 /// How often the applying thread is told to remove what may go.
 const CLEAN_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before asking again for a journal that is not there yet.
@@ -89,14 +100,16 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let (writer, reader) = store::open(&settings.directory, &settings.store)
         .map_err(|source| RunError::Open { directory: settings.directory.display().to_string(), source })?;
     conditions.store.set_ready();
-    let connecting = Connections::open(&settings.bus, &conditions.bus);
+    let connecting = Box::pin(Connections::open(&settings, &conditions.bus));
     let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(());
     };
     let Some(catch_up_to) = journal_end(&connections.following, &context, &conditions.journal).await else {
         return Ok(());
     };
-    let parts = Parts { context: &context, conditions, metrics, reader };
+    let Settings { name, backup, bus, .. } = settings;
+    let keeper = Keeper::new(reader.clone(), name.clone(), backup, bus, metrics.clone());
+    let parts = Parts { context: &context, conditions, metrics, reader, name, keeper };
     let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
     connections.close().await;
     Ok(ended?)
@@ -118,6 +131,8 @@ struct Parts<'a> {
     conditions: Conditions,
     metrics: Metrics,
     reader: Reader,
+    name: ReplicaName,
+    keeper: Keeper,
 }
 
 impl Conditions {
@@ -136,12 +151,16 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer, catch_up_to: u64) -> Result<Tasks, StoreError> {
-        let Self { context, conditions, metrics, reader } = self;
+        let Self { context, conditions, metrics, reader, name, keeper } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
+        let (stuck, is_stuck) = watch::channel(None);
+        let (erased, to_compact) = mpsc::channel(ERASED_AHEAD);
         let fold = Fold {
-            applier: Applier::new(writer, reader.clone()),
+            stuck,
+            erased,
+            applier: Applier::new(writer, reader.clone())?,
             progress: progress.clone(),
             metrics: metrics.clone(),
             condition: conditions.store,
@@ -151,7 +170,12 @@ impl Parts<'_> {
             bus: connections.following.clone(),
             context: context.clone(),
             metrics: metrics.clone(),
+            reader: reader.clone(),
+            progress: progress.clone(),
             position,
+            name: name.clone(),
+            orders: Orders::default(),
+            stuck: is_stuck,
             work: work.clone(),
             condition: conditions.journal,
         };
@@ -163,6 +187,26 @@ impl Parts<'_> {
             metrics.clone(),
             context.shutdown.clone(),
         );
+        let operated = Operated {
+            bus: connections.responding.clone(),
+            context: context.clone(),
+            health: context.health.clone(),
+            name,
+            progress: progress.clone(),
+            reader: reader.clone(),
+            announces: Arc::clone(&announces),
+        };
+        let ordered = keeper.clone().take_orders(connections.responding.clone(), context.shutdown.clone());
+        let keeping = keeper.run(Arc::clone(&announces), context.shutdown.clone());
+        let chunks = Chunks::new(&connections.chunks, metrics.clone());
+        let sweeper = Sweeper {
+            chunks: chunks.clone(),
+            reader: reader.clone(),
+            progress: progress.clone(),
+            announces: Arc::clone(&announces),
+            metrics: metrics.clone(),
+            shutdown: context.shutdown.clone(),
+        };
         let announcer = Announcer {
             announces,
             bus: connections.following.clone(),
@@ -176,11 +220,13 @@ impl Parts<'_> {
         };
         let following = connections.following.clone();
         let standing = standing::watch(following, conditions.consumer, metrics.clone(), context.shutdown.clone());
+        let compacted = compact_erased(to_compact, reader.clone(), context.shutdown.clone());
         let responder = Responder {
             bus: connections.responding.clone(),
             context: context.clone(),
             progress,
             reader,
+            chunks: chunks.clone(),
             metrics,
             condition: conditions.respond,
             catch_up_to,
@@ -192,7 +238,13 @@ impl Parts<'_> {
         tasks.spawn("announce", announcer.announce());
         tasks.spawn("standing", standing);
         tasks.spawn("respond", responder.respond());
+        tasks.spawn("operate", operated.operate());
         tasks.spawn("expire", expirer.run());
+        tasks.spawn("backup", keeping);
+        tasks.spawn("backup-orders", ordered);
+        tasks.spawn("compact", compacted);
+        tasks.spawn("chunks", chunks.follow(context.shutdown.clone()));
+        tasks.spawn("sweep", sweeper.run());
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)
     }
@@ -210,6 +262,22 @@ async fn remind_to_clean(work: mpsc::Sender<Work>, shutdown: CancellationToken) 
         }
     };
     shutdown.run_until_cancelled(reminding).await;
+    Ok(())
+}
+
+/// Has the bytes of users who were erased leave the disk, until shutdown. What is not done then goes with later
+/// compactions.
+async fn compact_erased(
+    mut erased: mpsc::Receiver<UserKey>,
+    reader: Reader,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    while let Some(Some(user)) = shutdown.run_until_cancelled(erased.recv()).await {
+        let reader = reader.clone();
+        // A panic in there is RocksDB's, and the store is of no use then.
+        spawn_blocking(move || reader.compact_user(&user)).await.unwrap_or(Ok(()))?;
+    }
+    shutdown.cancelled().await;
     Ok(())
 }
 

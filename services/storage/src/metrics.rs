@@ -1,6 +1,9 @@
 //! What the storage service counts. Verb functions; names and helps stand here once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -14,7 +17,7 @@ use prometheus_client::{
 };
 use roam_schemas::{Code, subjects::Verb};
 
-use crate::{apply::Verdict, store::Position};
+use crate::{apply::Verdict, backup::Created, store::Position};
 
 /// The metrics of one replica. Clones are the same metrics.
 #[derive(Clone)]
@@ -42,6 +45,19 @@ struct Inner {
     refused: Family<CodeLabel, Counter>,
     unanswered: Counter,
     waiting: Gauge,
+    backups: Family<BackupLabel, Counter>,
+    backup_new_bytes: Counter,
+    backup_seconds: Gauge<f64, AtomicU64>,
+    backup_created: Gauge<f64, AtomicU64>,
+    chunks: Gauge,
+    chunks_dropped: Counter,
+    chunk_messages_deleted: Counter,
+    chunks_damaged: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BackupLabel {
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +108,14 @@ impl Metrics {
             refused: Family::default(),
             unanswered: Counter::default(),
             waiting: Gauge::default(),
+            backups: Family::default(),
+            backup_new_bytes: Counter::default(),
+            backup_seconds: Gauge::default(),
+            backup_created: Gauge::default(),
+            chunks: Gauge::default(),
+            chunks_dropped: Counter::default(),
+            chunk_messages_deleted: Counter::default(),
+            chunks_damaged: Counter::default(),
         };
         metrics.register(|registry| describe(registry, &inner));
         Self { inner: Arc::new(inner) }
@@ -112,11 +136,16 @@ impl Metrics {
         inner.write_changes.observe(verdicts.len() as f64);
         inner.decide_seconds.observe(decide.as_secs_f64());
         inner.commit_seconds.observe(commit.as_secs_f64());
-        inner.sequence.set(i64::try_from(last.sequence).unwrap_or(i64::MAX));
-        inner.line.set(i64::try_from(last.line).unwrap_or(i64::MAX));
+        self.stands_at(last);
         for (verdict, count) in count(verdicts) {
             inner.verdicts.get_or_create(&VerdictLabel { verdict }).inc_by(count);
         }
+    }
+
+    /// The journal is applied up to there.
+    pub(crate) fn stands_at(&self, position: &Position) {
+        self.inner.sequence.set(i64::try_from(position.sequence).unwrap_or(i64::MAX));
+        self.inner.line.set(i64::try_from(position.line).unwrap_or(i64::MAX));
     }
 
     /// Operations were applied to records with an older time and a higher sequence: ROAM_CHANGES was rolled back.
@@ -176,9 +205,41 @@ impl Metrics {
         self.inner.unanswered.inc();
     }
 
+    /// A backup was made, or none.
+    pub(crate) fn backup_made(&self, made: Option<&Created>) {
+        let result = if made.is_some() { "made" } else { "failed" };
+        self.inner.backups.get_or_create(&BackupLabel { result }).inc();
+        if let Some(made) = made {
+            self.inner.backup_new_bytes.inc_by(made.new_bytes);
+            self.inner.backup_seconds.set(made.took.as_secs_f64());
+            let created = Duration::from_nanos(made.manifest.created.as_nanos());
+            self.inner.backup_created.set(created.as_secs_f64());
+        }
+    }
+
     /// So many requests wait for a revision.
     pub(crate) fn waiting(&self, requests: usize) {
         self.inner.waiting.set(i64::try_from(requests).unwrap_or(i64::MAX));
+    }
+
+    /// So many chunks of large values are there.
+    pub(crate) fn chunks(&self, chunks: usize) {
+        self.inner.chunks.set(i64::try_from(chunks).unwrap_or(i64::MAX));
+    }
+
+    /// Chunks were given up that nothing needed.
+    pub(crate) fn chunks_dropped(&self, chunks: usize) {
+        self.inner.chunks_dropped.inc_by(chunks as u64);
+    }
+
+    /// A message of ROAM_CHUNKS was deleted that is of no use.
+    pub(crate) fn chunk_message_deleted(&self) {
+        self.inner.chunk_messages_deleted.inc();
+    }
+
+    /// A chunk had other bytes than its hash says.
+    pub(crate) fn chunk_damaged(&self) {
+        self.inner.chunks_damaged.inc();
     }
 }
 
@@ -223,4 +284,17 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     registry.register("refused", "Requests refused, by code", inner.refused.clone());
     registry.register("unanswered", "Requests without an inbox that they may be answered to", inner.unanswered.clone());
     registry.register("waiting", "Requests that wait for a revision", inner.waiting.clone());
+    registry.register("backups", "Backups, by result", inner.backups.clone());
+    let help = "Bytes that were new to where backups are kept";
+    registry.register("backup_new_bytes", help, inner.backup_new_bytes.clone());
+    let help = "How long the last backup took";
+    registry.register_with_unit("backup", help, Unit::Seconds, inner.backup_seconds.clone());
+    let help = "When this process made its last backup, since 1970; 0 if it made none";
+    registry.register_with_unit("backup_created", help, Unit::Seconds, inner.backup_created.clone());
+    registry.register("chunks", "Chunks of large values that are there", inner.chunks.clone());
+    registry.register("chunks_dropped", "Chunks given up that nothing needed", inner.chunks_dropped.clone());
+    let help = "Messages of ROAM_CHUNKS deleted that are of no use";
+    registry.register("chunk_messages_deleted", help, inner.chunk_messages_deleted.clone());
+    let help = "Chunks that had other bytes than their hash says";
+    registry.register("chunks_damaged", help, inner.chunks_damaged.clone());
 }

@@ -34,6 +34,7 @@ type Waiting = HashMap<ProfileKey, Vec<(Revision, oneshot::Sender<()>)>>;
 
 struct Shared {
     applied: watch::Sender<u64>,
+    halted: watch::Sender<Option<String>>,
     recent: Mutex<Recent>,
     waiting: Mutex<Waiting>,
     /// How many wait, so that the applying side takes no lock while nobody does.
@@ -50,6 +51,7 @@ impl Default for Progress {
     fn default() -> Self {
         let shared = Shared {
             applied: watch::Sender::new(0),
+            halted: watch::Sender::new(None),
             recent: Mutex::default(),
             waiting: Mutex::default(),
             waiters: AtomicUsize::new(0),
@@ -75,6 +77,43 @@ impl Progress {
         if self.shared.waiters.load(Ordering::Acquire) > 0 {
             self.wake(heads);
         }
+    }
+
+    /// What an operator ordered at `sequence` is done. It may have moved any profile: whoever waits looks again.
+    pub(crate) fn controlled(&self, sequence: u64) {
+        self.passed(sequence);
+        let mut waiting = lock(&self.shared.waiting);
+        let woken: usize = waiting.values().map(Vec::len).sum();
+        waiting.drain().flat_map(|(_, here)| here).for_each(|(_, waiter)| {
+            let _ = waiter.send(());
+        });
+        self.shared.waiters.fetch_sub(woken, Ordering::AcqRel);
+    }
+
+    /// The replica stands still, and why; none once it goes on.
+    pub(crate) fn set_halted(&self, reason: Option<String>) {
+        self.shared.halted.send_if_modified(|halted| {
+            let moved = *halted != reason;
+            *halted = reason;
+            moved
+        });
+    }
+
+    /// Why the replica stands still, if it does.
+    pub(crate) fn halt(&self) -> Option<String> {
+        self.shared.halted.borrow().clone()
+    }
+
+    /// Whether the replica stands still.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.shared.halted.borrow().is_some()
+    }
+
+    /// Returns once the replica stands still, or goes on.
+    pub(crate) async fn halted(&self, stands_still: bool) {
+        let mut halted = self.shared.halted.subscribe();
+        // The sender lives as long as `self`.
+        let _ = halted.wait_for(|halted| halted.is_some() == stands_still).await;
     }
 
     /// All of the journal up to `sequence` is applied, or was none of ours. Goes back when a new line begins.

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use roam_nats::BusSettings;
+use roam_nats::{BusSettings, Role};
 use roam_process::{Problem, ProcessSettings};
+use roam_schemas::ReplicaName;
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreSettings;
@@ -21,10 +22,35 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// How to reach the bus.
     pub bus: BusSettings,
+    /// The name of this replica, by which operators call it. No two replicas have the same.
+    pub name: ReplicaName,
+    /// The file of the nkey seed that the responder signs in with, whose permissions let it do nothing but answer. All else
+    /// about its connection is as in `bus`; without it so is this.
+    pub responder_seed: Option<PathBuf>,
     /// The directory of this replica. No two replicas share one.
     pub directory: PathBuf,
     /// How the store uses the machine.
     pub store: StoreSettings,
+    /// What becomes of backups.
+    pub backup: BackupSettings,
+}
+
+/// Where backups of this replica go, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackupSettings {
+    /// The directory that they are kept in; none: the bucket on the bus.
+    pub directory: Option<PathBuf>,
+    /// How many hours old the newest may be before the replica that announces makes another; 0: none is made by itself.
+    pub every: u32,
+    /// How many stay when one was made by itself.
+    pub keep: usize,
+}
+
+impl Default for BackupSettings {
+    fn default() -> Self {
+        Self { directory: None, every: 0, keep: 7 }
+    }
 }
 
 impl Default for Settings {
@@ -32,8 +58,24 @@ impl Default for Settings {
         Self {
             process: ProcessSettings::on_port(9602),
             bus: BusSettings::default(),
+            name: ReplicaName::default(),
+            responder_seed: None,
             directory: PathBuf::from("roam-storage-data"),
             store: StoreSettings::default(),
+            backup: BackupSettings::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// How the responder reaches the bus.
+    pub(crate) fn responding(&self) -> BusSettings {
+        match &self.responder_seed {
+            None => self.bus.clone().signed_in_as(Role::Storage),
+            Some(seed) => {
+                let bus = BusSettings { nkey_seed: Some(seed.clone()), inbox_prefix: None, ..self.bus.clone() };
+                bus.signed_in_as(Role::Responder)
+            }
         }
     }
 }
@@ -60,6 +102,12 @@ impl roam_process::Settings for Settings {
         if open_files < FEWEST_FILES {
             let message = format!("must be at least {FEWEST_FILES}, not {open_files}");
             problems.push(Problem::new("store.open_files", message));
+        }
+        if self.backup.keep == 0 {
+            problems.push(Problem::new("backup.keep", "must be at least 1, not 0"));
+        }
+        if self.backup.directory.as_ref().is_some_and(|directory| directory.starts_with(&self.directory)) {
+            problems.push(Problem::new("backup.directory", "must not lie in the directory of the replica"));
         }
         problems
     }

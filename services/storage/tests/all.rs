@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_possible_truncation)]
 
 mod apply;
+mod backup;
 mod crash;
 mod damage;
 mod decide;

@@ -14,11 +14,11 @@ use crate::support::{
     model::{Model, Said, Written},
     stores::{Replica, digests, rows},
 };
-use proptest::{collection::vec, prelude::*};
-use roam_schemas::{BatchId, ChangeId, Key, Profile, Revision, StampedChange};
+use proptest::{collection::vec, prelude::*, sample::select};
+use roam_schemas::{BatchId, ChangeId, Key, Profile, Revision, StampedChange, Terms, Timestamp};
 use roam_storage::{
     apply::Verdict,
-    store::{Place, ProfileKey, Reader, RecordRow, RowState, VersionRow},
+    store::{AsOf, Place, Position, ProfileKey, Reader, RecordRow, RowState, VersionRow},
 };
 
 /// How many profiles share a store.
@@ -242,6 +242,52 @@ proptest! {
             let key = ProfileKey::new(profile);
             let digest = |replica: &Replica| replica.reader().snapshot().profile_digest(&key).unwrap();
             prop_assert_eq!(digest(&stopping), digest(&straight));
+        }
+    }
+}
+
+/// A second of a history becomes 100,000, more than a day: what is forgotten is only gone from disk a day later.
+fn slowed(mut stamped: StampedChange) -> StampedChange {
+    stamped.stamp.time = Timestamp::from_nanos(stamped.stamp.time.as_nanos() * SLOWER);
+    stamped
+}
+
+const SLOWER: u64 = 100_000;
+
+proptest! {
+    #![proptest_config(cases(25))]
+
+    #[test]
+    fn what_is_gone_from_disk_makes_no_difference_to_anybody(
+        histories in vec(any_history(80), 3),
+        sizes in vec(1_usize..9, 1..5),
+        history_seconds in select(&[10 * SLOWER, 30 * SLOWER][..]),
+    ) {
+        let Play { models, changes } = play(&histories);
+        let Terms { seen_seconds, tombstone_seconds, .. } = histories[0].terms;
+        let terms = Terms {
+            seen_seconds: seen_seconds * SLOWER,
+            tombstone_seconds: tombstone_seconds * SLOWER,
+            history_seconds,
+            history_versions: 3,
+            ..histories[0].terms.clone()
+        };
+        let changes: Vec<_> = changes.into_iter().map(|(stamped, _)| slowed(stamped)).collect();
+        let (mut hoarding, mut tidy) = (Replica::new(), Replica::new());
+        let mut time = Timestamp::default();
+        for (sequence, piece) in (1..).zip(cut(&changes, &sizes)) {
+            time = piece.iter().map(|stamped| stamped.stamp.time).fold(time, Timestamp::max);
+            let batch = batch_of(sequence, &terms, piece);
+            let position = Position { published: time.as_nanos(), ..position(sequence, &batch) };
+            prop_assert_eq!(hoarding.apply_at(&position, &batch), tidy.apply_at(&position, &batch));
+            tidy.clean(time);
+            tidy.compact();
+            for profile in models.keys() {
+                let key = ProfileKey::new(profile);
+                let as_of = AsOf { time, terms: &terms };
+                let digest = |replica: &Replica| replica.reader().snapshot().whole_digest(&key, as_of).unwrap();
+                prop_assert_eq!(digest(&hoarding), digest(&tidy));
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ fn a_child_applies_batches_until_it_is_killed() {
     };
     let (writer, reader) = open(Path::new(&directory)).unwrap();
     let position = reader.snapshot().position().unwrap();
-    let mut applier = Applier::new(writer, reader);
+    let mut applier = Applier::new(writer, reader).unwrap();
     let mut out = std::io::stdout();
     for sequence in position.map_or(1, |position| position.sequence + 1).. {
         apply(&mut applier, sequence, &batch(sequence));
@@ -44,7 +44,7 @@ fn a_child_applies_batches_until_it_is_killed() {
 /// Runs the child for about that long after its first batch, and kills it; the last sequence that it said.
 fn run_and_kill(directory: &Path, life: Duration) -> u64 {
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "a_child_applies_batches_until_it_is_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "crash::a_child_applies_batches_until_it_is_killed", "--ignored", "--nocapture"])
         .env(CHILD, directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -3,6 +3,9 @@
 
 mod answers;
 mod changes;
+mod chunks;
+mod controls;
+mod operate;
 mod problems;
 mod queries;
 
@@ -31,7 +34,10 @@ type Reads = Box<dyn Fn(&[u8], Encoding) -> Result<(), String>>;
 
 /// The whole table.
 pub(crate) fn all() -> Vec<Case> {
-    [changes::all(), answers::all(), queries::all(), problems::all()].into_iter().flatten().collect()
+    [changes::all(), controls::all(), answers::all(), queries::all(), problems::all(), chunks::all(), operate::all()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn case<M: Message + PartialEq + Debug + 'static>(name: &'static str, value: M) -> Case {

@@ -26,6 +26,7 @@ fn example(code: Code) -> Problem {
         Code::Busy => plain("too many requests wait"),
         Code::StorageFull => plain("the disk of the service is full"),
         Code::Skipped => plain("an operator let the pipeline go past the batch that held this change"),
+        Code::Missing => plain("a chunk is not there"),
         Code::UnsupportedVersion => plain("the message is of version 2, this is version 1").with_limit(1, 2),
     }
 }

@@ -9,8 +9,8 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 use roam_access_server::{RunError, Settings, run};
 use roam_nats::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, BusSettings, CHANGES_STREAM, ConsumerState, Deployment, Entry, Headers,
-    JOURNAL_STREAM, JournalReader, NatsServer, PinnedDeliveries, PublishSettings, Publisher, REJECTED_STREAM,
-    ServerSettings, StreamState, Subscription, SyncInterval, consumer_state, provision, stream_state,
+    JOURNAL_STREAM, JournalReader, NatsServer, Overrides, PinnedDeliveries, PublishSettings, Publisher,
+    REJECTED_STREAM, ServerSettings, StreamState, Subscription, SyncInterval, consumer_state, provision, stream_state,
 };
 use roam_process::Context;
 use roam_schemas::{
@@ -49,13 +49,19 @@ pub struct Journal {
     pub batches: usize,
 }
 
+/// One of everything, without room for what these tests do not use.
+pub fn deployment() -> Deployment {
+    let overrides = Overrides { backups_max_bytes: Some(0), chunks_max_bytes: Some(64 << 20), ..Overrides::default() };
+    Deployment { overrides, ..Deployment::new(1, 1) }
+}
+
 impl World {
     pub async fn start() -> Self {
         let dir = TempDir::new().unwrap();
         let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(dir.path()) };
         let server = NatsServer::start(settings).await.unwrap();
         let bus = connect(&server).await;
-        provision(&bus, &Deployment::new(1, 1)).await.unwrap();
+        provision(&bus, &deployment()).await.unwrap();
         let publisher = Publisher::new(&bus, PublishSettings::default());
         Self { server, bus, publisher, _dir: dir }
     }

@@ -11,8 +11,9 @@ use serde::de::DeserializeOwned;
 use super::{FORMAT, Header, Line, VERSION};
 use crate::show;
 
-/// The longest line that is read: the largest record, each of its bytes written as `\u0000`, and some room.
-const LINE_BYTES: u64 = 6 * (limits::VALUE_BYTES + limits::KEY_BYTES) as u64 + 4_096;
+/// The longest line that is read: the largest value, each of its bytes written as two, the longest key, each of its
+/// bytes written as `\u0000`, and some room.
+const LINE_BYTES: u64 = (2 * limits::LARGE_VALUE_BYTES + 6 * limits::KEY_BYTES) as u64 + 4_096;
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,12 +66,12 @@ pub(crate) enum Unreadable {
 /// The first line that is not right, or what is wrong with the whole.
 pub(crate) fn read(mut input: impl BufRead) -> Result<Archive, Unreadable> {
     let mut number = 1;
-    let header = next_line(&mut input, number)?.ok_or(Unreadable::Empty)?;
+    let header = next_line(&mut input, number, LINE_BYTES)?.ok_or(Unreadable::Empty)?;
     let header = read_header(&header, number)?;
     let mut entries = BTreeMap::new();
     loop {
         number += 1;
-        let Some(line) = next_line(&mut input, number)? else { break };
+        let Some(line) = next_line(&mut input, number, LINE_BYTES)? else { break };
         let (key, entry) = read_entry(&line, number)?;
         if let Some(Entry { line, .. }) = entries.get(&key) {
             return Err(wrong(number, format!("its key is that of line {line}")));
@@ -89,13 +90,13 @@ fn wrong(line: u64, why: impl Into<String>) -> Unreadable {
 }
 
 /// The next line without its end; none at the end of the file.
-fn next_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, Unreadable> {
+fn next_line(input: &mut impl BufRead, number: u64, most: u64) -> Result<Option<Vec<u8>>, Unreadable> {
     let mut line = Vec::new();
-    input.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line)?;
+    input.by_ref().take(most).read_until(b'\n', &mut line)?;
     if line.is_empty() {
         return Ok(None);
     }
-    if line.len() as u64 == LINE_BYTES && !line.ends_with(b"\n") {
+    if line.len() as u64 == most && !line.ends_with(b"\n") {
         return Err(wrong(number, "it is longer than any record"));
     }
     Ok(Some(line))
@@ -127,11 +128,12 @@ fn read_header(line: &[u8], number: u64) -> Result<Header, Unreadable> {
 fn read_entry(line: &[u8], number: u64) -> Result<(Key, Entry), Unreadable> {
     let line: Line = parse(line, number)?;
     let bytes = line.value.len();
-    if bytes > limits::VALUE_BYTES {
-        return Err(wrong(
-            number,
-            format!("its value has {bytes} bytes, and at most {} are kept", limits::VALUE_BYTES),
-        ));
+    if bytes > limits::LARGE_VALUE_BYTES {
+        let most = limits::LARGE_VALUE_BYTES;
+        return Err(wrong(number, format!("its value has {bytes} bytes, and at most {most} are kept")));
+    }
+    if line.content_type.is_manifest() {
+        return Err(wrong(number, "its value is a manifest of chunks, which an exported profile never holds"));
     }
     let stored = Stored { value: line.value, content_type: line.content_type, expires: line.expires };
     Ok((line.key, Entry { stored, line: number }))
@@ -143,6 +145,13 @@ mod tests {
     use roam_schemas::{ContentType, Device, Record, Revision, State, Timestamp, Value};
 
     use super::*;
+
+    #[test]
+    fn a_line_that_is_longer_than_any_record_is_refused() {
+        assert_eq!(next_line(&mut &b"abc\n"[..], 1, 4).unwrap().unwrap(), b"abc\n");
+        let error = next_line(&mut &b"abcd\n"[..], 7, 4).unwrap_err();
+        assert_eq!(error.to_string(), "line 7: it is longer than any record");
+    }
 
     const HEADER: &str =
         r#"{"format":"roam-export","version":1,"profile":"t/u/a","head":7,"time":"1970-01-01T00:00:00Z"}"#;
@@ -216,10 +225,9 @@ mod tests {
             (line(r#"{"key":"l","content_type":"a/b","value":"w","colour":1}"#), "line 3: unknown field `colour`"),
             (line(r#"{"key":"l","\u001b[2J":1}"#), "line 3: unknown field `\\u{1b}[2J`"),
             (
-                line(&format!(r#"{{"key":"l","content_type":"a/b","value":"{}"}}"#, "x".repeat(262_145))),
-                "line 3: its value has 262145 bytes, and at most 262144 are kept",
+                line(r#"{"key":"l","content_type":"application/vnd.roam.manifest.v1+json","value":"{}"}"#),
+                "line 3: its value is a manifest",
             ),
-            (line(&"x".repeat(2_000_000)), "line 3: it is longer than any record"),
         ] {
             assert!(refused(&file).starts_with(why), "{why}: {}", refused(&file));
         }

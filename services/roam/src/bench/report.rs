@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use hdrhistogram::Histogram;
+use roam_measure::Spread;
 use serde::Serialize;
 
 use crate::show;
@@ -68,34 +68,10 @@ pub(crate) struct Measured {
     pub(crate) lost: u64,
 }
 
-/// How latencies are spread, in milliseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Spread {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
-}
-
 impl Loaded {
     pub(super) fn new(records: u64, took: Duration) -> Self {
         let seconds = took.as_secs_f64();
         Self { records, seconds, per_second: records as f64 / seconds }
-    }
-}
-
-impl Spread {
-    /// Of a histogram of nanoseconds.
-    pub(super) fn of(nanos: &Histogram<u64>) -> Self {
-        let at = |quantile| nanos.value_at_quantile(quantile) as f64 / 1e6;
-        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
-    }
-}
-
-impl Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { p50, p90, p99, max } = self;
-        write!(f, "{p50:>9.2} {p90:>9.2} {p99:>9.2} {max:>9.2}")
     }
 }
 
@@ -182,17 +158,5 @@ open loop, 2,000/s             changes/s    p50 ms    p90 ms    p99 ms    max ms
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["throughput"]["receipts_per_second"], 31_234.0);
         assert_eq!(json["latency"]["notice_ms"]["p50"], 1.1);
-    }
-
-    #[test]
-    fn quantiles_are_in_milliseconds() {
-        let mut nanos = Histogram::<u64>::new_with_bounds(1_000, 60_000_000_000, 3).unwrap();
-        for ms in 1..=100 {
-            nanos.record(ms * 1_000_000).unwrap();
-        }
-        let spread = Spread::of(&nanos);
-        for (found, expected) in [(spread.p50, 50.0), (spread.p90, 90.0), (spread.p99, 99.0), (spread.max, 100.0)] {
-            assert!((found - expected).abs() < expected / 500.0, "{found} is not {expected}");
-        }
     }
 }

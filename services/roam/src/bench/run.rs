@@ -5,14 +5,13 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
+use roam_measure::{Latencies, Pace};
 use tokio::time::timeout;
 
 use super::{
-    pace::Pace,
     plan::Plan,
-    report::{Measured, Spread},
+    report::Measured,
     tracker::{Awaits, Tracker},
     wire::{BenchError, Heard, Wire},
 };
@@ -77,8 +76,8 @@ pub(crate) async fn latency(
 struct Tally {
     sent: u64,
     busy: u64,
-    receipts: Histogram<u64>,
-    notices: Histogram<u64>,
+    receipts: Latencies,
+    notices: Latencies,
 }
 
 /// A measurement under way.
@@ -197,10 +196,10 @@ impl<'a> Run<'a> {
                     self.tally.busy += 1;
                 }
                 Heard::Receipt(number) => {
-                    record(&mut self.tally.receipts, self.tracker.came(number, Awaits::RECEIPT, now));
+                    self.tally.receipts.record(self.tracker.came(number, Awaits::RECEIPT, now));
                 }
                 Heard::Notice(number) => {
-                    record(&mut self.tally.notices, self.tracker.came(number, Awaits::NOTICE, now));
+                    self.tally.notices.record(self.tracker.came(number, Awaits::NOTICE, now));
                 }
             }
         }
@@ -209,7 +208,7 @@ impl<'a> Run<'a> {
 
 impl Tally {
     fn new() -> Result<Self, BenchError> {
-        Ok(Self { sent: 0, busy: 0, receipts: histogram()?, notices: histogram()? })
+        Ok(Self { sent: 0, busy: 0, receipts: Latencies::new()?, notices: Latencies::new()? })
     }
 
     fn measured(&self, took: Duration, lost: u64) -> Measured {
@@ -217,25 +216,14 @@ impl Tally {
         Measured {
             seconds,
             sent: self.sent,
-            receipts: self.receipts.len(),
-            notices: self.notices.len(),
-            receipts_per_second: self.receipts.len() as f64 / seconds,
-            notices_per_second: self.notices.len() as f64 / seconds,
-            receipt_ms: Spread::of(&self.receipts),
-            notice_ms: Spread::of(&self.notices),
+            receipts: self.receipts.count(),
+            notices: self.notices.count(),
+            receipts_per_second: self.receipts.count() as f64 / seconds,
+            notices_per_second: self.notices.count() as f64 / seconds,
+            receipt_ms: self.receipts.spread(),
+            notice_ms: self.notices.spread(),
             busy: self.busy,
             lost,
         }
-    }
-}
-
-/// Of nanoseconds, to a thousandth. What took longer than a minute is given as that.
-fn histogram() -> Result<Histogram<u64>, BenchError> {
-    Ok(Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?)
-}
-
-fn record(histogram: &mut Histogram<u64>, took: Option<Duration>) {
-    if let Some(took) = took {
-        histogram.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 }

@@ -47,7 +47,7 @@ pub(crate) enum BenchError {
     Pace(#[source] std::io::Error),
     /// A histogram could not be made.
     #[error("the latencies cannot be counted")]
-    Histogram(#[from] hdrhistogram::CreationError),
+    Histogram(#[from] roam_measure::LatenciesError),
     /// Some of the records were not loaded.
     #[error("{changes} changes were not saved while loading")]
     NotLoaded {

@@ -1,23 +1,46 @@
 //! `roam get`: prints the value of one key.
 
+use std::io;
+
 use roam_client::Lookup;
-use roam_schemas::{Record, State};
+use roam_schemas::{Manifest, Record, State};
 
 use crate::{
     cli::{Get, Global},
     connect::{named, not_answered, with_profile},
     failure::{Exit, Failure},
-    output::Output,
+    output::{Output, stream},
     show,
 };
 
 pub(super) async fn run(args: Get, global: &Global, out: Output) -> Result<(), Failure> {
     let what = named("get", &args.profile, args.key.as_str());
     let lookup = with_profile(global, &args.profile, &what, async |profile| {
-        profile.get(args.key).await.map_err(|error| not_answered(&what, &error))
+        let failed = |error| not_answered(&what, &error);
+        match profile.get_record(args.key).await.map_err(failed)? {
+            Lookup::Found(record) => match manifest(&record, &what)? {
+                Some(manifest) if !out.is_json() => {
+                    let bar = out.byte_bar(Some(manifest.length), "downloading");
+                    let mut to = stream(io::stdout()).map_err(|error| Failure::output(&error))?;
+                    let written = profile.download(&manifest, &mut to, |done| bar.set_position(done.bytes)).await;
+                    bar.finish_and_clear();
+                    written.map(|()| None).map_err(failed)
+                }
+                _ => Ok(Some(Lookup::Found(profile.whole(record).await.map_err(failed)?))),
+            },
+            lookup => Ok(Some(lookup)),
+        }
     })
     .await?;
-    print(&lookup, &what, out)
+    // A large value is printed already.
+    lookup.map_or(Ok(()), |lookup| print(&lookup, &what, out))
+}
+
+fn manifest(record: &Record, what: &str) -> Result<Option<Manifest>, Failure> {
+    match &record.state {
+        State::Value(stored) => stored.manifest().map_err(|problem| Failure::problem(what, &problem)),
+        State::Deleted | State::Expired => Ok(None),
+    }
 }
 
 fn print(lookup: &Lookup, what: &str, out: Output) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use std::{
 
 use roam_client::{ChangeError, ProfileClient, ReadError};
 use roam_process::clock::now_ns;
-use roam_schemas::{Action, Encoding, Key, Operation, Put, Revision, State, Timestamp};
+use roam_schemas::{Action, ContentHash, Encoding, Key, Operation, Put, Revision, State, Stored, Timestamp};
 use serde::Serialize;
 
 use crate::{
@@ -115,7 +115,7 @@ impl Plan {
             for record in page.records {
                 let State::Value(held) = record.state else { continue };
                 let Some(entry) = entries.remove(&record.key) else { continue };
-                match same(&entry.stored, &held) {
+                match is_same(&entry.stored, &held) {
                     true => plan.report.unchanged += 1,
                     false => plan.add(record.key, Some(Glance::at(&held.value, &held.content_type)), entry, now),
                 }
@@ -177,6 +177,15 @@ impl Plan {
         let (imported, changes, revision) = (sent.operations, sent.changes, sent.revision);
         Ok(Report { imported, changes, revision, conflicts, ..self.report })
     }
+}
+
+/// Whether a profile holds what an archive does: of a large value it holds a manifest.
+fn is_same(stored: &Stored, held: &Stored) -> bool {
+    let Ok(Some(large)) = held.manifest() else { return same(stored, held) };
+    large.length == stored.value.len() as u64
+        && large.content_type == stored.content_type
+        && stored.expires.is_some() == held.expires.is_some()
+        && large.hash == ContentHash::of(stored.value.as_bytes())
 }
 
 /// Why it did not come to its end, and how far it came.

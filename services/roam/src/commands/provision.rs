@@ -1,6 +1,6 @@
 //! `roam provision`: makes the streams and durables of a deployment, or checks them.
 
-use roam_nats::{Bus, Deployment, ProvisionError, Report, provision};
+use roam_nats::{Bus, Deployment, ProvisionError, Report, Role, provision, provision_auth};
 use serde_json::json;
 
 use crate::{
@@ -13,10 +13,15 @@ use crate::{
 const WHAT: &str = "provision";
 
 pub(super) async fn run(args: &Provision, global: &Global, out: Output) -> Result<(), Failure> {
-    let bus = Bus::connect(&bus_settings(global), "roam-provision").await;
+    let role = if args.auth { Role::Registrar } else { Role::Operator };
+    let bus = Bus::connect(&bus_settings(global).signed_in_as(role), "roam-provision").await;
     let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
-    let deployment = Deployment::new(args.replicas, args.storage_replicas.into());
-    let report = provision(&bus, &deployment).await;
+    let mut deployment = Deployment::new(args.replicas, args.storage_replicas.into());
+    deployment.overrides.chunks_max_bytes = args.chunks_max_bytes;
+    let report = match args.auth {
+        true => provision_auth(&bus, &deployment).await,
+        false => provision(&bus, &deployment).await,
+    };
     bus.close().await;
     say(&report.map_err(|error| not_provisioned(WHAT, &error))?, out)
 }

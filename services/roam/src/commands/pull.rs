@@ -8,8 +8,8 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use roam_client::{Event, ProfileClient, WatchFrom};
-use roam_schemas::{Cursor, Key, Record, Revision};
+use roam_client::{Event, ProfileClient, ReadError, WatchFrom};
+use roam_schemas::{Cursor, Key, Manifest, Record, Revision};
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::spawn_blocking;
@@ -94,7 +94,7 @@ impl Pulling<'_> {
                 cursor = Some(Cursor::new(&args.profile, page.head, page.time));
             }
             live.extend(page.records.iter().map(|record| record.key.clone()));
-            let lines = self.apply(move |applier| applier.apply_for_now(&page.records)).await?;
+            let lines = self.write(page.records, true).await?;
             self.count(lines);
         }
         if args.delete {
@@ -124,18 +124,41 @@ impl Pulling<'_> {
                 Event::Revision { records, .. } | Event::State { records, .. } => records,
             };
             let whole = std::mem::take(&mut after_reset).then(|| live_keys(&records));
-            let lines = self.apply(move |applier| match whole {
-                None => applier.apply(&records),
-                Some(live) => {
-                    let mut lines = applier.apply_for_now(&records)?;
-                    lines.extend(applier.remove_others(&live)?);
-                    Ok(lines)
-                }
-            });
-            for line in lines.await? {
+            let mut lines = self.write(records, whole.is_some()).await?;
+            if let Some(live) = whole {
+                lines.extend(self.apply(move |applier| applier.remove_others(&live)).await?);
+            }
+            for line in lines {
                 line.print(out)?;
             }
         }
+    }
+
+    /// Writes records; of `for_now` see [`Applier::apply_for_now`]. Large values are fetched one after the other, so that
+    /// one at most is in memory, and only if their file is not as it should be.
+    async fn write(&mut self, records: Vec<Record>, for_now: bool) -> Result<Vec<Line>, Failure> {
+        let apply = move |applier: &mut Applier, records: &[Record]| match for_now {
+            true => applier.apply_for_now(records),
+            false => applier.apply(records),
+        };
+        let (large, small): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| manifest(record).is_some());
+        let mut lines = self.apply(move |applier| apply(applier, &small)).await?;
+        for record in large {
+            let Some(manifest) = manifest(&record) else { continue };
+            let key = record.key.clone();
+            let same = self.apply(move |applier| Ok(applier.same(&key, &manifest))).await?;
+            if !same.is_empty() {
+                lines.extend(same);
+                continue;
+            }
+            let key = record.key.to_string();
+            match self.profile.whole(record).await {
+                Ok(record) => lines.extend(self.apply(move |applier| apply(applier, &[record])).await?),
+                Err(error @ ReadError::Missing(_)) => lines.push(Line::Refused { key, why: error.to_string() }),
+                Err(error) => return Err(not_answered(self.what, &error)),
+            }
+        }
+        Ok(lines)
     }
 
     /// Works on the files, on a thread where waiting for a disk holds up nobody.
@@ -166,6 +189,11 @@ impl Pulling<'_> {
             }
         }
     }
+}
+
+fn manifest(record: &Record) -> Option<Manifest> {
+    let roam_schemas::State::Value(stored) = &record.state else { return None };
+    stored.manifest().ok().flatten()
 }
 
 fn live_keys(records: &[Record]) -> BTreeSet<Key> {

@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::ProgressBar;
 use roam_client::ChangeError;
-use roam_schemas::{Action, Encoding, Operation, Revision};
+use roam_schemas::{Action, Code, ContentHash, Encoding, Operation, Revision};
 use serde::Serialize;
 use tokio::{sync::mpsc, task::spawn_blocking};
 
@@ -19,7 +19,7 @@ use crate::{
     output::Output,
     show,
     transfer::{Batcher, Held, Sender},
-    tree::{Candidate, LeftOut, Reason, Scan, guess_content_type, path_of, read, scan},
+    tree::{Candidate, Contents, LeftOut, Reason, Scan, guess_content_type, open, path_of, read, scan},
 };
 
 /// How many files are read ahead of what is being sent.
@@ -62,6 +62,8 @@ enum Reading {
     Same,
     /// It is to be sent.
     Differs(Operation),
+    /// It is to be sent, and does not fit into a record.
+    Large(Candidate),
     /// It cannot be.
     LeftOut(LeftOut),
 }
@@ -78,8 +80,12 @@ fn read_all(tree: &Scan, held: &Held, readings: &mpsc::Sender<Reading>) {
 fn read_one(file: &Candidate, held: &Held) -> Reading {
     match read(&file.path) {
         Err(reason) => Reading::LeftOut(LeftOut { path: file.key.to_string(), reason }),
-        Ok(bytes) if held.has(&file.key, &bytes) => Reading::Same,
-        Ok(bytes) => Reading::Differs(Operation::put(file.key.clone(), bytes, guess_content_type(&file.path))),
+        Ok(Contents::Large(hash)) if held.has(&file.key, hash) => Reading::Same,
+        Ok(Contents::Large(_)) => Reading::Large(file.clone()),
+        Ok(Contents::Whole(bytes)) if held.has(&file.key, ContentHash::of(&bytes)) => Reading::Same,
+        Ok(Contents::Whole(bytes)) => {
+            Reading::Differs(Operation::put(file.key.clone(), bytes, guess_content_type(&file.path)))
+        }
     }
 }
 
@@ -147,8 +153,38 @@ impl Pushing<'_> {
                 }
                 self.add(op).await?;
             }
+            Reading::Large(file) => match self.upload(&file).await? {
+                Ok((op, bytes)) => {
+                    self.report.pushed += 1;
+                    self.report.bytes += bytes;
+                    self.add(op).await?;
+                }
+                Err(reason) => self.report.left_out.push(LeftOut { path: file.key.to_string(), reason }),
+            },
         }
         Ok(())
+    }
+
+    /// Uploads a large file as it is read; it may have become another one meanwhile, or none.
+    async fn upload(&self, file: &Candidate) -> Result<Result<(Operation, u64), Reason>, ChangeError> {
+        let mut source = match open(&file.path) {
+            Ok(source) => tokio::fs::File::from_std(source),
+            Err(error) => return Ok(Err(Reason::Unreadable(error.to_string()))),
+        };
+        let mut bytes = 0;
+        let content_type = guess_content_type(&file.path);
+        let staged = self.sender.profile().stage(&mut source, content_type, |done| bytes = done.bytes).await;
+        match staged {
+            Ok(put) => {
+                let op = Operation { key: file.key.clone(), action: Action::Put(put), expect: Default::default() };
+                Ok(Ok((op, bytes)))
+            }
+            Err(ChangeError::Source(kind)) => Ok(Err(Reason::Unreadable(kind.to_string()))),
+            Err(ChangeError::Invalid(problem)) if problem.code == Code::TooLarge => {
+                Ok(Err(Reason::TooLarge { bytes: problem.actual.unwrap_or_default() }))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn add(&mut self, op: Operation) -> Result<(), ChangeError> {

@@ -1,6 +1,6 @@
 //! `roam repair`: mends durables that stand ahead of their stream.
 
-use roam_nats::{Bus, CheckedConsumer, FoundConsumer, repair_consumers};
+use roam_nats::{Bus, CheckedConsumer, FoundConsumer, Role, repair_consumers};
 use serde_json::json;
 
 use super::provision::not_provisioned;
@@ -15,7 +15,7 @@ const WHAT: &str = "repair consumers";
 
 pub(super) async fn run(args: &Repair, global: &Global, out: Output) -> Result<(), Failure> {
     let Mendable::Consumers = args.what;
-    let bus = Bus::connect(&bus_settings(global), "roam-repair").await;
+    let bus = Bus::connect(&bus_settings(global).signed_in_as(Role::Operator), "roam-repair").await;
     let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
     let checked = repair_consumers(&bus).await;
     bus.close().await;

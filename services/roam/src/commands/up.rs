@@ -5,19 +5,27 @@
 mod part;
 mod place;
 mod ready;
+mod secure;
 
 use std::{process::ExitCode, time::Duration};
 
-use roam_client::{App, Client, ClientSettings, Identity, ServiceName, Tenant, User};
-use roam_nats::{Bus, BusSettings, Deployment, NatsServer, ServerSettings, StartError, SyncInterval, provision};
+use roam_client::{App, Client, ClientSettings, ConnectError, Identity, ServiceName, Tenant, User};
+use roam_nats::{
+    Bus, BusSettings, Deployment, NatsServer, Overrides, Role, ServerSettings, StartError, SyncInterval, provision,
+};
 use roam_process::{Context, ProcessSettings};
 use roam_schemas::{LatestRequest, NameError};
-use tokio::{runtime::Handle, task::spawn_blocking};
+use tokio::{
+    runtime::Handle,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
 use self::{
     part::Part,
     place::{Place, PlaceError},
     ready::{announce, not_yet},
+    secure::Secure,
 };
 use super::provision::not_provisioned;
 use crate::{
@@ -34,6 +42,9 @@ const LOG: &str = "warn,roam_process::health=off";
 const NATS_READY: Duration = Duration::from_secs(120);
 /// For both services, one after the other, and for NATS.
 const GRACE_SECONDS: u64 = 30;
+/// Between two attempts to sign in while the system starts, and how long one may take.
+const PAUSE: Duration = Duration::from_millis(100);
+const SIGN_IN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs until it is asked to stop.
 pub(super) fn run(args: Up, global: &Global, out: Output) -> ExitCode {
@@ -60,7 +71,8 @@ async fn live_until_stopped(args: &Up, out: Output, context: &Context) -> Result
     let place = Place::of(args.data.as_deref()).map_err(|error| no_place(&error))?;
     not_yet(args)?;
     out.note(format_args!("starting in {}", place.root.display()));
-    let Some(started) = context.shutdown.run_until_cancelled(System::start(args, &place, context)).await else {
+    let starting = Box::pin(System::start(args, &place, context));
+    let Some(started) = context.shutdown.run_until_cancelled(starting).await else {
         return Ok(());
     };
     let mut system = started?;
@@ -76,19 +88,36 @@ async fn live_until_stopped(args: &Up, out: Output, context: &Context) -> Result
 struct System {
     access: Part,
     storage: Part,
+    /// Who lets people in, if not everybody gets in.
+    auth: Option<Part>,
+    secure: Option<Secure>,
     nats: NatsServer,
 }
 
 impl System {
     async fn start(args: &Up, place: &Place, context: &Context) -> Result<Self, Failure> {
-        let nats = start_nats(args, place).await?;
-        let bus = BusSettings::at(nats.client_url());
-        make_streams(&bus).await?;
-        let access = roam_access_server::Settings { bus: bus.clone(), ..Default::default() };
+        let secure = args.secure.then(|| Secure::open(args, place)).transpose()?;
+        let nats = start_nats(args, place, secure.as_ref()).await?;
+        let server = nats.client_url();
+        let bus = |role| match &secure {
+            Some(secure) => secure.bus(role, &server),
+            None => BusSettings::at(&server),
+        };
+        make_streams(&bus(Role::Operator)).await?;
+        let mut auth = None;
+        if let Some(secure) = &secure {
+            secure.prepare(&server).await?;
+            let settings = secure.auth(&server);
+            auth = Some(Part::start("auth", context, |context| roam_auth::run(settings, context)));
+        }
+        let access = roam_access_server::Settings { bus: bus(Role::AccessServer), ..Default::default() };
         let access = Part::start("access-server", context, |context| roam_access_server::run(access, context));
-        let storage = roam_storage::Settings { bus, directory: place.storage(), ..Default::default() };
+        let responder_seed = secure.as_ref().map(Secure::responder_seed);
+        let backup = roam_storage::BackupSettings { directory: Some(place.backups()), ..Default::default() };
+        let (bus, directory) = (bus(Role::Storage), place.storage());
+        let storage = roam_storage::Settings { bus, responder_seed, directory, backup, ..Default::default() };
         let storage = Part::start("storage", context, |context| roam_storage::run(storage, context));
-        Ok(Self { access, storage, nats })
+        Ok(Self { access, storage, auth, secure, nats })
     }
 
     /// Waits until it is ready, says so, and waits on until it is asked to stop.
@@ -98,11 +127,12 @@ impl System {
             () = context.shutdown.cancelled() => Ok(()),
             why = self.access.stopped() => Err(Failure::new(WHAT, why)),
             why = self.storage.stopped() => Err(Failure::new(WHAT, why)),
+            why = stopped(self.auth.as_ref()) => Err(Failure::new(WHAT, why)),
             status = self.nats.ended() => {
                 let log = self.nats.log_path();
                 Err(Failure::new(WHAT, format!("nats-server ended ({status})")).hint(format!("see {}", log.display())))
             }
-            ended = tell(&server, args, place, out, context) => ended,
+            ended = tell(&server, self.secure.as_ref(), args, place, out, context) => ended,
         }
     }
 
@@ -113,26 +143,47 @@ impl System {
             // Nothing gets through any more: neither has to wait for the other.
             None => tokio::join!(self.access.stop(), self.storage.stop()),
         };
+        // Last of the services, because the others may have to sign in once more.
+        let auth = match self.auth.take() {
+            Some(auth) => auth.stop().await,
+            None => Ok(()),
+        };
         let nats = self.nats.stop().await.map_err(|error| chain(&error));
-        access.and(storage).and(nats).map_err(|why| Failure::new(WHAT, why))
+        access.and(storage).and(auth).and(nats).map_err(|why| Failure::new(WHAT, why))
+    }
+}
+
+/// Waits until a part that there may be ends unasked, and says why.
+async fn stopped(part: Option<&Part>) -> String {
+    match part {
+        Some(part) => part.stopped().await,
+        None => std::future::pending().await,
     }
 }
 
 /// Says that the system is ready once it is, for as long as it lives.
-async fn tell(server: &str, args: &Up, place: &Place, out: Output, context: &Context) -> Result<(), Failure> {
-    until_ready(server, context).await?;
-    let _ready = announce(server, &place.root, args, out)?;
+async fn tell(
+    server: &str,
+    secure: Option<&Secure>,
+    args: &Up,
+    place: &Place,
+    out: Output,
+    context: &Context,
+) -> Result<(), Failure> {
+    until_ready(server, secure, context).await?;
+    let _ready = announce(server, &place.root, secure, args, out)?;
     context.shutdown.cancelled().await;
     Ok(())
 }
 
-async fn start_nats(args: &Up, place: &Place) -> Result<NatsServer, Failure> {
+async fn start_nats(args: &Up, place: &Place, secure: Option<&Secure>) -> Result<NatsServer, Failure> {
     let port = (args.listen.port() != 0).then(|| args.listen.port());
     let settings = ServerSettings {
         address: args.listen.ip(),
         port,
         sync: sync(args.sync),
         ready_within: NATS_READY,
+        security: secure.map(Secure::conf),
         ..ServerSettings::new(place.nats())
     };
     NatsServer::start(settings).await.map_err(|error| {
@@ -162,17 +213,31 @@ async fn make_streams(settings: &BusSettings) -> Result<(), Failure> {
 /// Provisions on a thread of its own, because the compiler cannot tell that its future may move between threads.
 async fn provisioned(bus: Bus) -> Result<(), Failure> {
     let runtime = Handle::current();
-    let made = spawn_blocking(move || runtime.block_on(provision(&bus, &Deployment::new(1, 1)))).await;
+    // Backups go into a directory: a bucket would take as much of the same disk again, in advance.
+    let overrides = Overrides { backups_max_bytes: Some(0), ..Overrides::default() };
+    let deployment = Deployment { overrides, ..Deployment::new(1, 1) };
+    let made = spawn_blocking(move || runtime.block_on(provision(&bus, &deployment))).await;
     let made = made.map_err(|error| Failure::because(WHAT, &error))?;
     made.map(drop).map_err(|error| not_provisioned(WHAT, &error))
 }
 
 /// Waits until a request is answered and every part says that it is ready. The answer comes first: a part that has not
 /// begun says nothing at all, and before it begins the others may be ready already.
-async fn until_ready(server: &str, context: &Context) -> Result<(), Failure> {
-    let (identity, user, app) = nobody().map_err(|error| Failure::because(WHAT, &error))?;
-    let client = Client::connect(ClientSettings::at(server), identity).await;
-    let client = client.map_err(|error| not_connected(WHAT, &error))?;
+async fn until_ready(server: &str, secure: Option<&Secure>, context: &Context) -> Result<(), Failure> {
+    let ((tenant, name), user, app) = nobody().map_err(|error| Failure::because(WHAT, &error))?;
+    let mut settings = ClientSettings::at(server);
+    if let Some(secure) = secure {
+        settings.bus = secure.looking(server, tenant.clone(), name.clone())?;
+    }
+    let identity = Identity::Service { tenant, name };
+    let client = loop {
+        match timeout(SIGN_IN_WITHIN, Client::connect(settings.clone(), identity.clone())).await {
+            // Until the auth service listens, the server does not say whom it lets in; until it knows who may, nobody is.
+            Err(_) => {}
+            Ok(Err(ConnectError::Bus(_))) if secure.is_some() && !context.health.is_ready() => sleep(PAUSE).await,
+            Ok(connected) => break connected.map_err(|error| not_connected(WHAT, &error))?,
+        }
+    };
     let profile = client.profile_of(user, app);
     while let Err(error) = profile.latest(LatestRequest::default()).await {
         if !error.retry() {
@@ -184,9 +249,8 @@ async fn until_ready(server: &str, context: &Context) -> Result<(), Failure> {
 }
 
 /// A profile that nobody has.
-fn nobody() -> Result<(Identity, User, App), NameError> {
-    let name = ServiceName::parse("up")?;
-    Ok((Identity::Service { tenant: Tenant::parse("roam")?, name }, User::parse("nobody")?, App::parse("none")?))
+fn nobody() -> Result<((Tenant, ServiceName), User, App), NameError> {
+    Ok(((Tenant::parse("roam")?, ServiceName::parse("up")?), User::parse("nobody")?, App::parse("none")?))
 }
 
 fn no_place(error: &PlaceError) -> Failure {

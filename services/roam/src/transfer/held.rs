@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use roam_client::{ProfileClient, ReadError};
-use roam_schemas::{Key, LatestReply, LatestRequest, Revision, State};
+use roam_schemas::{ContentHash, Key, LatestReply, LatestRequest, Revision, State};
 
 /// Reads all live records of a profile, in order of their keys, page by page. What changes meanwhile may or may not be
 /// among them; the first page's revision is what is surely contained.
@@ -37,7 +37,7 @@ impl<'a> Pages<'a> {
 /// The live records of a profile, without their values.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    digests: BTreeMap<Key, blake3::Hash>,
+    digests: BTreeMap<Key, ContentHash>,
     head: Revision,
 }
 
@@ -60,7 +60,9 @@ impl Held {
     fn add(&mut self, page: LatestReply) {
         for record in page.records {
             if let State::Value(stored) = record.state {
-                self.digests.insert(record.key, blake3::hash(stored.value.as_bytes()));
+                // A manifest says what the value would come to.
+                let large = stored.manifest().ok().flatten().map(|manifest| manifest.hash);
+                self.digests.insert(record.key, large.unwrap_or_else(|| ContentHash::of(stored.value.as_bytes())));
             }
         }
     }
@@ -75,8 +77,8 @@ impl Held {
         self.digests.keys()
     }
 
-    /// Whether the record of a key has these bytes.
-    pub(crate) fn has(&self, key: &Key, bytes: &[u8]) -> bool {
-        self.digests.get(key).is_some_and(|digest| *digest == blake3::hash(bytes))
+    /// Whether the value of a key has this hash.
+    pub(crate) fn has(&self, key: &Key, hash: ContentHash) -> bool {
+        self.digests.get(key) == Some(&hash)
     }
 }

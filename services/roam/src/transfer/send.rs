@@ -37,7 +37,12 @@ impl<'a> Sender<'a> {
         Self { profile, base, in_flight: VecDeque::new(), sent: Sent::default() }
     }
 
-    /// Sends a change, as soon as there is room for it.
+    /// Where it sends to.
+    pub(crate) fn profile(&self) -> &'a ProfileClient {
+        self.profile
+    }
+
+    /// Sends a change, as soon as there is room for it. Large values are uploaded before.
     ///
     /// # Errors
     /// Its own, or that of one sent before. Nothing more should be sent then; see [`Self::saved`].
@@ -46,6 +51,7 @@ impl<'a> Sender<'a> {
             self.land().await?;
         }
         let operations = ops.len();
+        let ops = self.profile.prepare(ops).await?;
         let change = Change::new(ChangeId::random(), Some(self.base), ops).map_err(ChangeError::Invalid)?;
         self.in_flight.push_back((operations, self.profile.submit(change).await?));
         Ok(())

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use roam_schemas::{Key, limits::VALUE_BYTES};
+use roam_schemas::{Key, limits::LARGE_VALUE_BYTES};
 use walkdir::{DirEntry, WalkDir};
 
 use super::keys::{RefusedPath, key_of};
@@ -51,7 +51,7 @@ pub(crate) enum Reason {
     #[error("no regular file")]
     NotAFile,
     /// It is larger than a value may be.
-    #[error("{bytes} bytes, a value has at most {VALUE_BYTES}")]
+    #[error("{bytes} bytes, a value has at most {LARGE_VALUE_BYTES}")]
     TooLarge {
         /// Its size.
         bytes: u64,
@@ -156,7 +156,7 @@ fn size(entry: &DirEntry) -> Result<u64, Reason> {
     }
     let metadata = entry.metadata().map_err(|error| Reason::Unreadable(error.to_string()))?;
     match metadata.len() {
-        bytes if bytes > VALUE_BYTES as u64 => Err(Reason::TooLarge { bytes }),
+        bytes if bytes > LARGE_VALUE_BYTES as u64 => Err(Reason::TooLarge { bytes }),
         bytes => Ok(bytes),
     }
 }
@@ -209,7 +209,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         write(root.path(), &["kept", ".roam-pull-1", "target/secret"]);
-        fs::write(at("big"), vec![0; VALUE_BYTES + 1]).unwrap();
+        // Full of holes: it takes no room.
+        fs::File::create(at("big")).unwrap().set_len(LARGE_VALUE_BYTES as u64 + 1).unwrap();
         symlink(at("kept"), at("link")).unwrap();
         symlink("target", at("linked-directory")).unwrap();
         let _socket = UnixListener::bind(at("socket")).unwrap();
@@ -224,7 +225,7 @@ mod tests {
             scan.left_out.iter().map(|entry| (entry.path.as_str(), entry.reason.clone())).collect();
         let expected = [
             (".roam-pull-1", Reason::Path(RefusedPath::Temporary)),
-            ("big", Reason::TooLarge { bytes: VALUE_BYTES as u64 + 1 }),
+            ("big", Reason::TooLarge { bytes: LARGE_VALUE_BYTES as u64 + 1 }),
             ("caf\u{fffd}", Reason::Path(RefusedPath::NotUtf8)),
             ("link", Reason::Link),
             ("linked-directory", Reason::Link),

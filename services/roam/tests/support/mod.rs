@@ -5,6 +5,7 @@
 use std::{
     ffi::OsStr,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -32,20 +33,36 @@ pub const PROFILE: &str = "acme/alice/editor";
 pub struct System {
     up: Child,
     server: String,
+    /// What it said when it was ready.
+    pub told: Value,
     /// Where tests may keep files too.
-    pub place: TempDir,
+    pub place: Arc<TempDir>,
 }
 
 impl System {
     /// Starts one, and returns once it is ready.
     pub async fn start() -> System {
-        let place = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// As [`Self::start`], with further options.
+    pub async fn start_with(options: &[&str]) -> System {
+        Self::launch(Arc::new(tempfile::tempdir().unwrap()), options).await
+    }
+
+    /// Starts it where one was stopped.
+    pub async fn start_in(place: Arc<TempDir>) -> System {
+        Self::launch(place, &[]).await
+    }
+
+    async fn launch(place: Arc<TempDir>, options: &[&str]) -> System {
         let ready = place.path().join("ready");
         let mut up = roam();
         up.args(["up", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
         up.arg("--data").arg(place.path().join("data")).arg("--ready-file").arg(&ready);
+        up.args(options);
         let up = up.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let mut system = System { up, server: String::new(), place };
+        let mut system = System { up, server: String::new(), told: Value::Null, place };
         let deadline = Instant::now() + PATIENCE;
         while !ready.exists() {
             assert_eq!(system.up.try_wait().unwrap(), None, "roam up ended at once");
@@ -54,7 +71,13 @@ impl System {
         }
         let told: Value = serde_json::from_slice(&std::fs::read(ready).unwrap()).unwrap();
         system.server = told["server"].as_str().unwrap().to_owned();
+        system.told = told;
         system
+    }
+
+    /// Stops it, and leaves what it kept.
+    pub fn stop(self) -> Arc<TempDir> {
+        Arc::clone(&self.place)
     }
 
     /// Where clients connect.

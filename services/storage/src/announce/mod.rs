@@ -27,7 +27,7 @@ use tokio::time::{interval, sleep, sleep_until};
 
 use crate::{
     apply::{AppliedBatch, Verdict},
-    journal::{self, FollowError},
+    journal::{self, Read},
     metrics::Metrics,
     progress::Progress,
     store::{ProfileKey, Reader, StoreError},
@@ -56,9 +56,6 @@ pub(crate) enum AnnounceError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The journal holds something that this build does not understand.
-    #[error(transparent)]
-    Journal(#[from] FollowError),
     /// A message cannot be written.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -201,7 +198,8 @@ impl Announcer {
             delivery.in_progress();
             let reason: Box<dyn Error + Send + Sync> = match self.read(delivery.stream_sequence).await {
                 Ok(entry) if entry.sequence == delivery.stream_sequence => {
-                    let Some(batch) = journal::read_entry(&entry)? else {
+                    // What does not decode was passed over, or the fold would stand before it.
+                    let Ok(Read::Batch(batch)) = journal::read_entry(&entry) else {
                         return Ok(ControlFlow::Continue(None));
                     };
                     let verdicts = compose::verdicts(&self.reader.snapshot(), &batch)?;

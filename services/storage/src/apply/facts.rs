@@ -3,11 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use roam_schemas::{Change, ChangeId, Device, Key, Revision};
+use roam_schemas::{Change, ChangeId, Device, Key, Revision, Timestamp};
 
 use crate::{
-    decide::{Facts, Known, KnownValue},
-    store::{Head, Lookup, Place, ProfileKey, Reader, RecordKey, RowState, Seen, StoreError, VersionRow},
+    decide::{Facts, Known, KnownValue, bytes_of},
+    store::{
+        Erased, Head, Lookup, Place, ProfileKey, Reader, RecordKey, RowState, Seen, StoreError, UserKey, VersionRow,
+    },
 };
 
 /// How many heads are kept: about 20 MB at worst.
@@ -18,18 +20,29 @@ const KEPT_RECORDS: usize = 50_000;
 /// What is known of profiles: the store, and over it what the batch in hand will write.
 pub(super) struct Knowledge {
     reader: Reader,
-    heads: HashMap<ProfileKey, Head>,
+    /// Where profiles stand; none for one that was never written.
+    heads: HashMap<ProfileKey, Option<Head>>,
     moved: HashSet<ProfileKey>,
     records: HashMap<RecordKey, Known>,
     seen: HashMap<(ProfileKey, ChangeId), Seen>,
     ranks: HashMap<(RecordKey, Revision), u32>,
     /// How many profiles each user has, of those users that get one in the batch in hand.
     user_profiles: HashMap<Box<[u8]>, u32>,
+    /// The markers of all users who were erased.
+    erased: HashMap<Box<[u8]>, Erased>,
 }
 
 impl Knowledge {
-    pub(super) fn new(reader: Reader) -> Self {
-        Self {
+    /// What the store knows.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub(super) fn new(reader: Reader) -> Result<Self, StoreError> {
+        let mut erased = HashMap::new();
+        reader.newest().all_erased(|user, marker| {
+            erased.insert(user.into(), marker);
+        })?;
+        Ok(Self {
             reader,
             heads: HashMap::new(),
             moved: HashSet::new(),
@@ -37,7 +50,8 @@ impl Knowledge {
             seen: HashMap::new(),
             ranks: HashMap::new(),
             user_profiles: HashMap::new(),
-        }
+            erased,
+        })
     }
 
     /// All that `decide` needs to know for a change. `stored` looks into the store, and `keys` are those of the
@@ -47,31 +61,32 @@ impl Knowledge {
         stored: &mut Lookup<'_>,
         profile: &ProfileKey,
         keys: &[RecordKey],
-        change: &Change,
+        (change, journaled): (&Change, Timestamp),
     ) -> Result<Facts, StoreError> {
         let seen = self.seen(profile, change.id())?;
         let head = self.head(profile)?;
-        if head == Head::default() {
+        let erased = if self.erased.is_empty() { None } else { self.erased.get(profile.user()).copied() };
+        let Some(head) = head else {
             // A profile that was never written holds no records: nothing to look for.
-            let user_profiles = self.user_profiles(profile)?;
-            return Ok(Facts { seen, head, records: vec![None; keys.len()], user_profiles });
-        }
+            let user_profiles = Some(self.user_profiles(profile)?);
+            let head = Head::default().not_below(self.reader.newest().epoch());
+            return Ok(Facts { seen, head, records: vec![None; keys.len()], user_profiles, erased, journaled });
+        };
         let ops = keys.iter().zip(change.ops());
         let records = ops.map(|(key, op)| self.record(stored, key, &op.key)).collect::<Result<_, _>>()?;
-        Ok(Facts { seen, head, records, user_profiles: 0 })
+        Ok(Facts { seen, head, records, user_profiles: None, erased, journaled })
     }
 
     pub(super) fn learn_head(&mut self, profile: &ProfileKey, head: Head) {
         match self.heads.get_mut(profile) {
             Some(known) => {
-                let begins = *known == Head::default();
-                *known = head;
+                let begins = known.replace(head).is_none();
                 if begins && let Some(count) = self.user_profiles.get_mut(profile.user()) {
                     *count += 1;
                 }
             }
             None => {
-                self.heads.insert(profile.clone(), head);
+                self.heads.insert(profile.clone(), Some(head));
             }
         }
         if !self.moved.contains(profile) {
@@ -105,7 +120,8 @@ impl Knowledge {
 
     /// The profiles that moved in the batch in hand, and where they stand after it.
     pub(super) fn moved_heads(&self) -> impl Iterator<Item = (&ProfileKey, &Head)> {
-        self.moved.iter().filter_map(|profile| self.heads.get_key_value(profile))
+        let known = |profile| self.heads.get_key_value(profile);
+        self.moved.iter().filter_map(known).filter_map(|(profile, head)| Some((profile, head.as_ref()?)))
     }
 
     /// The batch in hand is committed: the store knows it all now.
@@ -129,11 +145,17 @@ impl Knowledge {
         self.settle();
     }
 
-    fn head(&mut self, profile: &ProfileKey) -> Result<Head, StoreError> {
+    /// A user was erased: nothing is known of them but that.
+    pub(super) fn learn_erased(&mut self, user: &UserKey, marker: Erased) {
+        self.forget();
+        self.erased.insert(user.as_bytes().into(), marker);
+    }
+
+    fn head(&mut self, profile: &ProfileKey) -> Result<Option<Head>, StoreError> {
         if let Some(head) = self.heads.get(profile) {
             return Ok(*head);
         }
-        let head = self.reader.newest().head(profile)?.unwrap_or_default();
+        let head = self.reader.newest().head(profile)?;
         self.heads.insert(profile.clone(), head);
         Ok(head)
     }
@@ -167,8 +189,8 @@ impl Knowledge {
 fn read(key: &Key, place: Place, row: &VersionRow<'_>) -> Result<Known, StoreError> {
     let value = match &row.state {
         RowState::Deleted => None,
-        RowState::Value { expires, value, .. } => {
-            Some(KnownValue { expires: *expires, bytes: (key.as_str().len() + value.len()) as u64 })
+        RowState::Value { content_type, expires, value } => {
+            Some(KnownValue { expires: *expires, bytes: bytes_of(key, content_type, value) })
         }
     };
     let device = Device::try_from(row.device.to_owned())

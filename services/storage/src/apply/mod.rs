@@ -7,12 +7,15 @@ mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use roam_schemas::{Action, BatchId, JournalBatch, Outcome, Problem, Revision, StampedChange, Timestamp};
+use roam_schemas::{
+    Action, BatchId, Control, Erase, JournalBatch, Outcome, Problem, Revision, StampedChange, Timestamp,
+};
 
 use crate::{
-    decide::{Decision, Effect, Effects, Known, KnownValue, decide},
+    decide::{Decision, Effect, Effects, Facts, Known, KnownValue, bytes_of, decide, skip},
     store::{
-        Commit, Place, Position, ProfileKey, Reader, RecordKey, RowState, Seen, StoreError, Traces, VersionRow, Writer,
+        Commit, Place, Position, ProfileKey, Reader, RecordKey, Removed, RowState, Seen, StoreError, Traces, UserKey,
+        VersionRow, Writer,
     },
 };
 use facts::Knowledge;
@@ -84,8 +87,11 @@ pub struct Applier {
 
 impl Applier {
     /// Takes over the right to write.
-    pub fn new(writer: Writer, reader: Reader) -> Self {
-        Self { writer, knowledge: Knowledge::new(reader.clone()), reader, rolled_back: 0 }
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn new(writer: Writer, reader: Reader) -> Result<Self, StoreError> {
+        Ok(Self { writer, knowledge: Knowledge::new(reader.clone())?, reader, rolled_back: 0 })
     }
 
     /// Decides on every change of a batch and collects what is to be written. Nothing is written yet.
@@ -109,11 +115,51 @@ impl Applier {
         batch: &JournalBatch,
         position: &Position,
     ) -> Result<(), ApplyError> {
-        let decided = self.decide_all(prepared, batch, position);
+        if batch.rules != roam_schemas::RULES {
+            self.knowledge.forget();
+            return Err(ApplyError::Rules { batch: batch.id, rules: batch.rules });
+        }
+        let decide = |facts: &Facts, stamped: &StampedChange| {
+            decide(facts, &batch.terms, batch.quota(&stamped.profile.tenant), stamped)
+        };
+        let decided = self.decide_all(prepared, batch, position, decide);
         if decided.is_err() {
             self.knowledge.forget();
         }
         decided
+    }
+
+    /// Decides that every change of a batch is rejected, because an operator had it passed over.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn prepare_skipped(&mut self, batch: &JournalBatch, position: &Position) -> Result<Prepared, ApplyError> {
+        let mut prepared = Prepared::default();
+        let decide = |facts: &Facts, stamped: &StampedChange| skip(facts, &batch.terms, stamped);
+        self.decide_all(&mut prepared, batch, position, decide)?;
+        Ok(prepared)
+    }
+
+    /// Does what an operator ordered, and moves the position past it, in one write. Says what was removed by it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] may be tried again; after any other the process must end.
+    pub fn control(&mut self, control: &Control, position: &Position) -> Result<Option<Removed>, StoreError> {
+        match control {
+            Control::Erase(Erase { tenant, user }) => {
+                let user = UserKey::new(tenant, user);
+                let (removed, marker) = self.writer.erase(&user, position)?;
+                self.knowledge.learn_erased(&user, marker);
+                return Ok(Some(removed));
+            }
+            Control::Epoch(epoch) => {
+                self.writer.begin_epoch(epoch.epoch, position)?;
+                self.knowledge.forget();
+            }
+            // What they say was heeded when the journal was opened: here they only take their place in it.
+            Control::Resume(_) | Control::Skip(_) => self.writer.pass(position)?,
+        }
+        Ok(None)
     }
 
     /// Writes what is prepared and returns once it is fsynced.
@@ -159,19 +205,17 @@ impl Applier {
         prepared: &mut Prepared,
         batch: &JournalBatch,
         position: &Position,
+        decide: impl Fn(&Facts, &StampedChange) -> Decision,
     ) -> Result<(), ApplyError> {
-        if batch.rules != roam_schemas::RULES {
-            return Err(ApplyError::Rules { batch: batch.id, rules: batch.rules });
-        }
+        let journaled = Timestamp::from_nanos(position.published);
         let reader = self.reader.clone();
         let newest = reader.newest();
         let mut stored = newest.lookup()?;
         for (index, stamped) in batch.changes.iter().enumerate() {
             let profile = ProfileKey::new(&stamped.profile);
             let keys: Vec<_> = stamped.change.ops().iter().map(|op| profile.record(&op.key)).collect();
-            let facts = self.knowledge.facts(&mut stored, &profile, &keys, &stamped.change)?;
-            let quota = batch.quota(&stamped.profile.tenant);
-            let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, &batch.terms, quota, stamped)))
+            let facts = self.knowledge.facts(&mut stored, &profile, &keys, (&stamped.change, journaled))?;
+            let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, stamped)))
                 .map_err(|_| ApplyError::Panicked { batch: batch.id, index })?;
             let change = InBatch { batch: batch.id, index, profile, keys, stamped, records: facts.records };
             prepared.verdicts.push(self.write(&mut prepared.commit, change, decision)?);
@@ -290,7 +334,10 @@ impl InBatch<'_> {
     ) -> Known {
         let value = match &op.action {
             Action::Delete => None,
-            Action::Put(put) => Some(KnownValue { expires, bytes: (op.key.as_str().len() + put.value.len()) as u64 }),
+            Action::Put(put) => {
+                let bytes = bytes_of(&op.key, put.content_type.as_str(), put.value.as_bytes());
+                Some(KnownValue { expires, bytes })
+            }
         };
         Known { revision, time, device: self.stamped.device.clone(), stamp: self.stamped.stamp, value }
     }

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use roam_nats::{
-    BusSettings, Deployment, Headers, NatsServer, Overrides, PublishSettings, Publisher, ServerSettings, SyncInterval,
-    provision,
+    BusSettings, Deployment, Headers, NatsServer, Overrides, PublishSettings, Publisher, STORAGE_REPLICAS_KEY,
+    ServerSettings, SyncInterval, provision,
 };
-use roam_schemas::{RULES, Terms, encode};
+use roam_schemas::{BatchId, ControlEntry, Encoding, Epoch, Origin, RULES, Resume, Skip, Terms, encode};
 use time::OffsetDateTime;
 
 use super::*;
@@ -24,6 +24,7 @@ fn stream(created: u64, first: u64, last: u64, replicas: &str) -> StreamState {
     StreamState {
         created: OffsetDateTime::from_unix_timestamp_nanos(created.into()).unwrap(),
         first_sequence: first,
+        first_time: None,
         last_sequence: last,
         messages: last + 1 - first,
         bytes: 0,
@@ -31,7 +32,7 @@ fn stream(created: u64, first: u64, last: u64, replicas: &str) -> StreamState {
     }
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Expected {
     /// Read from there, on that line, and demand that the first delivery is the stored batch.
     Check(u64),
@@ -39,18 +40,21 @@ enum Expected {
     Read(u64, u64),
     Gap(u64, u64),
     Forked,
+    /// Another replica counts.
+    Outdated,
 }
 
-fn found(position: Option<&Position>, state: &StreamState, forked: bool) -> Expected {
-    match start(position, state, forked) {
+fn found(position: Option<&Position>, state: &StreamState, forked: bool, resume: Option<&Resume>) -> Expected {
+    match start(position, state, Known { forked, name: &ReplicaName::default(), resume }) {
         Ok(Start { sequence, stored: Some(BATCH), line: 3, incarnation: CREATED, .. }) => Expected::Check(sequence),
         Ok(Start { sequence, stored: None, line, incarnation, .. }) => {
             assert_eq!(incarnation, nanos(state.created));
             Expected::Read(sequence, line)
         }
         Ok(other) => panic!("{other:?}"),
-        Err(FollowError::Gap { first, needed }) => Expected::Gap(first, needed),
-        Err(FollowError::Forked { position: at, batch: BATCH, replicas: 3 }) => {
+        Err(Halt::Gap { first, needed }) => Expected::Gap(first, needed),
+        Err(Halt::Outdated { .. }) => Expected::Outdated,
+        Err(Halt::Forked { position: at, batch: BATCH, replicas: 3 }) => {
             assert_eq!(Some(at), position.map(|position| position.sequence));
             Expected::Forked
         }
@@ -91,8 +95,22 @@ fn where_to_read_from_follows_from_what_is_stored_and_what_the_stream_says() {
     for (name, position, (created, first, last), forked, alone, of_three) in table {
         for (replicas, expected) in [("1", alone), ("3", of_three)] {
             let state = stream(created, first, last, replicas);
-            assert_eq!(found(position.as_ref(), &state, forked), expected, "{name}, {replicas} replicas");
+            assert_eq!(found(position.as_ref(), &state, forked, None), expected, "{name}, {replicas} replicas");
+            let counts = expected_with_an_order(expected, &state, "storage");
+            let order = |from: &str| Resume { line: 9, from: ReplicaName::parse(from).unwrap() };
+            assert_eq!(found(position.as_ref(), &state, forked, Some(&order("storage"))), counts, "{name}, ordered");
+            let other = expected_with_an_order(found(position.as_ref(), &state, forked, None), &state, "another");
+            assert_eq!(found(position.as_ref(), &state, forked, Some(&order("another"))), other, "{name}, outdated");
         }
+    }
+}
+
+/// What an order changes: only a replica that could not go on heeds it.
+fn expected_with_an_order(expected: Expected, state: &StreamState, from: &str) -> Expected {
+    match (expected, from) {
+        (Expected::Gap(..) | Expected::Forked, "storage") => Expected::Read(state.first_sequence.max(1), 9),
+        (Expected::Gap(..) | Expected::Forked, _) => Expected::Outdated,
+        (expected, _) => expected,
     }
 }
 
@@ -100,11 +118,11 @@ fn where_to_read_from_follows_from_what_is_stored_and_what_the_stream_says() {
 fn a_stream_that_does_not_say_how_many_replicas_there_are_has_one() {
     for metadata in ["", "many"] {
         let state = stream(RECREATED, 1, 9, metadata);
-        assert_eq!(found(Some(&at(50)), &state, false), Expected::Read(1, 4));
+        assert_eq!(found(Some(&at(50)), &state, false, None), Expected::Read(1, 4));
     }
     let mut state = stream(RECREATED, 1, 9, "3");
     state.metadata.clear();
-    assert_eq!(found(Some(&at(50)), &state, false), Expected::Read(1, 4));
+    assert_eq!(found(Some(&at(50)), &state, false, None), Expected::Read(1, 4));
 }
 
 fn entry(subject: &str, headers: Headers, payload: Vec<u8>) -> Entry {
@@ -117,12 +135,13 @@ fn batch() -> JournalBatch {
 }
 
 const SUBJECT: &str = "roam.v1.journal.0";
+const CONTROL: &str = "roam.v1.journal.0.control";
 
 #[test]
 fn an_entry_of_an_access_server_is_read() {
     let payload = encode(&batch(), Encoding::Postcard).unwrap();
     let read = read_entry(&entry(SUBJECT, Headers::new().with_batch(BATCH.to_string()), payload));
-    assert_eq!(read.unwrap(), Some(batch()));
+    assert_eq!(read.unwrap(), Read::Batch(batch()));
 }
 
 #[test]
@@ -130,7 +149,7 @@ fn an_entry_without_a_batch_id_is_none_of_ours_whatever_is_in_it() {
     let payload = encode(&batch(), Encoding::Postcard).unwrap();
     for subject in [SUBJECT, "roam.v1.journal.0.control"] {
         for payload in [payload.clone(), Vec::new(), b"{\"stream\":\"ROAM_CHANGES\",\"seq\":1}".to_vec()] {
-            assert_eq!(read_entry(&entry(subject, Headers::new(), payload)).unwrap(), None);
+            assert_eq!(read_entry(&entry(subject, Headers::new(), payload)).unwrap(), Read::Foreign);
         }
     }
 }
@@ -140,17 +159,28 @@ fn what_is_ours_and_not_understood_is_never_skipped() {
     let whole = encode(&batch(), Encoding::Postcard).unwrap();
     let ours = || Headers::new().with_batch(BATCH.to_string());
     let control = read_entry(&entry("roam.v1.journal.0.control", ours(), whole.clone()));
-    assert!(matches!(control, Err(FollowError::UnknownKind { sequence: 9, .. })), "{control:?}");
+    assert!(matches!(control, Err(Halt::Undecodable { sequence: 9, .. })), "{control:?}");
     let mut newer = whole.clone();
     newer[0] += 1 << 5;
     for payload in [Vec::new(), whole[..whole.len() - 1].to_vec(), newer] {
         let read = read_entry(&entry(SUBJECT, ours(), payload));
-        assert!(matches!(read, Err(FollowError::Undecodable { sequence: 9, .. })), "{read:?}");
+        assert!(matches!(read, Err(Halt::Undecodable { sequence: 9, .. })), "{read:?}");
     }
     for id in ["rubbish", &BatchId::from_bytes([8; 16]).to_string()] {
         let read = read_entry(&entry(SUBJECT, Headers::new().with_batch(id.to_owned()), whole.clone()));
-        assert!(matches!(read, Err(FollowError::Undecodable { .. })), "{read:?}");
+        assert!(matches!(read, Err(Halt::Undecodable { .. })), "{read:?}");
     }
+}
+
+#[test]
+fn what_an_operator_ordered_is_read_from_their_subject_alone() {
+    let order = ControlEntry { id: BATCH, control: Control::Epoch(Epoch { epoch: 1 }) };
+    let payload = encode(&order, Encoding::Postcard).unwrap();
+    let ours = || Headers::new().with_batch(BATCH.to_string());
+    let read = read_entry(&entry(CONTROL, ours(), payload.clone()));
+    assert_eq!(read.unwrap(), Read::Control(BATCH, order.control));
+    let elsewhere = read_entry(&entry(SUBJECT, ours(), payload));
+    assert!(matches!(elsewhere, Err(Halt::Undecodable { .. })), "{elsewhere:?}");
 }
 
 /// A journal on a real bus.
@@ -160,8 +190,23 @@ struct World {
     _directory: tempfile::TempDir,
 }
 
+/// A replica that follows it, whose applying thread is the test.
+struct Following {
+    context: Context,
+    progress: Progress,
+    work: mpsc::Receiver<Work>,
+    stuck: watch::Sender<Option<Stuck>>,
+    running: tokio::task::JoinSet<Result<(), StoreError>>,
+    /// Last, so that the store is closed before it goes.
+    _store: tempfile::TempDir,
+}
+
 impl World {
     async fn start() -> Self {
+        Self::of(1).await
+    }
+
+    async fn of(storage_replicas: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(directory.path()) };
         let server = NatsServer::start(settings).await.unwrap();
@@ -171,15 +216,21 @@ impl World {
             changes_max_bytes: Some(64 << 20),
             journal_max_bytes: Some(64 << 20),
             rejected_max_bytes: Some(64 << 20),
+            chunks_max_bytes: Some(64 << 20),
+            backups_max_bytes: Some(0),
             ..Overrides::default()
         };
-        provision(&bus, &Deployment { replicas_of_streams: 1, storage_replicas: 1, overrides }).await.unwrap();
+        provision(&bus, &Deployment { replicas_of_streams: 1, storage_replicas, overrides }).await.unwrap();
         Self { bus, _server: server, _directory: directory }
     }
 
-    async fn append(&self, headers: Headers, payload: Vec<u8>) -> u64 {
+    async fn append_to(&self, subject: &str, headers: Headers, payload: Vec<u8>) -> u64 {
         let publisher = Publisher::new(&self.bus, PublishSettings::default());
-        publisher.publish(SUBJECT.to_owned(), headers, payload.into()).await.await.unwrap().sequence
+        publisher.publish(subject.to_owned(), headers, payload.into()).await.await.unwrap().sequence
+    }
+
+    async fn append(&self, headers: Headers, payload: Vec<u8>) -> u64 {
+        self.append_to(SUBJECT, headers, payload).await
     }
 
     async fn append_batch(&self, number: u8) -> u64 {
@@ -188,35 +239,46 @@ impl World {
         self.append(Headers::new().with_batch(batch.id.to_string()), payload).await
     }
 
-    /// What a follower that stands there hands over, as (sequence, line) of a batch or as a sequence that is passed.
-    async fn follow(&self, position: Option<Position>, count: usize) -> Vec<Result<(u64, u64), u64>> {
-        let context = Context::new(Duration::from_secs(5));
-        let (work, mut handed_over) = mpsc::channel(1);
-        let follower = self.follower(&context, position, work);
-        let mut running = tokio::task::JoinSet::new();
-        running.spawn(follower.follow());
-        let mut all = Vec::new();
-        while all.len() < count {
-            let next = tokio::time::timeout(PATIENCE, handed_over.recv()).await.unwrap();
-            all.push(match next.unwrap() {
-                Work::Batch(position, batch) => {
-                    assert_eq!(position.batch, batch.id);
-                    Ok((position.sequence, position.line))
-                }
-                Work::Passed(sequence) => Err(sequence),
-                Work::Clean => panic!("the follower cleans nothing"),
-            });
-        }
-        context.shutdown.cancel();
-        running.join_next().await.unwrap().unwrap().unwrap();
-        assert!(handed_over.try_recv().is_err(), "nothing more was there");
-        all
+    async fn order(&self, control: Control) -> u64 {
+        let id = BatchId::random();
+        let payload = encode(&ControlEntry { id, control }, Encoding::Postcard).unwrap();
+        self.append_to(CONTROL, Headers::new().with_batch(id.to_string()), payload).await
     }
 
-    fn follower(&self, context: &Context, position: Option<Position>, work: mpsc::Sender<Work>) -> Follower {
-        let (context, metrics) = (context.clone(), Metrics::new(&context.metrics));
-        let condition = context.health.condition("journal");
-        Follower { bus: self.bus.clone(), context, metrics, position, work, condition }
+    fn follow(&self, position: Option<Position>) -> Following {
+        let context = Context::new(Duration::from_secs(5));
+        let (work, handed_over) = mpsc::channel(1);
+        let (stuck, is_stuck) = watch::channel(None);
+        let progress = Progress::default();
+        let store = tempfile::tempdir().unwrap();
+        let (_, reader) = crate::store::open(store.path(), &crate::store::StoreSettings::default()).unwrap();
+        let follower = Follower {
+            bus: self.bus.clone(),
+            metrics: Metrics::new(&context.metrics),
+            condition: context.health.condition("journal"),
+            context: context.clone(),
+            reader,
+            progress: progress.clone(),
+            position,
+            name: ReplicaName::default(),
+            orders: Orders::default(),
+            work,
+            stuck: is_stuck,
+        };
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(follower.follow());
+        Following { context, progress, work: handed_over, stuck, running, _store: store }
+    }
+
+    /// What a follower that stands there hands over.
+    async fn handed_over(&self, position: Option<Position>, count: usize) -> Vec<Given> {
+        let mut following = self.follow(position);
+        let mut all = Vec::new();
+        while all.len() < count {
+            all.push(following.next().await);
+        }
+        following.end().await;
+        all
     }
 
     async fn api(&self, subject: &str, body: String) {
@@ -233,8 +295,50 @@ impl World {
     }
 }
 
+/// What was handed over: the sequence, and the line that it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+enum Given {
+    Begin,
+    Batch(u64, u64),
+    Skipped(u64, u64),
+    Control(u64, u64),
+    Passed(u64),
+}
+
+impl Following {
+    async fn next(&mut self) -> Given {
+        match tokio::time::timeout(PATIENCE, self.work.recv()).await.unwrap().unwrap() {
+            Work::Begin => Given::Begin,
+            Work::Batch(position, batch) => {
+                assert_eq!(position.batch, batch.id);
+                Given::Batch(position.sequence, position.line)
+            }
+            Work::Skipped(position, _) => Given::Skipped(position.sequence, position.line),
+            Work::Control(position, _) => Given::Control(position.sequence, position.line),
+            Work::Passed(sequence) => Given::Passed(sequence),
+            Work::Clean => panic!("the follower cleans nothing"),
+        }
+    }
+
+    async fn stands_still(&self) {
+        tokio::time::timeout(PATIENCE, self.progress.halted(true)).await.unwrap();
+    }
+
+    async fn goes_on(&self) {
+        tokio::time::timeout(PATIENCE, self.progress.halted(false)).await.unwrap();
+    }
+
+    /// Ends it, when nothing more is to be handed over.
+    async fn end(mut self) {
+        self.context.shutdown.cancel();
+        self.running.join_next().await.unwrap().unwrap().unwrap();
+        assert!(self.work.try_recv().is_err(), "nothing more was there");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_hands_over_what_comes_behind_its_position_and_says_what_is_applied_first() {
+    use Given::{Batch, Passed};
     let world = World::start().await;
     for number in 1..=2 {
         world.append_batch(number).await;
@@ -242,12 +346,12 @@ async fn a_follower_hands_over_what_comes_behind_its_position_and_says_what_is_a
     world.append(Headers::new(), b"{\"stream\":\"ROAM_CHANGES\",\"seq\":1}".to_vec()).await;
     world.append_batch(4).await;
 
-    let empty = world.follow(None, 5).await;
-    assert_eq!(empty, [Err(0), Ok((1, 1)), Ok((2, 1)), Err(3), Ok((4, 1))]);
+    let empty = world.handed_over(None, 5).await;
+    assert_eq!(empty, [Passed(0), Batch(1, 1), Batch(2, 1), Passed(3), Batch(4, 1)]);
     let stands = world.stands_at(2, 2).await;
-    assert_eq!(world.follow(Some(stands), 3).await, [Err(2), Err(3), Ok((4, 3))]);
+    assert_eq!(world.handed_over(Some(stands), 3).await, [Passed(2), Passed(3), Batch(4, 3)]);
     let newest = world.stands_at(4, 4).await;
-    assert_eq!(world.follow(Some(newest), 1).await, [Err(4)]);
+    assert_eq!(world.handed_over(Some(newest), 1).await, [Passed(4)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -256,13 +360,13 @@ async fn a_single_replica_reads_a_journal_that_is_another_one_from_its_beginning
     for number in 1..=2 {
         world.append_batch(number).await;
     }
-    let whole = [Err(0), Ok((1, 4)), Ok((2, 4))];
+    let whole = [Given::Passed(0), Given::Batch(1, 4), Given::Batch(2, 4)];
     let other_batch = world.stands_at(2, 9).await;
-    assert_eq!(world.follow(Some(other_batch), 3).await, whole);
+    assert_eq!(world.handed_over(Some(other_batch), 3).await, whole);
     let beyond = world.stands_at(7, 7).await;
-    assert_eq!(world.follow(Some(beyond), 3).await, whole);
+    assert_eq!(world.handed_over(Some(beyond), 3).await, whole);
     let recreated = Position { incarnation: CREATED, ..world.stands_at(2, 2).await };
-    assert_eq!(world.follow(Some(recreated), 3).await, whole);
+    assert_eq!(world.handed_over(Some(recreated), 3).await, whole);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,18 +380,104 @@ async fn a_follower_stops_before_what_is_missing_in_the_middle_of_the_journal() 
     }
     world.api("STREAM.MSG.DELETE.ROAM_JOURNAL", r#"{"seq": 3}"#.to_owned()).await;
 
-    let context = Context::new(Duration::from_secs(5));
-    let (work, mut handed_over) = mpsc::channel(8);
-    let followed = world.follower(&context, None, work).follow();
-    let ended = tokio::time::timeout(PATIENCE, followed).await.unwrap();
-    assert!(matches!(ended, Err(FollowError::Gap { first: 4, needed: 3 })), "{ended:?}");
-    let mut last = 0;
-    while let Ok(handed_over) = handed_over.try_recv() {
-        last = match handed_over {
-            Work::Batch(position, _) => position.sequence,
-            Work::Passed(sequence) => sequence,
-            Work::Clean => panic!("the follower cleans nothing"),
-        };
+    let mut following = world.follow(None);
+    for expected in [Given::Passed(0), Given::Batch(1, 1), Given::Batch(2, 1)] {
+        assert_eq!(following.next().await, expected);
     }
-    assert_eq!(last, 2, "nothing behind it was handed over");
+    // It looks again and again, and never goes beyond.
+    following.stands_still().await;
+    assert_eq!(following.next().await, Given::Passed(2));
+    assert_eq!(following.next().await, Given::Passed(2));
+    assert!(following.progress.is_halted());
+    following.context.shutdown.cancel();
+    following.running.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_replicas_the_one_that_an_operator_names_goes_on_with_another_journal() {
+    let world = World::of(3).await;
+    world.append_batch(1).await;
+    let mut following = world.follow(Some(world.stands_at(7, 7).await));
+    following.stands_still().await;
+
+    let from = ReplicaName::default();
+    let order = world.order(Control::Resume(Resume { line: 4, from })).await;
+    for expected in [Given::Passed(0), Given::Batch(1, 4), Given::Control(order, 4)] {
+        assert_eq!(following.next().await, expected);
+    }
+    following.goes_on().await;
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_stops_at_the_order_that_another_one_counts_unless_it_has_a_backup_of_that() {
+    let world = World::of(3).await;
+    world.append_batch(1).await;
+    let from = ReplicaName::parse("another").unwrap();
+    let order = world.order(Control::Resume(Resume { line: 4, from })).await;
+    world.append_batch(3).await;
+
+    let mut before = world.follow(Some(world.stands_at(1, 1).await));
+    assert_eq!(before.next().await, Given::Passed(1));
+    before.stands_still().await;
+    before.end().await;
+    let of_a_backup = Position { line: 4, ..world.stands_at(1, 1).await };
+    let given = world.handed_over(Some(of_a_backup), 3).await;
+    assert_eq!(given, [Given::Passed(1), Given::Control(order, 4), Given::Batch(3, 4)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_applied_stops_a_replica_until_an_operator_has_it_passed_over() {
+    let world = World::start().await;
+    for number in 1..=3 {
+        world.append_batch(number).await;
+    }
+    let mut following = world.follow(Some(world.stands_at(1, 1).await));
+    for expected in [Given::Passed(1), Given::Batch(2, 3), Given::Batch(3, 3)] {
+        assert_eq!(following.next().await, expected);
+    }
+    let stuck = world.stands_at(2, 2).await;
+    let incarnation = stuck.incarnation;
+    following.stuck.send_replace(Some(Stuck { position: stuck, reason: "it panics".to_owned() }));
+    following.stands_still().await;
+
+    let skip = |sequence, number| {
+        let origin = Origin { incarnation, sequence };
+        Control::Skip(Skip { origin, batch: Some(BatchId::from_bytes([number; 16])) })
+    };
+    // Those of other entries do not help.
+    world.order(skip(2, 9)).await;
+    world.order(skip(3, 2)).await;
+    world.order(skip(2, 2)).await;
+    // The store of this test is empty, so it is read from the beginning.
+    for expected in [Given::Begin, Given::Passed(0), Given::Batch(1, 1), Given::Skipped(2, 1)] {
+        assert_eq!(following.next().await, expected);
+        if expected == Given::Begin {
+            following.stuck.send_replace(None);
+        }
+    }
+    following.goes_on().await;
+    for expected in [Given::Batch(3, 1), Given::Control(4, 1), Given::Control(5, 1), Given::Control(6, 1)] {
+        assert_eq!(following.next().await, expected);
+    }
+    following.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_decode_is_passed_over_by_order_too_also_without_an_id() {
+    let world = World::start().await;
+    world.append_batch(1).await;
+    world.append(Headers::new().with_batch("rubbish"), b"rubbish".to_vec()).await;
+    world.append_batch(3).await;
+    let mut following = world.follow(None);
+    assert_eq!(following.next().await, Given::Passed(0));
+    assert_eq!(following.next().await, Given::Batch(1, 1));
+    following.stands_still().await;
+    let incarnation = world.stands_at(2, 2).await.incarnation;
+    world.order(Control::Skip(Skip { origin: Origin { incarnation, sequence: 2 }, batch: None })).await;
+    for expected in [Given::Passed(1), Given::Passed(2), Given::Batch(3, 1), Given::Control(4, 1)] {
+        assert_eq!(following.next().await, expected);
+    }
+    following.goes_on().await;
+    following.end().await;
 }

@@ -3,7 +3,8 @@
 
 use roam_nats::Request;
 use roam_schemas::{
-    ChangesRequest, Encoding, HistoryRequest, LatestRequest, Message, Problem, Profile, Revision, Timestamp, decode,
+    ChangesRequest, ChunkRequest, Encoding, HaveRequest, HistoryRequest, LatestRequest, Message, Problem, Profile,
+    Revision, Timestamp, decode,
     subjects::{self, Verb},
 };
 
@@ -25,6 +26,8 @@ pub(super) enum Ask {
         since: Option<(Revision, Timestamp)>,
     },
     History(HistoryRequest),
+    Have(HaveRequest),
+    Chunk(ChunkRequest),
 }
 
 /// A request that is not answered with what it asks for.
@@ -72,6 +75,12 @@ fn read(verb: Verb, profile: &Profile, encoding: Encoding, payload: &[u8]) -> Re
             request.validate()?;
             Ok(Ask::History(request))
         }
+        Verb::Have => {
+            let request: HaveRequest = decode(payload, encoding)?;
+            request.validate()?;
+            Ok(Ask::Have(request))
+        }
+        Verb::Chunk => Ok(Ask::Chunk(decode(payload, encoding)?)),
     }
 }
 
@@ -87,7 +96,7 @@ impl Asked {
             Ask::Changes { request, since } => {
                 request.min_revision.max(Some(since.map_or(Revision::ZERO, |(revision, _)| revision)))
             }
-            Ask::History(_) => None,
+            Ask::History(_) | Ask::Have(_) | Ask::Chunk(_) => None,
         }
     }
 
@@ -96,7 +105,7 @@ impl Asked {
         match &self.ask {
             Ask::Latest(request) => request.wait_ms,
             Ask::Changes { request, .. } => request.wait_ms,
-            Ask::History(_) => None,
+            Ask::History(_) | Ask::Have(_) | Ask::Chunk(_) => None,
         }
         .filter(|wait| *wait > 0)
     }
@@ -108,7 +117,14 @@ impl Ask {
             Self::Latest(_) => Verb::Latest,
             Self::Changes { .. } => Verb::Changes,
             Self::History(_) => Verb::History,
+            Self::Have(_) => Verb::Have,
+            Self::Chunk(_) => Verb::Chunk,
         }
+    }
+
+    /// Whether the stream of chunks answers it, which takes a while.
+    pub(super) fn is_of_chunks(&self) -> bool {
+        matches!(self, Self::Have(_) | Self::Chunk(_))
     }
 }
 

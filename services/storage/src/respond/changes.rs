@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use roam_schemas::{ChangesReply, Code, Cursor, Encoding, Key, Problem, Profile, Revision, Timestamp};
 
 use super::page::Page;
+use crate::decide::LATE_SECONDS;
 use crate::store::{Head, ProfileKey, Snapshot, StoreError};
 
 /// Where an answer begins, and how it is cut.
@@ -18,15 +19,16 @@ pub(super) struct Since<'a> {
     pub(super) encoding: Encoding,
 }
 
-/// How far a change may come behind the instant at which the stream took it in, in seconds: within it the journal is not
-/// in order of time.
-const LATE_SECONDS: u64 = 3600;
-
 impl Since<'_> {
-    /// `reset` if the asker may have missed tombstones that are gone. One at the head has missed nothing.
-    pub(super) fn check(&self, head: Head, tombstones_before: Timestamp) -> Result<(), Problem> {
+    /// `reset` if the asker may have missed tombstones that are gone: one at the head has missed nothing. Also if they know
+    /// what was below `floor`, see [`Snapshot::floor`].
+    pub(super) fn check(&self, head: Head, floor: Revision, tombstones_before: Timestamp) -> Result<(), Problem> {
         let missed = self.as_of.is_some_and(|as_of| as_of < tombstones_before);
-        if missed && self.after > Revision::ZERO && self.after < head.revision {
+        let begins = self.after == Revision::ZERO;
+        if !begins && self.after < floor {
+            return Err(Problem::new(Code::Reset, "the cursor is older than an erasure or a restored backup"));
+        }
+        if missed && !begins && self.after < head.revision {
             return Err(Problem::new(Code::Reset, "the cursor is older than deletions that are forgotten"));
         }
         Ok(())

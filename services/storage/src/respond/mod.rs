@@ -1,4 +1,4 @@
-//! Respond: answers `latest`, `changes` and `history` from the store. It only reads, over a connection of its own, and
+//! Respond: answers `latest`, `changes` and `history` from the store, `have` and `chunk` from the stream of chunks. It only reads, over a connection of its own, and
 //! answers only into the inboxes of the profile that it was asked for.
 
 mod admit;
@@ -18,6 +18,7 @@ use roam_schemas::{Code, EncodeError, Encoding, Problem, Revision, Timestamp, en
 use tokio::time::timeout;
 
 use crate::{
+    chunks::Chunks,
     metrics::Metrics,
     progress::Progress,
     store::{Head, ProfileKey, Reader, Snapshot, StoreError},
@@ -28,6 +29,10 @@ use changes::Since;
 /// The name of the service and of the queue group that responders share.
 const SERVICE: &str = "roam-storage";
 const GROUP: &str = "latest";
+/// How many requests are answered from one state of the store, if so many are there: whoever asked before it was taken sees
+/// what was applied before the question, and taking it once costs less than taking it for each. So many replies are
+/// held at once, of at most a page each.
+const AT_ONCE: usize = 32;
 /// How many requests may wait for a revision at once; further ones are told `busy`.
 const MOST_WAITING: usize = 4_096;
 
@@ -51,12 +56,23 @@ enum Refusal {
     Fatal(RespondError),
 }
 
+/// What there is to say to a request.
+enum Found {
+    /// This.
+    Reply(Asked, Result<Vec<u8>, Refusal>),
+    /// That it is not answered, and why.
+    Refused(Problem, Encoding),
+    /// Nothing yet: the profile has to reach a revision first.
+    Later(Asked),
+}
+
 /// Answers until shutdown.
 pub(crate) struct Responder {
     pub(crate) bus: Bus,
     pub(crate) context: Context,
     pub(crate) progress: Progress,
     pub(crate) reader: Reader,
+    pub(crate) chunks: Chunks,
     pub(crate) metrics: Metrics,
     pub(crate) condition: Condition,
     /// The sequence of the journal that must be applied before the first answer.
@@ -64,17 +80,31 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Joins the queue group once the replica has caught up, and answers until shutdown.
+    /// Answers until shutdown, whenever the replica is able to.
     pub(crate) async fn respond(self) -> Result<(), RespondError> {
         let shutdown = self.context.shutdown.clone();
         self.condition.set_not_ready(format!("catching up to {} of the journal", self.catch_up_to));
-        if shutdown.run_until_cancelled(self.progress.reached(self.catch_up_to)).await.is_none() {
-            return Ok(());
+        let able = async || {
+            self.progress.reached(self.catch_up_to).await;
+            self.progress.halted(false).await;
+        };
+        while shutdown.run_until_cancelled(able()).await.is_some() {
+            self.serve().await?;
+            self.condition.set_not_ready("the replica stands still");
         }
+        Ok(())
+    }
+
+    /// Joins the queue group, and answers until shutdown, or until the replica stands still: it would answer with what
+    /// grows old.
+    async fn serve(&self) -> Result<(), RespondError> {
         let (service, mut requests) = Service::start(&self.bus, specification()).await?;
         self.condition.set_ready();
         let stop = async {
-            shutdown.cancelled().await;
+            tokio::select! {
+                () = self.context.shutdown.cancelled() => {}
+                () = self.progress.halted(true) => {}
+            }
             service.stop();
             std::future::pending::<RespondError>().await
         };
@@ -98,7 +128,9 @@ impl Responder {
                         }
                         return Ok(());
                     };
-                    if let Some((asked, request)) = self.answer_at_once(request).await? {
+                    let others = std::iter::from_fn(|| requests.next_ready());
+                    let requests = std::iter::once(request).chain(others).take(AT_ONCE).collect();
+                    for (asked, request) in self.answer_at_once(requests).await? {
                         if waiting.len() < MOST_WAITING {
                             waiting.push(self.answer_later(asked, request));
                         } else {
@@ -111,40 +143,57 @@ impl Responder {
         }
     }
 
-    /// Answers, unless the profile has to reach a revision first.
-    async fn answer_at_once(&self, request: Request) -> Result<Option<(Asked, Request)>, RespondError> {
-        let asked = match admit::admit(&request) {
-            Ok(asked) => asked,
-            Err(Dropped::Unanswerable) => {
-                self.metrics.unanswered();
-                return Ok(None);
-            }
-            Err(Dropped::Refused(problem, encoding)) => {
-                self.refuse(request, encoding, problem).await?;
-                return Ok(None);
-            }
-        };
-        let key = ProfileKey::new(&asked.profile);
-        let snapshot = self.reader.snapshot();
-        let head = snapshot.head(&key)?.unwrap_or_default();
-        match asked.awaited() {
-            Some(revision) if head.revision < revision && asked.wait().is_some() => Ok(Some((asked, request))),
-            _ => {
-                let reply = self.reply(&snapshot, &asked, &key, head);
-                drop(snapshot);
-                self.send(request, &asked, reply).await?;
-                Ok(None)
+    /// Answers from one state of the store. Gives back those whose profile has to reach a revision first.
+    async fn answer_at_once(&self, requests: Vec<Request>) -> Result<Vec<(Asked, Request)>, RespondError> {
+        let mut later = Vec::new();
+        for (request, found) in self.find(requests)? {
+            match found {
+                Found::Reply(asked, reply) => self.send(request, &asked, reply).await?,
+                Found::Refused(problem, encoding) => self.refuse(request, encoding, problem).await?,
+                Found::Later(asked) => later.push((asked, request)),
             }
         }
+        Ok(later)
+    }
+
+    /// What there is to say to each request that may be answered.
+    fn find(&self, requests: Vec<Request>) -> Result<Vec<(Request, Found)>, StoreError> {
+        let snapshot = self.reader.snapshot();
+        let mut found = Vec::with_capacity(requests.len());
+        for request in requests {
+            match admit::admit(&request) {
+                Ok(asked) => found.push((request, self.find_one(&snapshot, asked)?)),
+                Err(Dropped::Unanswerable) => self.metrics.unanswered(),
+                Err(Dropped::Refused(problem, encoding)) => found.push((request, Found::Refused(problem, encoding))),
+            }
+        }
+        Ok(found)
+    }
+
+    fn find_one(&self, snapshot: &Snapshot<'_>, asked: Asked) -> Result<Found, StoreError> {
+        if asked.ask.is_of_chunks() {
+            return Ok(Found::Later(asked));
+        }
+        let key = ProfileKey::new(&asked.profile);
+        let head = snapshot.standing(&key)?;
+        if asked.awaited().is_some_and(|revision| head.revision < revision) && asked.wait().is_some() {
+            return Ok(Found::Later(asked));
+        }
+        let reply = self.reply(snapshot, &asked, &key, head);
+        Ok(Found::Reply(asked, reply))
     }
 
     /// Waits until the profile has reached the revision, for as long as the request allows and at most until shutdown, and
     /// answers.
     async fn answer_later(&self, asked: Asked, request: Request) -> Result<(), RespondError> {
+        if asked.ask.is_of_chunks() {
+            let reply = self.reply_of_chunks(&asked).await;
+            return self.send(request, &asked, reply).await;
+        }
         let key = ProfileKey::new(&asked.profile);
         let revision = asked.awaited().unwrap_or(Revision::ZERO);
         let signal = self.progress.revision(&key, revision);
-        let here = self.reader.snapshot().head(&key)?.unwrap_or_default().revision;
+        let here = self.reader.snapshot().standing(&key)?.revision;
         if here < revision {
             let wait = Duration::from_millis(asked.wait().unwrap_or_default().into());
             // Whether it came or the time ran out: the store says what is there.
@@ -152,10 +201,19 @@ impl Responder {
         }
         let reply = {
             let snapshot = self.reader.snapshot();
-            let head = snapshot.head(&key)?.unwrap_or_default();
+            let head = snapshot.standing(&key)?;
             self.reply(&snapshot, &asked, &key, head)
         };
         self.send(request, &asked, reply).await
+    }
+
+    async fn reply_of_chunks(&self, asked: &Asked) -> Result<Vec<u8>, Refusal> {
+        let Asked { profile, encoding, ask } = asked;
+        match ask {
+            Ask::Have(request) => Ok(encode(&self.chunks.have(profile, request).await?, *encoding)?),
+            Ask::Chunk(request) => Ok(encode(&self.chunks.chunk(profile, *request).await?, *encoding)?),
+            _ => Err(Problem::invalid("the request is none of chunks").into()),
+        }
     }
 
     fn reply(&self, snapshot: &Snapshot<'_>, asked: &Asked, key: &ProfileKey, head: Head) -> Result<Vec<u8>, Refusal> {
@@ -171,7 +229,7 @@ impl Responder {
                 let (after, as_of) = since.unzip();
                 let (after, limit) = (after.unwrap_or_default(), request.limit);
                 let since = Since { profile: &asked.profile, after, as_of, limit, encoding };
-                since.check(head, self.reader.horizon().tombstones)?;
+                since.check(head, snapshot.floor(key)?, self.reader.horizon().tombstones)?;
                 let applied = snapshot.position()?.map_or(0, |position| position.published);
                 let applied = Timestamp::from_nanos(applied);
                 encode(&changes::changes(snapshot, key, head, &since, applied, now)?, encoding)?
@@ -181,6 +239,7 @@ impl Responder {
                 let reply = history::history(snapshot, key, head, request, (encoding, terms.history_versions), now)?;
                 encode(&reply, encoding)?
             }
+            Ask::Have(_) | Ask::Chunk(_) => return Err(Problem::invalid("the request is of chunks").into()),
         })
     }
 
@@ -216,7 +275,8 @@ fn specification() -> ServiceSpec {
     ServiceSpec {
         name: SERVICE.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        description: "Answers latest, changes and history of profiles".to_owned(),
+        description: "Answers latest, changes and history of profiles, and gives out the chunks of large values"
+            .to_owned(),
         endpoints: Verb::ALL.map(endpoint).into(),
     }
 }

@@ -441,12 +441,15 @@ impl World {
         };
         let (bus, device) = (connect(None).await, connect(Some("_INBOX.acme.alice.laptop")).await);
         let (fixture, progress, context) = (Fixture::new(), Progress::default(), Context::new(Duration::from_secs(5)));
+        let metrics = Metrics::new(&context.metrics);
+        let answering = bus.clone();
         let responder = Responder {
+            chunks: crate::chunks::Chunks::new(&bus, metrics.clone()),
             bus,
             context: context.clone(),
             progress: progress.clone(),
             reader: fixture.reader.clone(),
-            metrics: Metrics::new(&context.metrics),
+            metrics,
             condition: context.health.condition("respond"),
             catch_up_to: 0,
         };
@@ -454,6 +457,8 @@ impl World {
         running.spawn(responder.respond());
         let mut world = Self { fixture, progress, device, context, running, _server: server, _directory: directory };
         world.until_ready().await;
+        // The server knows by now what is listened on.
+        answering.round_trip(WITHIN).await.unwrap();
         world
     }
 
@@ -562,6 +567,24 @@ async fn a_request_that_must_not_be_answered_gets_nothing_and_holds_up_nobody() 
     assert_eq!(there.records.len(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_come_together_each_get_their_own_answer() {
+    let mut world = World::start().await;
+    let name = |number: usize| format!("k-{number:03}");
+    (0..100).for_each(|number| world.write(&name(number)));
+    let point = |number: usize| LatestRequest { select: Select::Keys(vec![key(&name(number))]), ..all() };
+    let points = (0..3 * AT_ONCE).map(|number| world.ask(Verb::Latest, &point(number)));
+    let behind = world.ask(Verb::Latest, &from_revision(101, None));
+    let unknown = world.ask(Verb::Latest, &point(500));
+    let (points, behind, unknown) = tokio::join!(futures_util::future::join_all(points), behind, unknown);
+    for (number, answer) in points.iter().enumerate() {
+        let found: LatestReply = reply(answer);
+        assert_eq!(found.records.iter().map(|record| record.key.clone()).collect::<Vec<_>>(), [key(&name(number))]);
+    }
+    assert_eq!(problem(&behind).code, Code::Behind);
+    assert_eq!(reply::<LatestReply>(&unknown).unknown, [key(&name(500))]);
+}
+
 /// The cursor of an answer of at most one revision, as (revision, time in seconds, whether there is more).
 fn walk(fixture: &Fixture, since: Option<(u64, u64)>, applied: u64) -> (u64, u64, bool) {
     let snapshot = fixture.reader.snapshot();
@@ -578,11 +601,11 @@ fn walk(fixture: &Fixture, since: Option<(u64, u64)>, applied: u64) -> (u64, u64
 fn a_cursor_is_as_new_as_the_walk_that_led_to_it() {
     let mut fixture = Fixture::new();
     fixture.write_each(["a", "b", "c"].map(|name| put(name, "1")));
-    // What the replica had applied when the walk began, less an hour, and not the age of the records on the way.
-    assert_eq!(walk(&fixture, None, 5_000), (1, 1_400, true));
-    assert_eq!(walk(&fixture, Some((1, 1_400)), 9_000), (2, 1_400, true), "it goes on as of then");
-    assert_eq!(walk(&fixture, Some((2, 1_400)), 9_000), (3, 5_400, false), "and is as of now at its end");
-    assert_eq!(walk(&fixture, Some((3, 1_400)), 9_000), (3, 5_400, false));
+    // What the replica had applied when the walk began, less twelve hours, and not the age of the records on the way.
+    assert_eq!(walk(&fixture, None, 45_000), (1, 1_800, true));
+    assert_eq!(walk(&fixture, Some((1, 1_800)), 49_000), (2, 1_800, true), "it goes on as of then");
+    assert_eq!(walk(&fixture, Some((2, 1_800)), 49_000), (3, 5_800, false), "and is as of now at its end");
+    assert_eq!(walk(&fixture, Some((3, 1_800)), 49_000), (3, 5_800, false));
 }
 
 #[test]
@@ -593,7 +616,7 @@ fn who_may_have_missed_a_deletion_that_is_forgotten_begins_anew() {
     let check = |after, as_of: Option<u64>| {
         let (profile, as_of) = (&fixture.profile, as_of.map(seconds));
         let since = Since { profile, after: Revision::new(after), as_of, limit: None, encoding: Encoding::Json };
-        since.check(head, seconds(100)).map_err(|problem| problem.code)
+        since.check(head, Revision::ZERO, seconds(100)).map_err(|problem| problem.code)
     };
     assert_eq!(check(2, Some(99)), Err(Code::Reset));
     assert_eq!(check(2, Some(100)), Ok(()));

@@ -8,10 +8,11 @@ use roam_schemas::{Terms, Timestamp};
 use rocksdb::WriteBatch;
 
 use super::{
-    Reader, StoreError, Writer,
+    Reader, Snapshot, StoreError, Writer, erased,
     expiry::{self, Ending},
     feed, keys,
     keys::{ProfileKey, RecordKey},
+    large,
     meta::{self, Horizon},
     version::{self, RowState},
     write,
@@ -62,13 +63,25 @@ impl Writer {
             gone.push(record);
             Ok(if gone.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        if gone.is_empty() && horizon == stored {
+        self.remove_markers(&mut batch, &newest, now)?;
+        if batch.is_empty() && horizon == stored {
             return Ok(gone);
         }
         batch.put_cf(self.store.table(meta::TABLE)?, meta::HORIZON, horizon.write()?);
         self.store.db.write_opt(batch, &write::synced())?;
         self.store.horizon.set(horizon);
         Ok(gone)
+    }
+
+    /// Removes the markers of users who were erased, once they count for nobody.
+    fn remove_markers(&self, batch: &mut WriteBatch, newest: &Snapshot<'_>, now: Timestamp) -> Result<(), StoreError> {
+        let table = self.store.table(erased::TABLE)?;
+        let before = now.minus_seconds(erased::ERASED_SECONDS + GRACE_SECONDS);
+        newest.all_erased(|user, marker| {
+            if marker.time < before {
+                batch.delete_cf(table, user);
+            }
+        })
     }
 
     /// Removes all that is kept of a key whose record is the tombstone of that time.
@@ -91,6 +104,10 @@ impl Writer {
             }
         }
         batch.single_delete_cf(self.store.table(expiry::TABLE)?, expiry::key(time, Ending::Tombstone, record));
+        let large = self.store.table(large::TABLE)?;
+        if self.store.db.get_pinned_cf(large, record.as_bytes())?.is_some() {
+            batch.delete_cf(large, record.as_bytes());
+        }
         let (first, end) = (record.as_bytes(), keys::beyond(record.as_bytes()));
         let versions = self.store.table(version::TABLE)?;
         newest.row_keys(version::TABLE, first, end, |row_key| batch.delete_cf(versions, row_key))

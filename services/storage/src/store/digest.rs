@@ -2,11 +2,14 @@
 
 use std::ops::ControlFlow;
 
+use roam_schemas::{Terms, Timestamp};
+
 use super::{
-    ProfileKey, Snapshot, StoreError,
+    Place, ProfileKey, Seen, Snapshot, StoreError,
     head::{self, Head},
     read::RecordRow,
-    version::{self, RowState},
+    seen,
+    version::{self, RowState, VersionRow},
 };
 
 /// What rows come to. Equal for equal rows, and for no others.
@@ -16,6 +19,15 @@ pub struct Digest {
     pub rows: u64,
     /// BLAKE3 over their keys and values in order, each after its length.
     pub hash: [u8; 32],
+}
+
+/// What counts in a digest: by its instant and these terms, what is too old does not, whether or not it is still there.
+#[derive(Debug, Clone, Copy)]
+pub struct AsOf<'a> {
+    /// The instant. Not before the time at which the stream took in what was applied last.
+    pub time: Timestamp,
+    /// The terms.
+    pub terms: &'a Terms,
 }
 
 /// Takes rows in, one after the other.
@@ -57,6 +69,70 @@ impl Snapshot<'_> {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(digester.finish())
+    }
+}
+
+impl Snapshot<'_> {
+    /// What a profile comes to with all that `decide` and readers can see of it: its head, its records and deletions, their
+    /// past, and what was decided. The same on all replicas that applied the same, however much of what is forgotten they
+    /// still have on disk.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn whole_digest(&self, profile: &ProfileKey, as_of: AsOf<'_>) -> Result<Digest, StoreError> {
+        let mut digester = Digester::default();
+        digester.add(head::TABLE.as_bytes(), &Head::write(&self.standing(profile)?)?);
+        let (mut key, mut visible) = (Vec::new(), Visible::default());
+        self.rows_of(version::TABLE, profile.as_bytes(), |row_key, value| {
+            let place = row_key.len().saturating_sub(version::PLACE_BYTES);
+            if row_key[..place] != key {
+                key = row_key[..place].to_vec();
+                visible = Visible::default();
+            }
+            let row = VersionRow::read(value)?;
+            if visible.takes(version::place(&row_key[place..])?, &row, as_of) {
+                digester.add(row_key, value);
+            }
+            Ok(())
+        })?;
+        let oldest = as_of.time.minus_seconds(as_of.terms.seen_seconds);
+        self.rows_of(seen::TABLE, profile.as_bytes(), |row_key, value| {
+            if Seen::read(value)?.time > oldest {
+                digester.add(row_key, value);
+            }
+            Ok(())
+        })?;
+        Ok(digester.finish())
+    }
+}
+
+/// Which versions of one key count, newest first.
+#[derive(Default)]
+struct Visible {
+    taken: u32,
+    /// The time of the last one that was a record: when the next one was replaced.
+    replaced: Option<Timestamp>,
+    /// The key is deleted, and that is so long ago that nothing of it counts.
+    forgotten: bool,
+}
+
+impl Visible {
+    fn takes(&mut self, place: Place, row: &VersionRow<'_>, as_of: AsOf<'_>) -> bool {
+        let before = |seconds: u64| as_of.time.minus_seconds(seconds);
+        // A deletion that was past its term when the key was written again may have been gone by then, with all behind it.
+        let until = self.replaced.unwrap_or(as_of.time);
+        if place.rank == 0 && row.state == RowState::Deleted {
+            self.forgotten |= row.time.plus_seconds(as_of.terms.tombstone_seconds) <= until;
+        }
+        let old = self.replaced.is_some_and(|replaced| replaced <= before(as_of.terms.history_seconds));
+        if place.rank == 0 {
+            self.replaced = Some(row.time);
+        }
+        if self.forgotten || old || self.taken >= as_of.terms.history_versions.max(1) {
+            return false;
+        }
+        self.taken += 1;
+        true
     }
 }
 

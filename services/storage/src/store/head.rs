@@ -30,6 +30,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// The same with a revision of at least that.
+    #[must_use]
+    pub fn not_below(self, least: Revision) -> Self {
+        Self { revision: self.revision.max(least), ..self }
+    }
+
     /// Writes the row.
     pub fn write(&self) -> Result<Vec<u8>, StoreError> {
         row::write(TABLE, self)

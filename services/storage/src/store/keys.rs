@@ -12,12 +12,45 @@ const ZERO: [u8; 2] = [0, 2];
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProfileKey(Box<[u8]>);
 
+/// A user as the beginning of the key of every row that belongs to them: tenant, user.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UserKey(Box<[u8]>);
+
 /// A key of a profile, as it stands in the keys of rows: tenant, user, app, key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordKey {
     bytes: Box<[u8]>,
     /// How many of the bytes are the profile.
     profile: usize,
+}
+
+/// The beginning of the keys of all rows of a tenant, of a user of it, or of one profile.
+pub fn scope(tenant: Option<&Tenant>, user: Option<&User>, app: Option<&App>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(48);
+    let names = [tenant.map(Tenant::as_str), user.map(User::as_str), app.map(App::as_str)];
+    names.into_iter().map_while(|name| name).for_each(|name| push_part(&mut bytes, name));
+    bytes
+}
+
+impl UserKey {
+    /// The beginning of all keys of this user.
+    pub fn new(tenant: &Tenant, user: &User) -> Self {
+        let mut bytes = Vec::with_capacity(48);
+        push_part(&mut bytes, tenant.as_str());
+        push_part(&mut bytes, user.as_str());
+        Self(bytes.into())
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The first key that can belong to the user, and the first one beyond.
+    pub(super) fn range(&self) -> (&[u8], Vec<u8>) {
+        // It ends with the end of a part, so there is one beyond.
+        (&self.0, beyond(&self.0).unwrap_or_default())
+    }
 }
 
 impl ProfileKey {
@@ -35,7 +68,7 @@ impl ProfileKey {
         &self.0
     }
 
-    /// The part that is the user: the beginning of the keys of all profiles of that user.
+    /// The part that is the user: the bytes of a [`UserKey`].
     pub(crate) fn user(&self) -> &[u8] {
         let end = parts_len(&self.0, 2).unwrap_or(self.0.len());
         &self.0[..end]
@@ -67,6 +100,12 @@ impl ProfileKey {
 }
 
 impl RecordKey {
+    /// The record that a row of `version` without its place belongs to.
+    pub(super) fn of_row(bytes: &[u8]) -> Option<Self> {
+        let profile = parts_len(bytes, 3)?;
+        Some(Self { bytes: bytes.into(), profile })
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -2,7 +2,7 @@
 //!
 //! | part | layout |
 //! |---|---|
-//! | key | a name: `format`, `position`, `horizon` |
+//! | key | a name: `format`, `position`, `horizon`, `epoch` |
 //! | value | the type that belongs to the name |
 //! | lifetime | for ever |
 //!
@@ -19,9 +19,10 @@ pub(super) const TABLE: &str = "meta";
 pub(super) const FORMAT: &[u8] = b"format";
 /// Holds the [`Position`].
 pub(super) const POSITION: &[u8] = b"position";
-
 /// Holds the [`Horizon`].
 pub(super) const HORIZON: &[u8] = b"horizon";
+/// Holds the number of the epoch (`u16`); 0 where there is none.
+pub(super) const EPOCH: &[u8] = b"epoch";
 
 /// The format that this build reads and writes. 1 had other rows in `seen` and `expiry`, and was never released.
 pub(super) const FORMAT_VERSION: u32 = 2;

@@ -1,13 +1,17 @@
 //! The store of one replica: a RocksDB directory with one column family a table, one writer and any number of readers.
 //! Only this module and its children name `rocksdb`. It knows rows, never messages on a bus, and decides nothing.
 
+mod checkpoint;
 mod clean;
 mod digest;
+mod erase;
+mod erased;
 mod expiry;
 mod feed;
 mod forget;
 mod head;
 mod keys;
+mod large;
 mod log;
 mod meta;
 mod options;
@@ -19,13 +23,24 @@ mod tests;
 mod version;
 mod write;
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
 
+use roam_schemas::Revision;
 use rocksdb::{ColumnFamily, DB, ErrorKind};
 
-pub use digest::Digest;
+pub use checkpoint::{Checkpoint, open_read_only};
+pub use digest::{AsOf, Digest};
+pub use erase::Removed;
+pub use erased::{ERASED_SECONDS, Erased};
 pub use head::Head;
-pub use keys::{ProfileKey, RecordKey};
+pub use keys::{ProfileKey, RecordKey, UserKey, scope};
 pub use meta::{Horizon, Position};
 pub use options::StoreSettings;
 pub(crate) use read::Lookup;
@@ -35,8 +50,11 @@ pub use version::{Place, RowState, VersionRow};
 pub(crate) use write::Traces;
 pub use write::{Commit, Writer};
 
+use crate::backup;
+
 /// Every table.
-pub const TABLES: [&str; 6] = [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, head::TABLE, meta::TABLE];
+pub const TABLES: [&str; 8] =
+    [version::TABLE, feed::TABLE, seen::TABLE, expiry::TABLE, erased::TABLE, head::TABLE, large::TABLE, meta::TABLE];
 
 /// What the store can fail with. Only [`StoreError::Full`] heals by itself; after any other the process must end and
 /// replay the journal.
@@ -51,6 +69,9 @@ pub enum StoreError {
     /// The directory cannot be made or looked into.
     #[error("the directory of the store cannot be made or looked into")]
     Directory(#[source] std::io::Error),
+    /// A backup is being restored into the directory, or was in part: restore it again, or remove the directory.
+    #[error("a backup was restored into the directory only in part: restore it again")]
+    Unfinished,
     /// A write-ahead log is damaged: it ends in the middle of a record, though a newer one follows.
     #[error("the log {file} ends in the middle of a record, and another log follows it")]
     Log {
@@ -94,6 +115,8 @@ struct Store {
     db: DB,
     /// What readers and compactions go by.
     horizon: forget::SharedHorizon,
+    /// The number of the epoch that revisions are in.
+    epoch: AtomicU16,
 }
 
 /// Opens the directory, and makes it if there is none.
@@ -102,20 +125,31 @@ struct Store {
 /// Damage refuses to open: only a torn tail of the write-ahead log, which nobody was told of, is dropped.
 pub fn open(path: &Path, settings: &StoreSettings) -> Result<(Writer, Reader), StoreError> {
     fs::create_dir_all(path).map_err(StoreError::Directory)?;
+    if backup::is_unfinished(path) {
+        return Err(StoreError::Unfinished);
+    }
     log::check(path)?;
     let horizon = forget::SharedHorizon::default();
     let tables = options::tables(settings, &horizon);
     let db = DB::open_cf_descriptors(&tables.database, path, tables.families)?;
-    let store = Arc::new(Store { db, horizon });
+    checkpoint::remove_leftovers(path)?;
+    let store = Arc::new(Store { db, horizon, epoch: AtomicU16::new(0) });
     store.check_format()?;
-    store.horizon.set(Reader::new(Arc::clone(&store)).newest().horizon()?);
-    Ok((Writer::new(Arc::clone(&store)), Reader::new(store)))
+    let reader = Reader::new(Arc::clone(&store));
+    store.horizon.set(reader.newest().horizon()?);
+    store.epoch.store(reader.newest().stored_epoch()?, Ordering::Release);
+    Ok((Writer::new(store), reader))
 }
 
 impl Store {
     fn table(&self, name: &'static str) -> Result<&ColumnFamily, StoreError> {
         let missing = || StoreError::Damaged { table: name, what: "the table is missing".to_owned() };
         self.db.cf_handle(name).ok_or_else(missing)
+    }
+
+    /// The lowest revision of the epoch.
+    fn epoch(&self) -> Revision {
+        Revision::of_epoch(self.epoch.load(Ordering::Acquire))
     }
 
     fn check_format(&self) -> Result<(), StoreError> {

@@ -28,6 +28,13 @@ impl Default for StoreSettings {
     }
 }
 
+impl StoreSettings {
+    /// Enough for a look at a few rows.
+    pub(super) fn smallest() -> Self {
+        Self { memory_mib: 8, open_files: 64 }
+    }
+}
+
 /// The options of the database and of each table.
 pub(super) struct Tables {
     pub(super) database: Options,
@@ -72,6 +79,9 @@ fn database_options(settings: &StoreSettings, buffers: &WriteBufferManager) -> O
     options.set_allow_concurrent_memtable_write(false);
     options.set_max_total_wal_size(256 * 1024 * 1024);
     options.set_bytes_per_sync(1024 * 1024);
+    // The list of files names keys at their edges. It is written anew at this size (or at six times what it has to hold),
+    // and at each start: no longer than that does it remember files that are gone.
+    options.set_max_manifest_file_size(64 * 1024);
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(8 * 1024 * 1024);
     options

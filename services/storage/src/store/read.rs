@@ -1,18 +1,25 @@
 //! Reading. Every read of a [`Snapshot`] sees one and the same state. After every scan the iterator's own status is
 //! asked: without that, damage looks like the end (10,008 of 20,000 keys and no error, measured).
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{
+    cell::Cell,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use roam_schemas::{ChangeId, Key, Profile, Revision, Timestamp};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::{
     Store, StoreError,
+    erased::{self, Erased},
     expiry::{self, Ending},
     feed,
     head::{self, Head},
-    keys::{self, ProfileKey, RecordKey},
+    keys::{self, ProfileKey, RecordKey, UserKey},
     meta::{self, Horizon, Position},
+    row,
     seen::{self, Seen},
     version::{self, Place, VersionRow},
 };
@@ -23,7 +30,7 @@ const STEPS_BEFORE_SEEK: usize = 4;
 /// The right to read. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
 }
 
 /// One state of the store.
@@ -31,6 +38,8 @@ pub struct Snapshot<'a> {
     store: &'a Store,
     /// None for the writer, beside whom nobody changes anything.
     pinned: Option<rocksdb::Snapshot<'a>>,
+    /// The last lookup, kept for the next one: making one costs as much as using it once.
+    lookup: Cell<Option<Lookup<'a>>>,
 }
 
 /// Looks records up, one after the other, at the price of one iterator. Sees the state at its making.
@@ -58,18 +67,28 @@ impl Reader {
         self.store.horizon.get()
     }
 
+    /// The directory of the store.
+    pub fn directory(&self) -> &Path {
+        self.store.db.path()
+    }
+
+    /// The number of the epoch.
+    pub fn epoch(&self) -> u16 {
+        self.store.epoch.load(Ordering::Acquire)
+    }
+
     /// Takes the state of now.
     pub fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot { store: &self.store, pinned: Some(self.store.db.snapshot()) }
+        Snapshot { store: &self.store, pinned: Some(self.store.db.snapshot()), lookup: Cell::default() }
     }
 
     /// Whatever is newest at each single read: for the writer, beside whom nobody changes anything.
     pub(crate) fn newest(&self) -> Snapshot<'_> {
-        Snapshot { store: &self.store, pinned: None }
+        Snapshot { store: &self.store, pinned: None, lookup: Cell::default() }
     }
 }
 
-impl Snapshot<'_> {
+impl<'a> Snapshot<'a> {
     /// Which batch of the journal was applied last; none in a new store.
     ///
     /// # Errors
@@ -122,12 +141,95 @@ impl Snapshot<'_> {
         Ok(rows.status()?)
     }
 
-    /// Where a profile stands; none if it was never written.
+    /// The number of the stored epoch.
+    pub(super) fn stored_epoch(&self) -> Result<u16, StoreError> {
+        let read = |bytes: &[u8]| row::read(meta::TABLE, bytes);
+        Ok(self.get(meta::TABLE, meta::EPOCH, read)?.unwrap_or_default())
+    }
+
+    /// The lowest revision of the epoch: whatever stands below it stands there.
+    pub fn epoch(&self) -> Revision {
+        self.store.epoch()
+    }
+
+    /// Where a profile that was written stands; none if it never was, or not since its user was erased.
     ///
     /// # Errors
     /// As all reads.
     pub fn head(&self, profile: &ProfileKey) -> Result<Option<Head>, StoreError> {
-        self.get(head::TABLE, profile.as_bytes(), Head::read)
+        let head = self.get(head::TABLE, profile.as_bytes(), Head::read)?;
+        Ok(head.map(|head| head.not_below(self.epoch())))
+    }
+
+    /// Where a profile stands, written or not.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn standing(&self, profile: &ProfileKey) -> Result<Head, StoreError> {
+        if let Some(head) = self.head(profile)? {
+            return Ok(head);
+        }
+        let erased = self.get(erased::TABLE, profile.user(), Erased::read)?;
+        Ok(erased.map(Erased::head).unwrap_or_default().not_below(self.epoch()))
+    }
+
+    /// What a profile had below that revision is none of its past: it was in another epoch, or was erased.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn floor(&self, profile: &ProfileKey) -> Result<Revision, StoreError> {
+        let erased = self.get(erased::TABLE, profile.user(), Erased::read)?;
+        Ok(self.epoch().max(erased.map(|erased| erased.revision).unwrap_or_default()))
+    }
+
+    /// Since when a user is erased, if they are.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn erased(&self, user: &UserKey) -> Result<Option<Erased>, StoreError> {
+        self.get(erased::TABLE, user.as_bytes(), Erased::read)
+    }
+
+    /// Hands the marker of each user who was erased to `visit`.
+    pub(crate) fn all_erased(&self, mut visit: impl FnMut(&[u8], Erased)) -> Result<(), StoreError> {
+        self.rows(erased::TABLE, |user, value| {
+            visit(user, Erased::read(value)?);
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Hands the head of each profile of a user to `visit`.
+    pub(super) fn heads_of_user(&self, user: &UserKey, mut visit: impl FnMut(Head)) -> Result<(), StoreError> {
+        let (first, end) = user.range();
+        let mut rows = self.scan(head::TABLE, Some(end))?;
+        rows.seek(first);
+        while let Some((_, value)) = rows.item() {
+            visit(Head::read(value)?.not_below(self.epoch()));
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    /// Hands the record of each key of each profile of a user to `visit`.
+    pub(super) fn records_of_user(
+        &self,
+        user: &UserKey,
+        mut visit: impl FnMut(&RecordKey, VersionRow<'_>) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let (first, end) = user.range();
+        let mut rows = self.scan(version::TABLE, Some(end))?;
+        rows.seek(first);
+        while let Some((row_key, value)) = rows.item() {
+            let record =
+                row_key.len().checked_sub(version::PLACE_BYTES).and_then(|len| RecordKey::of_row(&row_key[..len]));
+            let damaged = || StoreError::Damaged { table: version::TABLE, what: "a key".to_owned() };
+            let record = record.ok_or_else(damaged)?;
+            if visit(&record, VersionRow::read(value)?)?.is_break() {
+                return Ok(());
+            }
+            skip_versions(&mut rows, record.as_bytes());
+        }
+        Ok(rows.status()?)
     }
 
     /// How many profiles the user of this profile has.
@@ -161,17 +263,19 @@ impl Snapshot<'_> {
         keys: impl IntoIterator<Item = &'k Key>,
         mut visit: impl FnMut(usize, Option<(Place, VersionRow<'_>)>) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
-        let mut lookup = self.lookup()?;
+        let mut lookup = self.lookup.take().map_or_else(|| self.lookup(), Ok)?;
         for (index, key) in keys.into_iter().enumerate() {
             if visit(index, lookup.record(&profile.record(key))?)?.is_break() {
-                return Ok(());
+                break;
             }
         }
+        // What is newest at each read would be hidden from a lookup that was made before.
+        self.lookup.set(self.pinned.is_some().then_some(lookup));
         Ok(())
     }
 
     /// For looking up records one after the other.
-    pub(crate) fn lookup(&self) -> Result<Lookup<'_>, StoreError> {
+    pub(crate) fn lookup(&self) -> Result<Lookup<'a>, StoreError> {
         let mut options = self.options();
         options.set_prefix_same_as_start(true);
         Ok(Lookup { rows: self.iterate(version::TABLE, options)? })
@@ -273,6 +377,32 @@ impl Snapshot<'_> {
         Ok(rows.status()?)
     }
 
+    /// Hands each profile whose names begin with these, and that comes after `after`, to `visit`, in order.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn profiles(
+        &self,
+        prefix: &[u8],
+        after: Option<&ProfileKey>,
+        mut visit: impl FnMut(Profile, Head) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(head::TABLE, keys::beyond(prefix))?;
+        match after.and_then(|profile| keys::beyond(profile.as_bytes())) {
+            Some(next) if next.as_slice() > prefix => rows.seek(next),
+            _ => rows.seek(prefix),
+        }
+        while let Some((row_key, value)) = rows.item() {
+            let damaged = || StoreError::Damaged { table: head::TABLE, what: "a key".to_owned() };
+            let (profile, _) = ProfileKey::split(row_key).ok_or_else(damaged)?;
+            if visit(profile, Head::read(value)?.not_below(self.epoch()))?.is_break() {
+                return Ok(());
+            }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
     /// Hands key and value of every row of a table to `visit`, in order, as they lie on disk.
     ///
     /// # Errors
@@ -288,6 +418,22 @@ impl Snapshot<'_> {
             if visit(key, value)?.is_break() {
                 return Ok(());
             }
+            rows.next();
+        }
+        Ok(rows.status()?)
+    }
+
+    /// Hands key and value of the rows that begin with `prefix` to `visit`, in order.
+    pub(super) fn rows_of(
+        &self,
+        table: &'static str,
+        prefix: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut rows = self.scan(table, keys::beyond(prefix))?;
+        rows.seek(prefix);
+        while let Some((key, value)) = rows.item() {
+            visit(key, value)?;
             rows.next();
         }
         Ok(rows.status()?)
@@ -321,7 +467,7 @@ impl Snapshot<'_> {
     }
 
     /// Rows in their whole order, up to an end.
-    fn scan(&self, table: &'static str, end: Option<Vec<u8>>) -> Result<DBRawIterator<'_>, StoreError> {
+    fn scan(&self, table: &'static str, end: Option<Vec<u8>>) -> Result<DBRawIterator<'a>, StoreError> {
         let mut options = self.options();
         options.set_total_order_seek(true);
         if let Some(end) = end {
@@ -330,7 +476,7 @@ impl Snapshot<'_> {
         self.iterate(table, options)
     }
 
-    fn iterate(&self, table: &'static str, options: ReadOptions) -> Result<DBRawIterator<'_>, StoreError> {
+    fn iterate(&self, table: &'static str, options: ReadOptions) -> Result<DBRawIterator<'a>, StoreError> {
         Ok(self.store.db.raw_iterator_cf_opt(self.store.table(table)?, options))
     }
 

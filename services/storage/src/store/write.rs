@@ -1,7 +1,7 @@
 //! The one writer: gathers the rows of one journal batch and commits them, with the journal position, in one synced
 //! write. All of them are kept or none.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use roam_schemas::{ChangeId, Revision, Timestamp};
 use rocksdb::{WriteBatch, WriteOptions};
@@ -12,7 +12,7 @@ use super::{
     feed,
     head::{self, Head},
     keys::{ProfileKey, RecordKey},
-    meta, options,
+    large, meta, options, row,
     seen::{self, Seen},
     version::{self, Place, VersionRow},
 };
@@ -113,6 +113,9 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let table = self.store.table(version::TABLE)?;
         commit.batch.put_cf(table, version::key(key, place), row.write()?);
+        if large::is_large(&row.state) {
+            commit.batch.put_cf(self.store.table(large::TABLE)?, key.as_bytes(), []);
+        }
         Ok(())
     }
 
@@ -132,6 +135,30 @@ impl Writer {
     pub(crate) fn put_head(&self, commit: &mut Commit, profile: &ProfileKey, head: &Head) -> Result<(), StoreError> {
         commit.batch.put_cf(self.store.table(head::TABLE)?, profile.as_bytes(), head.write()?);
         Ok(())
+    }
+
+    /// Lets revisions go on in an epoch, unless they are there already, and moves the position past what ordered it.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub(crate) fn begin_epoch(&mut self, epoch: u16, position: &Position) -> Result<(), StoreError> {
+        let epoch = epoch.max(self.store.epoch.load(Ordering::Acquire));
+        let mut batch = WriteBatch::default();
+        let meta = self.store.table(meta::TABLE)?;
+        batch.put_cf(meta, meta::EPOCH, row::write(meta::TABLE, &epoch)?);
+        batch.put_cf(meta, meta::POSITION, position.write()?);
+        self.store.db.write_opt(batch, &synced())?;
+        self.store.epoch.store(epoch, Ordering::Release);
+        Ok(())
+    }
+
+    /// Moves the position alone.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub(crate) fn pass(&mut self, position: &Position) -> Result<(), StoreError> {
+        let meta = self.store.table(meta::TABLE)?;
+        Ok(self.store.db.put_cf_opt(meta, meta::POSITION, position.write()?, &synced())?)
     }
 
     /// Writes which batch of the journal this commit is.

@@ -56,7 +56,9 @@ impl Memory {
             seen: self.seen.get(&stamped.change.id()).cloned(),
             head: self.head,
             records: ops.map(|op| self.records.get(&op.key).map(|record| record.known.clone())).collect(),
-            user_profiles: 0,
+            user_profiles: (self.head == Head::default()).then_some(0),
+            erased: None,
+            journaled: Timestamp::default(),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
-use roam_schemas::JournalBatch;
+use roam_schemas::{JournalBatch, Timestamp};
 use roam_storage::{
     apply::{Applier, ApplyError, Prepared, Verdict},
-    store::{self, Digest, Reader, StoreError, StoreSettings, TABLES, Writer},
+    store::{self, Digest, Position, Reader, StoreError, StoreSettings, TABLES, Writer},
 };
 use tempfile::TempDir;
 
@@ -38,12 +38,25 @@ impl Replica {
         // Closed first: a directory is open once.
         self.parts = None;
         let (writer, reader) = open(self.directory.path()).unwrap();
-        self.parts = Some((Applier::new(writer, reader.clone()), reader));
+        self.parts = Some((Applier::new(writer, reader.clone()).unwrap(), reader));
     }
 
     pub(crate) fn apply(&mut self, sequence: u64, batch: &JournalBatch) -> Vec<Verdict> {
         let (applier, _) = self.parts.as_mut().unwrap();
         apply(applier, sequence, batch)
+    }
+
+    /// Applies a batch that has that position.
+    pub(crate) fn apply_at(&mut self, position: &Position, batch: &JournalBatch) -> Vec<Verdict> {
+        let (applier, _) = self.parts.as_mut().unwrap();
+        let prepared = applier.prepare(batch, position).unwrap();
+        applier.commit(&prepared).unwrap();
+        prepared.verdicts
+    }
+
+    /// Removes what may go at that instant.
+    pub(crate) fn clean(&mut self, now: Timestamp) {
+        self.parts.as_mut().unwrap().0.clean(now, usize::MAX).unwrap();
     }
 
     /// Applies batches in one write, as they are when they came while another was fsynced.

@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use roam_schemas::{Device, Key, Record, Revision, State};
+use roam_schemas::{Device, Key, Manifest, Record, Revision, State};
 use serde::Serialize;
 
 use crate::{
     failure::Failure,
     output::Output,
     show,
-    tree::{Directory, NewFile, OpenError, WriteError, Written, path_of, scan},
+    tree::{Directory, NewFile, OpenError, WriteError, Written, digest, path_of, scan},
 };
 
 /// Writes records below a directory.
@@ -74,6 +74,13 @@ impl Applier {
         }
         self.directory.sync()?;
         Ok(lines)
+    }
+
+    /// Says so if the file of a key holds already what a manifest describes.
+    pub(super) fn same(&self, key: &Key, manifest: &Manifest) -> Vec<Line> {
+        let path = self.path.join(key.as_str());
+        let is_same = path_of(key).is_ok() && digest(&path) == Some(manifest.hash);
+        is_same.then(|| Line::Same { key: key.to_string() }).into_iter().collect()
     }
 
     /// Deletes the files whose key is not among these, if that was asked for. What could never have been a key stays.
@@ -244,8 +251,8 @@ mod tests {
     #[test]
     fn files_without_a_key_are_deleted_except_those_that_could_have_none() {
         let root = tempfile::tempdir().unwrap();
-        let big = vec![0; roam_schemas::limits::VALUE_BYTES + 1];
-        fs::write(root.path().join("big"), big).unwrap();
+        let big = roam_schemas::limits::LARGE_VALUE_BYTES as u64 + 1;
+        fs::File::create(root.path().join("big")).unwrap().set_len(big).unwrap();
         fs::write(root.path().join("old"), "x").unwrap();
         std::os::unix::fs::symlink("old", root.path().join("link")).unwrap();
         let live = BTreeSet::from([Key::parse("kept").unwrap()]);

@@ -45,6 +45,16 @@ impl Place {
         self.root.join("nats")
     }
 
+    /// Where backups of the replica go.
+    pub(super) fn backups(&self) -> PathBuf {
+        self.root.join("backups")
+    }
+
+    /// Where the keys, certificates and the first token are.
+    pub(super) fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
     /// Where the replica keeps its tables.
     pub(super) fn storage(&self) -> PathBuf {
         self.root.join("storage")

@@ -1,12 +1,14 @@
 //! Telling that the system is ready: to a person, to a program, and by a file.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
+use super::secure::{Secure, profile_to_try};
 use crate::{cli::Up, failure::Failure, output::Output};
 
 const FILE: &str = "--ready-file";
@@ -20,6 +22,12 @@ struct Ready<'a> {
     data: String,
     /// Of this process.
     pid: u32,
+    /// What makes commands sign in, as variables of the environment; nothing if everybody gets in.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    environment: BTreeMap<&'static str, String>,
+    /// Where the keys are, if not everybody gets in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<String>,
 }
 
 /// The file that is there as long as the system is ready.
@@ -45,8 +53,20 @@ pub(super) fn not_yet(args: &Up) -> Result<(), Failure> {
 }
 
 /// Says that the system is ready, and how to use it.
-pub(super) fn announce(server: &str, data: &Path, args: &Up, out: Output) -> Result<Option<ReadyFile>, Failure> {
-    let ready = Ready { server, data: data.display().to_string(), pid: std::process::id() };
+pub(super) fn announce(
+    server: &str,
+    data: &Path,
+    secure: Option<&Secure>,
+    args: &Up,
+    out: Output,
+) -> Result<Option<ReadyFile>, Failure> {
+    let ready = Ready {
+        server,
+        data: data.display().to_string(),
+        pid: std::process::id(),
+        environment: secure.map(|secure| secure.exports(server).into_iter().collect()).unwrap_or_default(),
+        keys: secure.map(Secure::keys),
+    };
     out.object(&serde_json::json!({ "ready": ready }))?;
     out.say(banner(&ready, args))?;
     let written = args.ready_file.as_ref().map(|path| write(path, &ready)).transpose();
@@ -64,16 +84,16 @@ fn write(path: &Path, ready: &Ready<'_>) -> io::Result<ReadyFile> {
 
 fn banner(ready: &Ready<'_>, args: &Up) -> String {
     let Ready { server, data, .. } = ready;
+    if let Some(keys) = &ready.keys {
+        return secure_banner(ready, keys, args);
+    }
     let option = if *server == roam_nats::DEFAULT_SERVER { String::new() } else { format!(" --server {server}") };
     let open = if args.listen.ip().is_loopback() {
         ""
     } else {
         "\n  Whoever reaches that address can read and change everything: there is no password.\n"
     };
-    let pages = match args.metrics.port() {
-        0 => "http://… (the log names the port)".to_owned(),
-        _ => format!("http://{}/metrics, /livez, /readyz", args.metrics),
-    };
+    let pages = pages(args);
     format!(
         "\
 Roam is ready.
@@ -86,6 +106,37 @@ Try:
   roam{option} put acme/alice/editor theme dark
   roam{option} get acme/alice/editor theme
   roam{option} watch acme/alice/editor
+
+Ctrl-C stops it."
+    )
+}
+
+fn pages(args: &Up) -> String {
+    match args.metrics.port() {
+        0 => "http://… (the log names the port)".to_owned(),
+        _ => format!("http://{}/metrics, /livez, /readyz", args.metrics),
+    }
+}
+
+fn secure_banner(ready: &Ready<'_>, keys: &str, args: &Up) -> String {
+    let Ready { server, data, environment, .. } = ready;
+    let exports: String = environment.iter().map(|(name, value)| format!("  export {name}={value}\n")).collect();
+    let (pages, profile) = (pages(args), profile_to_try());
+    format!(
+        "\
+Roam is ready, and lets nobody in without a token.
+
+  server  {server}
+  data    {data}
+  keys    {keys}
+  health  {pages}
+
+Try, on this machine:
+{exports}  roam put {profile} theme dark
+  roam get {profile} theme
+
+A token for another device, which also needs a copy of ca.pem:
+  roam token create --keys {keys} --tenant home --user USER --device NAME --output NAME.token
 
 Ctrl-C stops it."
     )
@@ -106,9 +157,13 @@ mod tests {
         }
     }
 
+    fn ready(server: &str) -> Ready<'_> {
+        Ready { server, data: "/d".to_owned(), pid: 7, environment: BTreeMap::new(), keys: None }
+    }
+
     #[test]
     fn the_commands_to_try_name_the_server_unless_it_is_the_default() {
-        let banner = |server, line: &str| banner(&Ready { server, data: "/d".to_owned(), pid: 1 }, &args(line));
+        let banner = |server, line: &str| banner(&ready(server), &args(line));
         assert!(banner("nats://127.0.0.1:4222", "roam up").contains("  roam get acme/alice/editor theme\n"));
         let other = banner("nats://127.0.0.1:5000", "roam up --listen 127.0.0.1:5000");
         assert_eq!(other.matches("roam --server nats://127.0.0.1:5000 ").count(), 3);
@@ -120,7 +175,7 @@ mod tests {
     fn the_ready_file_is_there_as_long_as_its_guard() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("ready");
-        let ready = Ready { server: "nats://a", data: "/d".to_owned(), pid: 7 };
+        let ready = ready("nats://a");
         let guard = write(&path, &ready).unwrap();
         let told: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(told, serde_json::json!({ "server": "nats://a", "data": "/d", "pid": 7 }));

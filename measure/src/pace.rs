@@ -14,21 +14,24 @@ const AHEAD: usize = 4_096;
 
 /// Beats at a fixed rate. Each is due at a time that does not depend on how late those before were.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     beats: mpsc::Receiver<Instant>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Pace {
     /// That many beats, so many a second, from now on.
-    pub(super) fn start(beats: u64, rate: u32) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn start(beats: u64, rate: u32) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let thread = std::thread::Builder::new().name("pace".to_owned()).spawn(move || beat(beats, rate, &sender))?;
         Ok(Self { beats: receiver, thread: Some(thread) })
     }
 
     /// When the next beat is due, once it is; `None` after the last. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Option<Instant> {
+    pub async fn next(&mut self) -> Option<Instant> {
         self.beats.recv().await
     }
 }

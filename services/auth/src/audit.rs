@@ -1,0 +1,164 @@
+//! Who did what, into ROAM_AUDIT. It never holds anybody up: what does not fit into the queue is counted and lost. No
+//! token and no payload is in it.
+
+use std::convert::Infallible;
+
+use roam_nats::{Bus, Headers, PublishError, PublishSettings, Publisher};
+use roam_schemas::{Encoding, Grant, Tenant, TokenId, subjects};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::{answer::Asker, metrics::Metrics};
+
+/// How many events wait at most.
+const QUEUE: usize = 4_096;
+/// How many events are stored at once.
+const GROUP: usize = 256;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum AuditEvent {
+    /// Somebody was let in.
+    SignedIn {
+        /// With this token.
+        token: TokenId,
+        /// As this.
+        grant: Grant,
+        /// From there.
+        client: AuditClient,
+    },
+    /// Somebody was not let in.
+    Refused {
+        /// Why, in one word.
+        reason: String,
+        /// From there.
+        client: AuditClient,
+    },
+    /// A connection was ended because its token is revoked.
+    Ended {
+        /// The token.
+        token: TokenId,
+    },
+    /// A token was made.
+    TokenCreated {
+        /// The token.
+        token: TokenId,
+        /// For this.
+        grant: Grant,
+        /// Until then, in seconds since 1970.
+        expires: u64,
+    },
+    /// A token was revoked.
+    TokenRevoked {
+        /// The token.
+        token: TokenId,
+        /// Who was its bearer.
+        grant: Grant,
+    },
+}
+
+/// Where somebody connects from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditClient {
+    /// The address.
+    pub host: String,
+    /// The NATS server.
+    pub server: String,
+    /// The number of the connection on that server.
+    pub connection: u64,
+}
+
+/// An event as it is stored. When it happened is when the stream took it in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    /// The event.
+    pub audit_v1: AuditEvent,
+}
+
+/// Where events are handed in. Clones share the queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Audit {
+    queue: mpsc::Sender<AuditEvent>,
+    metrics: Metrics,
+}
+
+/// Stores events.
+pub(crate) struct Teller {
+    queue: mpsc::Receiver<AuditEvent>,
+    publisher: Publisher,
+    metrics: Metrics,
+}
+
+/// A queue and the one who works it off.
+pub(crate) fn auditor(bus: &Bus, metrics: Metrics) -> (Audit, Teller) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let publisher = Publisher::new(bus, PublishSettings::default());
+    (Audit { queue: sender, metrics: metrics.clone() }, Teller { queue: receiver, publisher, metrics })
+}
+
+impl AuditEvent {
+    /// The last token of its subject.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::SignedIn { .. } => "signed_in",
+            Self::Refused { .. } => "refused",
+            Self::Ended { .. } => "ended",
+            Self::TokenCreated { .. } => "token_created",
+            Self::TokenRevoked { .. } => "token_revoked",
+        }
+    }
+
+    fn tenant(&self) -> Option<&Tenant> {
+        match self {
+            Self::SignedIn { grant, .. } | Self::TokenCreated { grant, .. } | Self::TokenRevoked { grant, .. } => {
+                Some(&grant.tenant)
+            }
+            Self::Refused { .. } | Self::Ended { .. } => None,
+        }
+    }
+
+    /// Stores the event, and returns once the stream has it.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn store(self, publisher: &Publisher) -> Result<(), PublishError> {
+        let subject = subjects::audit(self.tenant(), self.as_str());
+        let headers = Headers::new().with_content_type(Encoding::Json);
+        // Plain data always can be written.
+        let payload = serde_json::to_vec(&AuditEntry { audit_v1: self }).unwrap_or_default();
+        publisher.publish(subject, headers, payload.into()).await.await.map(drop)
+    }
+}
+
+impl From<Asker> for AuditClient {
+    fn from(asker: Asker) -> Self {
+        Self { host: asker.host, server: asker.server, connection: asker.id }
+    }
+}
+
+impl Audit {
+    /// Hands in an event; never waits.
+    pub(crate) fn tell(&self, event: AuditEvent) {
+        if self.queue.try_send(event).is_err() {
+            self.metrics.audit_lost(1);
+        }
+    }
+}
+
+impl Teller {
+    /// Works until nobody hands in anything any more.
+    pub(crate) async fn run(mut self) -> Result<(), Infallible> {
+        let mut group = Vec::new();
+        while self.queue.recv_many(&mut group, GROUP).await > 0 {
+            let storing = group.drain(..).map(|event| event.store(&self.publisher));
+            let stored = futures_util::future::join_all(storing).await;
+            let lost = stored.iter().filter_map(|stored| stored.as_ref().err());
+            if let Some(error) = lost.clone().next() {
+                tracing::warn!(%error, "events are not in the audit");
+                self.metrics.audit_lost(lost.count() as u64);
+            }
+        }
+        Ok(())
+    }
+}

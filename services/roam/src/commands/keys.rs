@@ -1,0 +1,51 @@
+//! `roam keys`: makes the keys, certificates and the configuration of NATS servers that let nobody in without.
+
+use std::{fs, path::Path};
+
+use roam_auth::Keyring;
+use roam_nats::{PermissionTables, security_conf};
+use serde_json::json;
+
+use crate::{certificates::Certificates, cli::Keys, failure::Failure, output::Output};
+
+const WHAT: &str = "keys";
+/// What the servers' configuration includes.
+const CONF: &str = "security.conf";
+/// What it includes within `cluster { }`.
+const ROUTES: &str = "routes.conf";
+
+pub(super) fn run(args: &Keys, out: Output) -> Result<(), Failure> {
+    let directory = std::path::absolute(&args.directory).map_err(|error| Failure::because(WHAT, &error))?;
+    let made = make(&directory, &args.hosts, args.mutual_tls)?;
+    let conf = directory.join(CONF);
+    let routes = directory.join(ROUTES);
+    for (file, text) in [(&conf, &made.conf.text), (&routes, &made.conf.routes)] {
+        fs::write(file, text).map_err(|error| Failure::because(file.display().to_string(), &error))?;
+    }
+    out.object(&json!({
+        "directory": directory, "conf": conf, "routes": routes, "signer": made.keys.signer(), "ca": made.certificates.ca(),
+    }))?;
+    out.say(format_args!(
+        "keys, certificates, {CONF} and {ROUTES} are in {}\n\nBeside the configuration of each server, copies of the two; in it:\n  \
+         include {CONF}\nand within cluster {{ }}:\n  include {ROUTES}\n\n\
+         In the settings of the auth services:\n  signers = [\"{}\"]",
+        directory.display(),
+        made.keys.signer(),
+    ))
+}
+
+/// What lets people in.
+pub(super) struct Made {
+    pub(super) keys: Keyring,
+    pub(super) certificates: Certificates,
+    pub(super) conf: roam_nats::SecurityConf,
+}
+
+/// Opens what is in a directory, and makes what is missing.
+pub(super) fn make(directory: &Path, hosts: &[String], mutual_tls: bool) -> Result<Made, Failure> {
+    let keys = Keyring::open(directory).map_err(|error| Failure::because(WHAT, &error))?;
+    let certificates = Certificates::open(directory, hosts).map_err(|error| Failure::because(WHAT, &error))?;
+    let tables = PermissionTables::read().map_err(|error| Failure::because(WHAT, &error))?;
+    let conf = security_conf(&tables, &keys.security(Some(certificates.of_server(mutual_tls))));
+    Ok(Made { keys, certificates, conf })
+}

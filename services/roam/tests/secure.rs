@@ -1,0 +1,116 @@
+//! `roam up --secure` as a person meets it: with the variables that it prints everything works, and without them nothing
+//! does; a token is made, used, listed, revoked and then refused.
+
+use std::{collections::BTreeMap, process::Command};
+
+use serde_json::Value;
+
+use crate::support::System;
+
+/// Runs `roam` with exactly these variables.
+fn roam(environment: &BTreeMap<String, String>, line: &str) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roam"));
+    command.args(line.split_whitespace());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ROAM_")) {
+        command.env_remove(name);
+    }
+    let output = command.envs(environment).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn done(environment: &BTreeMap<String, String>, line: &str) -> String {
+    let (code, stdout, stderr) = roam(environment, line);
+    assert_eq!(code, 0, "{line}: {stderr}");
+    stdout
+}
+
+async fn secure(options: &[&str]) -> (System, BTreeMap<String, String>, String) {
+    let system = System::start_with(options).await;
+    let environment = serde_json::from_value(system.told["environment"].clone()).unwrap();
+    let keys = system.told["keys"].as_str().unwrap().to_owned();
+    (system, environment, keys)
+}
+
+#[tokio::test]
+async fn whoever_has_the_first_token_gets_in_and_nobody_else() {
+    let (system, environment, _) = secure(&["--secure"]).await;
+    assert!(environment["ROAM_SERVER"].starts_with("tls://"));
+    let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "me".to_owned());
+    done(&environment, &format!("put home/{user}/editor theme dark"));
+    assert_eq!(done(&environment, &format!("get home/{user}/editor theme")), "dark");
+    let (code, _, stderr) = roam(&environment, "put home/somebody-else/editor theme dark");
+    assert_eq!(code, 1, "{stderr}");
+    for without in ["ROAM_TOKEN_FILE", "ROAM_CA"] {
+        let mut less = environment.clone();
+        less.remove(without);
+        let (code, _, stderr) = roam(&less, &format!("get home/{user}/editor theme"));
+        assert_ne!(code, 0, "without {without}: {stderr}");
+    }
+    drop(system);
+}
+
+#[tokio::test]
+async fn a_token_is_made_used_listed_and_revoked() {
+    let (system, first, keys) = secure(&["--secure", "--mutual-tls"]).await;
+    let token = system.place.path().join("phone.token");
+    let create = format!(
+        "token create --keys {keys} --tenant acme --user alice --device phone --app mail --expires 1h --json --output {}",
+        token.display()
+    );
+    let made: Value = serde_json::from_str(&done(&first, &create)).unwrap();
+    let id = made["id"].as_str().unwrap();
+    assert!(made["token"].is_null(), "it is in the file alone");
+    let mut phone = first.clone();
+    phone.insert("ROAM_TOKEN_FILE".to_owned(), token.display().to_string());
+    done(&phone, "put acme/alice/mail signature regards");
+    let history = done(&phone, "history acme/alice/mail signature --json");
+    assert!(history.contains("\"phone\""), "the device is the token's: {history}");
+    assert_eq!(roam(&phone, "get acme/alice/contacts k").0, 1, "it is for one app");
+
+    let listed = done(&first, &format!("token list --keys {keys} --tenant acme --json"));
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((listed["id"].as_str(), listed["state"].as_str()), (Some(id), Some("good")));
+    done(&first, &format!("token revoke {id} --keys {keys}"));
+    assert!(done(&first, &format!("token list --keys {keys}")).contains("revoked"));
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(5), async {
+        while roam(&phone, "get acme/alice/mail signature").0 == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    refused.await.expect("it is refused within seconds");
+    let (code, _, _) = roam(&first, &format!("token revoke 0193a1c2-7b1e-7c00-8000-0123456789ab --keys {keys}"));
+    assert_eq!(code, 2, "there is no such token");
+    let mut without = phone.clone();
+    without.remove("ROAM_CERTIFICATE");
+    without.remove("ROAM_CERTIFICATE_KEY");
+    assert_ne!(roam(&without, "get acme/alice/mail signature").0, 0, "servers ask for a certificate");
+}
+
+#[tokio::test]
+async fn a_doctor_finds_a_secure_system_sound_and_an_open_one_not() {
+    let (system, mut environment, keys) = secure(&["--secure"]).await;
+    environment.remove("ROAM_TOKEN_FILE");
+    let findings = |text: &str| -> BTreeMap<String, Value> {
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|finding| (finding["check"].as_str().unwrap().to_owned(), finding)).collect()
+    };
+    let sound = findings(&done(&environment, &format!("doctor --nkey {keys}/operator.nk --json")));
+    for check in ["version", "max_payload", "tls", "strangers", "permissions", "streams", "backlog", "clock"] {
+        assert_eq!(sound[check]["state"], "sound", "{}", sound[check]);
+    }
+    assert_eq!(sound["server"]["state"], "unknown");
+    drop(system);
+
+    let open = System::start().await;
+    let environment = BTreeMap::from([("ROAM_SERVER".to_owned(), open.server().to_owned())]);
+    let (code, stdout, stderr) = roam(&environment, "doctor --json");
+    assert_eq!(code, 1, "{stderr}");
+    let found = findings(&stdout);
+    for (check, state) in
+        [("tls", "warning"), ("strangers", "problem"), ("permissions", "problem"), ("streams", "sound")]
+    {
+        assert_eq!(found[check]["state"], state, "{}", found[check]);
+        assert_eq!(found[check]["remedy"].is_null(), state == "sound", "{}", found[check]);
+    }
+}

@@ -1,0 +1,186 @@
+//! Sweep: a replica, as a rule the one that announces, removes the chunks that no record and no kept version needs, a grace after anybody
+//! asked for them last.
+//!
+//! Right in three steps. A chunk is given up only if all changes are applied here that were taken in until a grace after
+//! it was last kept: whoever asked for it had half of that to publish the change that needs it. Giving up is a note in
+//! the stream, which counts only if nobody noted before it that the chunk is to stay. And only what is given up by such
+//! a note is deleted, by its sequence, so that a copy that was uploaded since is another message.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use roam_nats::{
+    CHANGES_STREAM, CHUNKS_STREAM, JOURNAL_STREAM, PublishError, StateError, delete_message, stream_state,
+};
+use roam_schemas::{ContentHash, Timestamp, limits::HAVE_HASHES};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Chunks, index::DROP, now};
+use crate::{
+    metrics::Metrics,
+    progress::Progress,
+    store::{Reader, StoreError},
+};
+
+/// How often messages are deleted that are of no use.
+const DELETE_EVERY: Duration = Duration::from_secs(1);
+/// How many at a time, and how many of them at once.
+const DELETED_AT_A_TIME: usize = 2_000;
+const DELETED_AT_ONCE: usize = 16;
+/// How much more seldom a replica does so that does not announce: in case none does. Nothing goes wrong if several do.
+const OTHERS: u32 = 4;
+/// It is swept this often in a grace, and never more seldom than every so often.
+const SWEEPS_IN_A_GRACE: u32 = 8;
+const SWEEP_AT_LEAST_EVERY: Duration = Duration::from_secs(600);
+/// How long the fold may take to reach the end of the journal before a sweep is put off.
+const FOLDED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Removes chunks.
+pub(crate) struct Sweeper {
+    pub(crate) chunks: Chunks,
+    pub(crate) reader: Reader,
+    pub(crate) progress: Progress,
+    /// Whether this replica is the one that announces, and so has the first turn.
+    pub(crate) announces: Arc<AtomicBool>,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Why sweeping cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a sweep is put off.
+#[derive(Debug, thiserror::Error)]
+enum PutOff {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("what is given up cannot be noted")]
+    Note(#[from] PublishError),
+    #[error("the records are not read")]
+    Unread(#[from] tokio::task::JoinError),
+    #[error("the journal is not applied to its end")]
+    Behind,
+}
+
+impl Sweeper {
+    /// Sweeps until shutdown.
+    pub(crate) async fn run(self) -> Result<(), SweepError> {
+        let mut ticks = interval(DELETE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut swept = Instant::now();
+        let mut turn = 0_u32;
+        while self.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            turn = turn.wrapping_add(1);
+            let patience = if self.announces.load(Ordering::Relaxed) { 1 } else { OTHERS };
+            if !turn.is_multiple_of(patience) {
+                continue;
+            }
+            let due = swept.elapsed() >= self.sweep_every() * patience;
+            if due {
+                swept = Instant::now();
+            }
+            match self.shutdown.run_until_cancelled(self.round(due)).await {
+                Some(Ok(())) => {}
+                Some(Err(PutOff::Store(error))) => return Err(error.into()),
+                Some(Err(error)) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a sweep of chunks is put off");
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_every(&self) -> Duration {
+        let grace = Duration::from_secs(self.chunks.grace_seconds());
+        (grace / SWEEPS_IN_A_GRACE).clamp(DELETE_EVERY, SWEEP_AT_LEAST_EVERY)
+    }
+
+    async fn round(&self, due: bool) -> Result<(), PutOff> {
+        if due {
+            // Twice the grace: whatever a note kept is older than the grace by then, or was kept again.
+            let before = now().minus_seconds(self.chunks.grace_seconds().saturating_mul(2));
+            self.chunks.index().let_notes_go(before);
+            self.compare().await?;
+            self.sweep().await?;
+        }
+        self.delete().await
+    }
+
+    /// If the stream holds less than is known of it, somebody purged it: it is read anew.
+    async fn compare(&self) -> Result<(), PutOff> {
+        let known = self.chunks.index().chunks() as u64;
+        let state = stream_state(&self.chunks.shared.bus, CHUNKS_STREAM).await?;
+        if known > state.messages {
+            tracing::warn!(known, found = state.messages, "chunks are gone from the stream: it is read anew");
+            self.chunks.read_anew();
+        }
+        Ok(())
+    }
+
+    /// Gives up what nothing needs.
+    async fn sweep(&self) -> Result<(), PutOff> {
+        let through = self.applied_through().await?;
+        let read = self.chunks.index().position();
+        let old = self.chunks.index().kept_before(through.minus_seconds(self.chunks.grace_seconds()));
+        for (owner, hashes) in old {
+            let needed = {
+                let (reader, (tenant, user)) = (self.reader.clone(), owner.clone());
+                spawn_blocking(move || reader.snapshot().needed_chunks(&tenant, &user, reader.horizon())).await??
+            };
+            let hashes = unneeded(hashes, &needed);
+            for hashes in hashes.chunks(HAVE_HASHES) {
+                self.chunks.note(&owner, DROP, hashes, read).await?;
+                self.metrics.chunks_dropped(hashes.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// An instant up to which everything that clients published is applied here. Asked for in this order: what is not
+    /// in ROAM_CHANGES any more stands in the journal, and the journal is applied up to the end that it has after that.
+    async fn applied_through(&self) -> Result<Timestamp, PutOff> {
+        let (now, bus) = (now(), &self.chunks.shared.bus);
+        let waiting = stream_state(bus, CHANGES_STREAM).await?.first_time;
+        let waiting = waiting.map(|time| u64::try_from(time.unix_timestamp_nanos()).unwrap_or(0));
+        let end = stream_state(bus, JOURNAL_STREAM).await?.last_sequence;
+        timeout(FOLDED_WITHIN, self.progress.reached(end)).await.map_err(|_| PutOff::Behind)?;
+        Ok(waiting.map_or(now, |oldest| now.min(Timestamp::from_nanos(oldest))))
+    }
+
+    /// Deletes messages that are of no use.
+    async fn delete(&self) -> Result<(), PutOff> {
+        let bus = &self.chunks.shared.bus;
+        let leaving = self.chunks.index().leaving(DELETED_AT_A_TIME);
+        let deletions = leaving
+            .into_iter()
+            .map(|sequence| async move { delete_message(bus, CHUNKS_STREAM, sequence).await.map(|()| sequence) });
+        let mut deletions = stream::iter(deletions).buffer_unordered(DELETED_AT_ONCE);
+        while let Some(deleted) = deletions.next().await {
+            self.chunks.index().left(deleted?);
+            self.metrics.chunk_message_deleted();
+        }
+        Ok(())
+    }
+}
+
+fn unneeded(hashes: Vec<ContentHash>, needed: &HashSet<ContentHash>) -> Vec<ContentHash> {
+    hashes.into_iter().filter(|hash| !needed.contains(hash)).collect()
+}
