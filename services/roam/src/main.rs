@@ -12,7 +12,6 @@ mod output;
 mod past;
 mod show;
 mod transfer;
-mod tree;
 
 use std::process::ExitCode;
 

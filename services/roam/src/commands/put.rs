@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use roam_agent::tree::guess_content_type;
 use roam_client::Saved;
 use roam_schemas::{Action, Change, ChangeId, ContentType, Operation, Put as PutAction, Value, limits::VALUE_BYTES};
 
@@ -11,7 +12,6 @@ use crate::{
     connect::{named, not_saved, with_profile},
     failure::Failure,
     output::Output,
-    tree::guess_content_type,
 };
 
 /// The value that means: read it from standard input.

@@ -13,21 +13,32 @@ use rustix::fs::OFlags;
 use super::Reason;
 
 /// Reads a file whole, if it is a regular file and no larger than a value may be.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Reason> {
+///
+/// # Errors
+/// What is in the way.
+pub fn read(path: &Path) -> Result<Vec<u8>, Reason> {
+    read_up_to(path, VALUE_BYTES)
+}
+
+/// Reads a file whole, if it is a regular file of at most so many bytes.
+///
+/// # Errors
+/// What is in the way.
+pub fn read_up_to(path: &Path, most: usize) -> Result<Vec<u8>, Reason> {
     let file = open(path).map_err(|error| Reason::unreadable(&error))?;
     let metadata = file.metadata().map_err(|error| Reason::unreadable(&error))?;
     if !metadata.is_file() {
         return Err(Reason::NotAFile);
     }
-    if metadata.len() > VALUE_BYTES as u64 {
-        return Err(Reason::TooLarge { bytes: metadata.len() });
+    if metadata.len() > most as u64 {
+        return Err(Reason::TooLarge { bytes: metadata.len(), most });
     }
     // Files under /proc and /sys say 0 and have more; others may grow while they are read.
     let mut bytes = Vec::new();
-    file.take(VALUE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|error| Reason::unreadable(&error))?;
-    match bytes.len() {
-        0..=VALUE_BYTES => Ok(bytes),
-        _ => Err(Reason::TooLarge { bytes: bytes.len() as u64 }),
+    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|error| Reason::unreadable(&error))?;
+    match bytes.len() <= most {
+        true => Ok(bytes),
+        false => Err(Reason::TooLarge { bytes: bytes.len() as u64, most }),
     }
 }
 
@@ -56,9 +67,9 @@ mod tests {
         symlink(at("largest"), at("link")).unwrap();
         mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         assert_eq!(read(&at("largest")).unwrap().len(), VALUE_BYTES);
-        assert_eq!(read(&at("larger")), Err(Reason::TooLarge { bytes: VALUE_BYTES as u64 + 1 }));
+        assert_eq!(read(&at("larger")), Err(Reason::TooLarge { bytes: VALUE_BYTES as u64 + 1, most: VALUE_BYTES }));
         assert_eq!(read(root.path()), Err(Reason::NotAFile));
-        assert!(matches!(read(&at("missing")), Err(Reason::Unreadable(_))));
+        assert_eq!(read(&at("missing")), Err(Reason::Missing));
         assert!(matches!(read(&at("link")), Err(Reason::Unreadable(_))));
 
         let started = std::time::Instant::now();

@@ -12,7 +12,7 @@ const NAME_BYTES: usize = 255;
 
 /// Why a key is no path below a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RefusedKey {
+pub enum RefusedKey {
     /// It begins with `/`.
     #[error("it is an absolute path")]
     Absolute,
@@ -35,7 +35,7 @@ pub(crate) enum RefusedKey {
 
 /// Why a path is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RefusedPath {
+pub enum RefusedPath {
     /// A name in it is not UTF-8.
     #[error("its name is not UTF-8")]
     NotUtf8,
@@ -55,7 +55,7 @@ pub(crate) enum RefusedPath {
 
 /// The names of the directories and the file that a key is, from the top. Each is one plain name, so that following
 /// them never leads out of the directory (as long as no symbolic link is followed).
-pub(crate) fn path_of(key: &Key) -> Result<Vec<&str>, RefusedKey> {
+pub fn path_of(key: &Key) -> Result<Vec<&str>, RefusedKey> {
     if key.as_str().starts_with('/') {
         return Err(RefusedKey::Absolute);
     }

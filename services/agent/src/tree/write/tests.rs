@@ -24,12 +24,12 @@ impl World {
     }
 
     fn write(&mut self, path: &str, text: &str) -> Result<Written, WriteError> {
-        let file = NewFile { names: path.split('/').collect(), bytes: text.as_bytes() };
+        let file = NewFile { names: path.split('/').collect(), bytes: text.as_bytes(), over: Over::Anything };
         self.directory.write(&[file]).pop().unwrap()
     }
 
     fn remove(&mut self, path: &str) -> Result<bool, WriteError> {
-        self.directory.remove(&path.split('/').collect::<Vec<_>>())
+        self.directory.remove(&path.split('/').collect::<Vec<_>>(), Over::Anything)
     }
 
     fn read(&self, path: &str) -> String {
@@ -165,10 +165,12 @@ fn many_files_at_once_are_all_written_and_each_is_told_of() {
     world.write("same", "same").unwrap();
     symlink("../outside", world.at("link")).unwrap();
     let paths: Vec<String> = (0..3 * GROUP).map(|number| format!("d{}/f{number}", number % 7)).collect();
-    let mut files: Vec<_> =
-        paths.iter().map(|path| NewFile { names: path.split('/').collect(), bytes: path.as_bytes() }).collect();
-    files.insert(10, NewFile { names: vec!["link", "x"], bytes: b"hostile" });
-    files.insert(20, NewFile { names: vec!["same"], bytes: b"same" });
+    let mut files: Vec<_> = paths
+        .iter()
+        .map(|path| NewFile { names: path.split('/').collect(), bytes: path.as_bytes(), over: Over::Anything })
+        .collect();
+    files.insert(10, NewFile { names: vec!["link", "x"], bytes: b"hostile", over: Over::Anything });
+    files.insert(20, NewFile { names: vec!["same"], bytes: b"same", over: Over::Anything });
     for (at, written) in world.directory.write(&files).into_iter().enumerate() {
         match at {
             10 => assert_eq!(in_the_way(written).0, "a symbolic link"),
@@ -185,10 +187,44 @@ fn many_files_at_once_are_all_written_and_each_is_told_of() {
 #[test]
 fn of_a_file_and_a_directory_that_come_together_one_is_refused() {
     let mut world = World::new();
-    let file = |path: &'static str| NewFile { names: path.split('/').collect(), bytes: path.as_bytes() };
+    let file =
+        |path: &'static str| NewFile { names: path.split('/').collect(), bytes: path.as_bytes(), over: Over::Anything };
     let mut written = world.directory.write(&[file("a"), file("a/b")]);
     assert_eq!(written.pop().unwrap().unwrap(), Written::Changed);
     assert_eq!(in_the_way(written.pop().unwrap()), ("a directory", "a".to_owned()));
     assert_eq!(world.names(""), ["a"], "no temporary file is left");
     assert_eq!(world.read("a/b"), "a/b");
+}
+
+#[test]
+fn a_file_that_was_edited_meanwhile_is_neither_replaced_nor_removed() {
+    let mut world = World::new();
+    world.write("a", "seen").unwrap();
+    let seen = blake3::hash(b"seen");
+    let replace = |world: &mut World, over| {
+        world.directory.write(&[NewFile { names: vec!["a"], bytes: b"theirs", over }]).pop().unwrap()
+    };
+    fs::write(world.at("a"), "edited").unwrap();
+    for over in [Over::Contents(seen), Over::Nothing] {
+        assert!(matches!(replace(&mut world, over), Err(WriteError::Edited { .. })), "{over:?}");
+        assert!(matches!(world.directory.remove(&["a"], over), Err(WriteError::Edited { .. })), "{over:?}");
+        assert_eq!((world.read("a").as_str(), world.names("")), ("edited", vec!["a".to_owned()]));
+    }
+    assert_eq!(replace(&mut world, Over::Contents(blake3::hash(b"edited"))).unwrap(), Written::Changed);
+    fs::remove_file(world.at("a")).unwrap();
+    assert!(matches!(replace(&mut world, Over::Contents(seen)), Err(WriteError::Edited { .. })));
+    assert_eq!(replace(&mut world, Over::Nothing).unwrap(), Written::Changed);
+}
+
+#[test]
+fn a_file_is_set_aside_under_a_name_that_is_free_and_never_over_another_file() {
+    let mut world = World::new();
+    world.write("d/a", "one").unwrap();
+    world.write("d/taken", "two").unwrap();
+    assert!(!world.directory.set_aside(&["d", "a"], "taken").unwrap());
+    assert!(!world.directory.set_aside(&["d", "none"], "free").unwrap());
+    assert!(world.directory.set_aside(&["d", "a"], "free").unwrap());
+    assert_eq!((world.read("d/free").as_str(), world.read("d/taken").as_str()), ("one", "two"));
+    symlink(world.root.path().join("outside/file"), world.at("link")).unwrap();
+    assert_eq!(in_the_way(world.directory.set_aside(&["link"], "free")).0, "a symbolic link");
 }

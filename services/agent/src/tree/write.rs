@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, RawMode},
+    fs::{AtFlags, FileType, Mode, OFlags, RawMode, RenameFlags},
     io::Errno,
 };
 
@@ -30,7 +30,7 @@ const SYNCS: usize = 8;
 
 /// The directory below which files are written.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub struct Directory {
     root: OwnedFd,
     /// Directories with an entry that was changed and not synced yet, as names from the root.
     unsynced: BTreeSet<Vec<String>>,
@@ -38,22 +38,38 @@ pub(crate) struct Directory {
 
 /// A file that is to be: its names from the top, which come from [`super::path_of`], and its bytes.
 #[derive(Debug)]
-pub(crate) struct NewFile<'a> {
-    pub(crate) names: Vec<&'a str>,
-    pub(crate) bytes: &'a [u8],
+pub struct NewFile<'a> {
+    /// Its names from the top.
+    pub names: Vec<&'a str>,
+    /// What it is to hold.
+    pub bytes: &'a [u8],
+    /// What it may replace.
+    pub over: Over,
+}
+
+/// What a file may replace or be removed as. It is looked at right before, so that an edit that was made since somebody
+/// looked at the file is not lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Whatever is there, if it is a regular file.
+    Anything,
+    /// Only a file with these contents.
+    Contents(blake3::Hash),
+    /// Nothing: there must be no file.
+    Nothing,
 }
 
 /// The directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be used", path.display())]
-pub(crate) struct OpenError {
+pub struct OpenError {
     path: PathBuf,
     source: io::Error,
 }
 
 /// What writing a file did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
+pub enum Written {
     /// The file held these bytes already, and was not touched.
     Same,
     /// It was written.
@@ -62,12 +78,18 @@ pub(crate) enum Written {
 
 /// Why a file was not written or removed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WriteError {
+pub enum WriteError {
     /// Something else is where the file or one of its directories belongs. Nothing was touched.
     #[error("{what} is in the way at {at}")]
     InTheWay {
         /// What it is.
         what: &'static str,
+        /// Where, as a path below the directory.
+        at: String,
+    },
+    /// The file is not what it was to replace any more. Nothing was touched.
+    #[error("{at} was edited meanwhile")]
+    Edited {
         /// Where, as a path below the directory.
         at: String,
     },
@@ -93,7 +115,7 @@ impl WriteError {
 
 impl Directory {
     /// Opens a directory, which is made if it is missing. It may itself be reached by a symbolic link.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |source| OpenError { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
         let root = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
@@ -102,7 +124,7 @@ impl Directory {
 
     /// Makes these files be as given, and says of each what that took. No two have the same names. What is written is
     /// on the disk; its names are after [`Self::sync`].
-    pub(crate) fn write(&mut self, files: &[NewFile<'_>]) -> Vec<Result<Written, WriteError>> {
+    pub fn write(&mut self, files: &[NewFile<'_>]) -> Vec<Result<Written, WriteError>> {
         let mut written = Vec::with_capacity(files.len());
         for group in files.chunks(GROUP) {
             let staged: Vec<_> = group.iter().map(|file| self.stage(file)).collect();
@@ -121,7 +143,7 @@ impl Directory {
     }
 
     /// Removes the file at these names, and the directories above it that hold nothing then. Whether there was one.
-    pub(crate) fn remove(&mut self, names: &[&str]) -> Result<bool, WriteError> {
+    pub fn remove(&mut self, names: &[&str], over: Over) -> Result<bool, WriteError> {
         let (name, parents) = split(names)?;
         let parent = match self.descend(parents, false) {
             Err(error) if is_missing(&error) => return Ok(false),
@@ -130,14 +152,31 @@ impl Directory {
         let place = Place { parent: parent.as_fd(), name, names };
         let Some(stat) = place.stat()? else { return Ok(false) };
         place.check_regular(&stat)?;
+        place.check_unedited(over)?;
         rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(|errno| WriteError::io(names, errno))?;
         let kept = self.remove_empty(parents);
         self.unsynced.insert(owned(&parents[..kept]));
         Ok(true)
     }
 
+    /// Gives the file at these names another name in its directory, which nothing has yet. Whether both are so.
+    pub fn set_aside(&mut self, names: &[&str], aside: &str) -> Result<bool, WriteError> {
+        let (name, parents) = split(names)?;
+        let parent = self.descend(parents, false)?;
+        let place = Place { parent: parent.as_fd(), name, names };
+        let Some(stat) = place.stat()? else { return Ok(false) };
+        place.check_regular(&stat)?;
+        match rustix::fs::renameat_with(&parent, name, &parent, aside, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(false),
+            Err(errno) => return Err(WriteError::io(names, errno)),
+        }
+        self.unsynced.insert(owned(parents));
+        Ok(true)
+    }
+
     /// Makes what was written and removed so far survive a power cut, names included.
-    pub(crate) fn sync(&mut self) -> Result<(), WriteError> {
+    pub fn sync(&mut self) -> Result<(), WriteError> {
         let unsynced: Vec<_> = std::mem::take(&mut self.unsynced).into_iter().collect();
         for group in unsynced.chunks(GROUP) {
             let mut directories = Vec::with_capacity(group.len());
@@ -182,11 +221,15 @@ impl Directory {
         let (name, parents) = split(&file.names)?;
         let synced = synced.unwrap_or_else(|| Err(io::Error::other("it was not synced")));
         synced.map_err(|error| WriteError::io(&file.names, error))?;
-        staged.rename(name).map_err(|errno| match errno {
+        Place { parent: staged.parent(), name, names: &file.names }.check_unedited(file.over)?;
+        let renamed = staged.rename(name, file.over).map_err(|errno| match errno {
             // Made for another file since this one was looked at.
             Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => WriteError::in_the_way(&file.names, "a directory"),
             errno => WriteError::io(&file.names, errno),
         })?;
+        if !renamed {
+            return Err(WriteError::Edited { at: file.names.join("/") });
+        }
         self.unsynced.insert(owned(parents));
         Ok(Written::Changed)
     }

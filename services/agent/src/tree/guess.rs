@@ -5,7 +5,7 @@ use std::path::Path;
 use roam_schemas::ContentType;
 
 /// The content type of a file of that name; `application/octet-stream` if the name does not tell.
-pub(crate) fn guess_content_type(path: &Path) -> ContentType {
+pub fn guess_content_type(path: &Path) -> ContentType {
     let guessed = mime_guess::from_path(path).first_raw();
     guessed.and_then(|text| ContentType::parse(text).ok()).unwrap_or_else(ContentType::octets)
 }

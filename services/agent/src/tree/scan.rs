@@ -13,49 +13,54 @@ use super::keys::{RefusedPath, key_of};
 
 /// What a tree holds.
 #[derive(Debug, Default)]
-pub(crate) struct Scan {
+pub struct Scan {
     /// Files that become keys, in the order of their names.
-    pub(crate) files: Vec<Candidate>,
+    pub files: Vec<Candidate>,
     /// What does not.
-    pub(crate) left_out: Vec<LeftOut>,
+    pub left_out: Vec<LeftOut>,
 }
 
 /// A file that becomes a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Candidate {
+pub struct Candidate {
     /// Its path below the directory.
-    pub(crate) key: Key,
+    pub key: Key,
     /// Where it is.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// Its size as it was seen.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// Something that does not become a key.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct LeftOut {
+pub struct LeftOut {
     /// Its path below the directory; what is not UTF-8 in it is replaced.
-    pub(crate) path: String,
+    pub path: String,
     /// Why.
     #[serde(serialize_with = "as_text")]
-    pub(crate) reason: Reason,
+    pub reason: Reason,
 }
 
 /// Why something does not become a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Reason {
+pub enum Reason {
     /// It is a symbolic link.
     #[error("a symbolic link")]
     Link,
     /// It is a socket, a pipe, a device, or became a directory meanwhile.
     #[error("no regular file")]
     NotAFile,
-    /// It is larger than a value may be.
-    #[error("{bytes} bytes, a value has at most {VALUE_BYTES}")]
+    /// It is larger than a value may be, or than is read of a file.
+    #[error("{bytes} bytes, at most {most} are taken")]
     TooLarge {
         /// Its size.
         bytes: u64,
+        /// The limit.
+        most: usize,
     },
+    /// There is nothing there.
+    #[error("it is gone")]
+    Missing,
     /// It cannot be read, or was gone when it was to be read.
     #[error("not readable: {0}")]
     Unreadable(String),
@@ -66,7 +71,7 @@ pub(crate) enum Reason {
 
 /// Why a tree cannot be looked at, at all.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ScanError {
+pub enum ScanError {
     /// The directory itself cannot be read.
     #[error("it cannot be read")]
     Unreadable(#[source] io::Error),
@@ -77,6 +82,9 @@ pub(crate) enum ScanError {
 
 impl Reason {
     pub(super) fn unreadable(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Self::Missing;
+        }
         Self::Unreadable(error.to_string())
     }
 }
@@ -84,7 +92,7 @@ impl Reason {
 impl Scan {
     /// The keys whose file is gone, of those that a profile holds. A file that is there and was left out is not gone,
     /// and neither is anything below a directory that could not be read.
-    pub(crate) fn gone<'k>(&self, held: impl Iterator<Item = &'k Key>) -> Vec<&'k Key> {
+    pub fn gone<'k>(&self, held: impl Iterator<Item = &'k Key>) -> Vec<&'k Key> {
         let files: BTreeSet<&Key> = self.files.iter().map(|file| &file.key).collect();
         let unknown: BTreeSet<&str> = self.left_out.iter().map(|entry| entry.path.as_str()).collect();
         let is_unknown = |key: &Key| ancestors(key.as_str()).any(|path| unknown.contains(path));
@@ -93,7 +101,7 @@ impl Scan {
 }
 
 /// Looks at everything below `root`. Symbolic links are not followed, except that `root` itself may be one.
-pub(crate) fn scan(root: &Path) -> Result<Scan, ScanError> {
+pub fn scan(root: &Path) -> Result<Scan, ScanError> {
     if !fs::metadata(root).map_err(ScanError::Unreadable)?.is_dir() {
         return Err(ScanError::NotADirectory);
     }
@@ -156,7 +164,7 @@ fn size(entry: &DirEntry) -> Result<u64, Reason> {
     }
     let metadata = entry.metadata().map_err(|error| Reason::Unreadable(error.to_string()))?;
     match metadata.len() {
-        bytes if bytes > VALUE_BYTES as u64 => Err(Reason::TooLarge { bytes }),
+        bytes if bytes > VALUE_BYTES as u64 => Err(Reason::TooLarge { bytes, most: VALUE_BYTES }),
         bytes => Ok(bytes),
     }
 }
@@ -224,7 +232,7 @@ mod tests {
             scan.left_out.iter().map(|entry| (entry.path.as_str(), entry.reason.clone())).collect();
         let expected = [
             (".roam-pull-1", Reason::Path(RefusedPath::Temporary)),
-            ("big", Reason::TooLarge { bytes: VALUE_BYTES as u64 + 1 }),
+            ("big", Reason::TooLarge { bytes: VALUE_BYTES as u64 + 1, most: VALUE_BYTES }),
             ("caf\u{fffd}", Reason::Path(RefusedPath::NotUtf8)),
             ("link", Reason::Link),
             ("linked-directory", Reason::Link),
@@ -266,7 +274,7 @@ mod tests {
         let scan = Scan {
             files: vec![file("here"), file("dir/here")],
             left_out: vec![
-                left_out("grown", Reason::TooLarge { bytes: 1 << 20 }),
+                left_out("grown", Reason::TooLarge { bytes: 1 << 20, most: VALUE_BYTES }),
                 left_out("closed", Reason::Unreadable("permission denied".to_owned())),
             ],
         };

@@ -5,13 +5,15 @@ mod guess;
 mod keys;
 mod read;
 mod scan;
+mod sweep;
 mod write;
 
-pub(crate) use guess::guess_content_type;
-pub(crate) use keys::path_of;
-pub(crate) use read::read;
-pub(crate) use scan::{Candidate, LeftOut, Reason, Scan, ScanError, scan};
-pub(crate) use write::{Directory, NewFile, OpenError, WriteError, Written};
+pub use guess::guess_content_type;
+pub use keys::{RefusedPath, path_of};
+pub use read::{read, read_up_to};
+pub use scan::{Candidate, LeftOut, Reason, Scan, ScanError, scan};
+pub use sweep::sweep;
+pub use write::{Directory, NewFile, OpenError, Over, WriteError, Written};
 
 /// What the names of files begin with that are being written. They never become keys, and no key becomes one.
 const TEMPORARY: &str = ".roam-pull-";
