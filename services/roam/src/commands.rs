@@ -1,5 +1,6 @@
 //! One file a command. Each gets its own options, those of every command, and where to print; it returns what went wrong.
 
+mod agent;
 mod bench;
 mod changes;
 mod completions;
@@ -59,6 +60,8 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         // It is a process of services: it has its own log, runtime and signals.
         #[cfg(feature = "embedded")]
         Command::Up(args) => return Ok(up::run(args, global, out)),
+        // The agent is a process of its own kind, too, unless it is only asked.
+        Command::Agent(args) => return agent::run(args, global, out),
         Command::Completions(args) => completions::run(&args, out),
         Command::Provision(args) => online(global, provision::run(&args, global, out)),
         Command::Repair(args) => online(global, repair::run(&args, global, out)),
