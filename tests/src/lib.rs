@@ -35,7 +35,7 @@ pub use dice::dice;
 pub use eventually::{PATIENCE, eventually};
 pub use names::{app, device, key, keys, profile, tenant, text, user};
 pub use pages::Pages;
-pub use part::{ACCESS_SERVER, Part, SERVICE_VARIABLE, STORAGE};
+pub use part::{ACCESS_SERVER, AGENT, Part, SERVICE_VARIABLE, STORAGE};
 pub use post::{Filed, Mailbox, Post, envelope};
 pub use socket::Socket;
 pub use wire::{Fate, Frame, Side, Wire};

@@ -30,6 +30,9 @@ pub const ACCESS_SERVER: &str = "roam-access-server";
 /// The storage replica, as its program is called.
 pub const STORAGE: &str = "roam-storage";
 
+/// An agent, as its program is called. It is no part of a world, but a device in it.
+pub const AGENT: &str = "roam-agent";
+
 /// One service of a world.
 #[derive(Debug)]
 pub struct Part {

@@ -3,13 +3,14 @@
 
 use std::process::ExitCode;
 
-use roam_tests::{ACCESS_SERVER, SERVICE_VARIABLE, STORAGE};
+use roam_tests::{ACCESS_SERVER, AGENT, SERVICE_VARIABLE, STORAGE};
 
 fn main() -> ExitCode {
     match std::env::var(SERVICE_VARIABLE).as_deref() {
         Ok(ACCESS_SERVER) => {
             roam_process::main::<roam_access_server::Settings, _, _>(ACCESS_SERVER, roam_access_server::run)
         }
+        Ok(AGENT) => roam_process::main::<roam_agent::Settings, _, _>(AGENT, roam_agent::run),
         Ok(STORAGE) => roam_process::main::<roam_storage::Settings, _, _>(STORAGE, roam_storage::run),
         _ => ExitCode::from(roam_process::EXIT_CONFIGURATION),
     }
