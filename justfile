@@ -43,3 +43,7 @@ bench *OPTIONS:
 containers:
     scripts/images
     $(command -v docker-compose || echo docker compose) up --detach
+
+# roam files of real applications (Chromium, documents, contacts). Installs Debian packages: run it as root
+real-apps:
+    scripts/real-apps

@@ -211,6 +211,9 @@ mod tests {
             permissions.publish,
             [
                 "roam.v1.change.acme.alice.*.laptop",
+                "roam.v1.upload.acme.alice",
+                "roam.v1.have.acme.alice.*",
+                "roam.v1.chunk.acme.alice.*",
                 "roam.v1.latest.acme.alice.*",
                 "roam.v1.changes.acme.alice.*",
                 "roam.v1.history.acme.alice.*"

@@ -32,6 +32,9 @@ pub const AUTH: &str = "roam-auth";
 /// The storage replica, as its program is called.
 pub const STORAGE: &str = "roam-storage";
 
+/// An agent, as its program is called. It is no part of a world, but a device in it.
+pub const AGENT: &str = "roam-agent";
+
 /// One service of a world.
 #[derive(Debug)]
 pub struct Part {

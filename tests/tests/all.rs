@@ -1,6 +1,7 @@
 //! The whole system, against a real nats-server: one program for all of these tests, since each program would compile and link the same things again.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod agent;
 mod attacks;
 mod auth;
 mod backup;

@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn a_deployment_may_do_without_the_bucket() {
         let overrides = Overrides { backups_max_bytes: Some(0), ..Overrides::default() };
-        assert_eq!(definitions(&Deployment { overrides, ..Deployment::new(1, 1) }).unwrap().len(), 3);
+        assert_eq!(definitions(&Deployment { overrides, ..Deployment::new(1, 1) }).unwrap().len(), 4);
     }
 
     #[test]

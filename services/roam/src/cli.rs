@@ -1,6 +1,7 @@
 //! The command line as types: commands, options, help. Each command's own options and its example stand in one place.
 //! Nothing is done here; parsing refuses whatever is not of its type, with exit code 64.
 
+mod agent;
 mod archive;
 #[cfg(feature = "embedded")]
 mod backup;
@@ -19,6 +20,7 @@ use clap_complete::Shell;
 use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, Tenant};
 
 use crate::failure::Exit;
+pub(crate) use agent::{Agent, AgentCommand};
 pub(crate) use archive::{Export, Import};
 #[cfg(feature = "embedded")]
 pub(crate) use backup::{
@@ -262,6 +264,16 @@ Example:
   roam import acme/alice/editor editor.ndjson --dry-run
   roam import acme/bob/editor editor.ndjson")]
     Import(Import),
+    /// Keep files of applications the same on all of a user's devices
+    #[command(after_help = "\
+The agent watches the files that its settings name, publishes what changes, and writes into them what others change. It
+never replaces an edit that it has not published: two edits of one setting or contact merge where that is possible, and
+of two edits of one file both are kept.
+
+Example:
+  roam agent run --config agent.toml
+  roam agent status --config agent.toml")]
+    Agent(Agent),
     /// Measure a running system: how many changes a second it saves, and how long one takes
     #[command(after_help = "\
 It writes into profiles of the tenant `bench` (or another, by --tenant) and leaves its records there.

@@ -1,5 +1,6 @@
 //! One file a command. Each gets its own options, those of every command, and where to print; it returns what went wrong.
 
+mod agent;
 #[cfg(feature = "embedded")]
 mod backup;
 mod bench;
@@ -67,6 +68,8 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         Command::Up(args) => return Ok(up::run(args, global, out)),
         #[cfg(feature = "embedded")]
         Command::Backup(args) => online(global, backup::run(args, global, out)),
+        // The agent is a process of its own kind, too, unless it is only asked.
+        Command::Agent(args) => return agent::run(args, global, out),
         Command::Completions(args) => completions::run(&args, out),
         #[cfg(feature = "embedded")]
         Command::Keys(args) => keys::run(&args, out),

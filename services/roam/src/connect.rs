@@ -72,7 +72,7 @@ pub(crate) async fn client(global: &Global, identity: Identity, what: &str) -> R
 }
 
 /// The name of this device: as given, else the host name.
-fn this_device(global: &Global) -> Result<Device, Failure> {
+pub(crate) fn this_device(global: &Global) -> Result<Device, Failure> {
     if let Some(device) = &global.device {
         return Ok(device.clone());
     }

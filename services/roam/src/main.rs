@@ -14,7 +14,6 @@ mod output;
 mod past;
 mod show;
 mod transfer;
-mod tree;
 
 use std::process::ExitCode;
 

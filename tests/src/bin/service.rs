@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use roam_tests::{ACCESS_SERVER, AUTH, SERVICE_VARIABLE, STORAGE};
+use roam_tests::{ACCESS_SERVER, AGENT, AUTH, SERVICE_VARIABLE, STORAGE};
 
 fn main() -> ExitCode {
     match std::env::var(SERVICE_VARIABLE).as_deref() {
@@ -11,6 +11,7 @@ fn main() -> ExitCode {
             roam_process::main::<roam_access_server::Settings, _, _>(ACCESS_SERVER, roam_access_server::run)
         }
         Ok(AUTH) => roam_process::main::<roam_auth::Settings, _, _>(AUTH, roam_auth::run),
+        Ok(AGENT) => roam_process::main::<roam_agent::Settings, _, _>(AGENT, roam_agent::run),
         Ok(STORAGE) => roam_process::main::<roam_storage::Settings, _, _>(STORAGE, roam_storage::run),
         _ => ExitCode::from(roam_process::EXIT_CONFIGURATION),
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesOrdered};
-use roam_access_server::{RunError, Settings, run};
+use roam_access_server::{Rate, RunError, Settings, run};
 use roam_nats::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, BusSettings, CHANGES_STREAM, ConsumerState, Deployment, Entry, Headers,
     JOURNAL_STREAM, JournalReader, NatsServer, Overrides, PinnedDeliveries, PublishSettings, Publisher,
@@ -67,7 +67,9 @@ impl World {
     }
 
     pub fn settings(&self) -> Settings {
-        Settings { bus: BusSettings::at(self.server.client_url()), ..Settings::default() }
+        // All that these tests publish is one user's.
+        let rate = Rate { changes_per_second: 1_000_000, burst: 1_000_000 };
+        Settings { bus: BusSettings::at(self.server.client_url()), rate, ..Settings::default() }
     }
 
     /// An access server that is ready.

@@ -53,6 +53,10 @@ fn every_example_is_a_valid_command_line() {
 fn command_lines_are_accepted_or_refused() {
     for (line, refused) in [
         ("roam put t/u/a k v", None),
+        ("roam agent run --config agent.toml", None),
+        ("roam agent --config agent.toml status --json", None),
+        ("roam agent confirm", Some(ErrorKind::MissingRequiredArgument)),
+        ("roam agent stop", Some(ErrorKind::InvalidSubcommand)),
         ("roam put t/u/a k -", None),
         ("roam put t/u/a k -5", None),
         ("roam put t/u/a k --file f", None),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use indicatif::ProgressBar;
+use roam_agent::tree::WriteError;
 use roam_client::{Event, ProfileClient, ReadError, WatchFrom};
 use roam_schemas::{Cursor, Key, Manifest, Record, Revision};
 use serde::Serialize;
@@ -23,7 +24,6 @@ use crate::{
     output::Output,
     show,
     transfer::Pages,
-    tree::WriteError,
 };
 
 pub(super) async fn run(args: Pull, global: &Global, out: Output) -> Result<(), Failure> {

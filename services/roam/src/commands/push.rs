@@ -7,8 +7,9 @@ use std::{
 };
 
 use indicatif::ProgressBar;
+use roam_agent::tree::{Candidate, Contents, LeftOut, Reason, Scan, contents, guess_content_type, open, path_of, scan};
 use roam_client::ChangeError;
-use roam_schemas::{Action, Code, ContentHash, Encoding, Operation, Revision};
+use roam_schemas::{Action, Code, ContentHash, Encoding, Operation, Revision, limits::LARGE_VALUE_BYTES};
 use serde::Serialize;
 use tokio::{sync::mpsc, task::spawn_blocking};
 
@@ -19,7 +20,6 @@ use crate::{
     output::Output,
     show,
     transfer::{Batcher, Held, Sender},
-    tree::{Candidate, Contents, LeftOut, Reason, Scan, guess_content_type, open, path_of, read, scan},
 };
 
 /// How many files are read ahead of what is being sent.
@@ -78,7 +78,7 @@ fn read_all(tree: &Scan, held: &Held, readings: &mpsc::Sender<Reading>) {
 }
 
 fn read_one(file: &Candidate, held: &Held) -> Reading {
-    match read(&file.path) {
+    match contents(&file.path) {
         Err(reason) => Reading::LeftOut(LeftOut { path: file.key.to_string(), reason }),
         Ok(Contents::Large(hash)) if held.has(&file.key, hash) => Reading::Same,
         Ok(Contents::Large(_)) => Reading::Large(file.clone()),
@@ -181,7 +181,7 @@ impl Pushing<'_> {
             }
             Err(ChangeError::Source(kind)) => Ok(Err(Reason::Unreadable(kind.to_string()))),
             Err(ChangeError::Invalid(problem)) if problem.code == Code::TooLarge => {
-                Ok(Err(Reason::TooLarge { bytes: problem.actual.unwrap_or_default() }))
+                Ok(Err(Reason::TooLarge { bytes: problem.actual.unwrap_or_default(), most: LARGE_VALUE_BYTES }))
             }
             Err(error) => Err(error),
         }
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!((put.value.as_bytes(), put.content_type.as_str()), (&b"{}"[..], "application/json"));
         std::fs::remove_file(root.path().join("a.json")).unwrap();
         let Reading::LeftOut(left_out) = read_one(&tree.files[0], &held) else { panic!("not left out") };
-        assert!(left_out.path == "a.json" && left_out.reason.to_string().starts_with("not readable"), "{left_out:?}");
+        assert!(left_out.path == "a.json" && left_out.reason == Reason::Missing, "{left_out:?}");
     }
 
     #[test]

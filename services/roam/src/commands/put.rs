@@ -2,6 +2,7 @@
 
 use std::{io, path::Path};
 
+use roam_agent::tree::guess_content_type;
 use roam_client::Saved;
 use roam_schemas::{
     Action, Change, ChangeId, ContentType, Operation, Problem, Put as PutAction, Value,
@@ -15,7 +16,6 @@ use crate::{
     connect::{named, not_saved, with_profile},
     failure::Failure,
     output::{Output, stream},
-    tree::guess_content_type,
 };
 
 /// The value that means: read it from standard input.

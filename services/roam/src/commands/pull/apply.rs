@@ -5,15 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use roam_agent::tree::{Directory, NewFile, OpenError, Over, WriteError, Written, digest, path_of, scan};
 use roam_schemas::{Device, Key, Manifest, Record, Revision, State};
 use serde::Serialize;
 
-use crate::{
-    failure::Failure,
-    output::Output,
-    show,
-    tree::{Directory, NewFile, OpenError, WriteError, Written, digest, path_of, scan},
-};
+use crate::{failure::Failure, output::Output, show};
 
 /// Writes records below a directory.
 #[derive(Debug)]
@@ -106,7 +102,7 @@ impl Applier {
         for (record, bytes) in records.iter().filter_map(|record| Some((record, value(record)?))) {
             match path_of(&record.key) {
                 Ok(names) => {
-                    files.push(NewFile { names, bytes });
+                    files.push(NewFile { names, bytes, over: Over::Anything });
                     of.push(record);
                 }
                 Err(refused) => lines.push((record, Line::refused(record, refused))),
@@ -131,7 +127,7 @@ impl Applier {
         if !self.delete {
             return Ok(self.path.join(&key).is_file().then_some(Line::Kept { key }));
         }
-        match self.directory.remove(&names) {
+        match self.directory.remove(&names, Over::Anything) {
             Ok(removed) => Ok(removed.then_some(Line::Removed { key })),
             Err(error @ WriteError::InTheWay { .. }) => Ok(Some(Line::Refused { key, why: error.to_string() })),
             Err(error) => Err(error),
@@ -147,7 +143,7 @@ fn value(record: &Record) -> Option<&[u8]> {
 }
 
 fn others(path: &Path, live: &BTreeSet<Key>) -> Result<Vec<Key>, WriteError> {
-    let failed = |error: crate::tree::ScanError| WriteError::Io {
+    let failed = |error: roam_agent::tree::ScanError| WriteError::Io {
         at: path.display().to_string(),
         source: std::io::Error::other(crate::failure::chain(&error)),
     };

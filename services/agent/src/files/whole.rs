@@ -1,0 +1,259 @@
+//! Files that are values as a whole: a directory tree, or one document in a directory. What was read is remembered by what
+//! the file system says of a file, so that a look at an unchanged tree reads no file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, Metadata},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use roam_schemas::Key;
+
+use super::{Aside, Done, Edit, FilesError, Look, names::Names};
+use crate::{
+    beside,
+    format::LeftOut,
+    reconcile::Digest,
+    tree::{Directory, NewFile, Over, Reason, RefusedPath, WriteError, path_of, read, scan, sweep},
+};
+
+/// A file that was written less than this before it was read may be written again without a trace in its times.
+const SETTLED: Duration = Duration::from_secs(2);
+/// How many names are tried for a file that is set aside.
+const ATTEMPTS: u32 = 1_000;
+
+/// Files that are values as a whole.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    root: PathBuf,
+    /// None: all.
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+    /// Whether this is one file in its directory, and what else lies there is none of ours.
+    document: bool,
+    seen: BTreeMap<Key, Seen>,
+    /// Whether what a killed agent left behind was looked for.
+    swept: bool,
+}
+
+/// What a file held, and what the file system said of it then.
+#[derive(Debug, Clone)]
+struct Seen {
+    stamp: Stamp,
+    digest: Digest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the file has been left alone for long enough to tell that it is what it was.
+    fn is_settled(&self, now_seconds: u64) -> bool {
+        let changed = u64::try_from(self.changed.0).unwrap_or(0);
+        changed + SETTLED.as_secs() < now_seconds
+    }
+}
+
+impl Whole {
+    /// A directory tree: the files below `root` that an `include` names (none: all) and no `exclude` does.
+    pub(super) fn tree(root: &Path, include: &[String], exclude: &[String]) -> Result<Self, FilesError> {
+        let include = if include.is_empty() { None } else { Some(patterns(include)?) };
+        Ok(Self {
+            root: root.to_owned(),
+            include,
+            exclude: patterns(exclude)?,
+            document: false,
+            seen: BTreeMap::new(),
+            swept: false,
+        })
+    }
+
+    /// One file.
+    pub(super) fn document(path: &Path) -> Result<Self, FilesError> {
+        let (root, name) = in_directory(path)?;
+        let include = Some(patterns(&[globset::escape(name)])?);
+        Ok(Self { root, include, exclude: GlobSet::empty(), document: true, seen: BTreeMap::new(), swept: false })
+    }
+
+    pub(super) fn watched(&self) -> (&Path, bool) {
+        (&self.root, !self.document)
+    }
+
+    pub(super) fn look(&mut self) -> Result<Look, FilesError> {
+        let scan = match scan(&self.root) {
+            // It is made with the first file in it.
+            Err(_) if !self.root.exists() => return Ok(Look::default()),
+            scan => scan?,
+        };
+        if !std::mem::replace(&mut self.swept, true) {
+            let left = scan.left_out.iter().filter(|entry| entry.reason == Reason::Path(RefusedPath::Temporary));
+            let directories: BTreeSet<_> =
+                left.filter_map(|entry| self.root.join(&entry.path).parent().map(Path::to_owned)).collect();
+            directories.iter().for_each(|directory| sweep(directory));
+        }
+        let now = roam_process::clock::now_ns() / 1_000_000_000;
+        let mut look = Look::default();
+        let mut seen = BTreeMap::new();
+        let left_out = scan.left_out.into_iter().map(|entry| (entry.path, entry.reason.to_string()));
+        look.left_out.extend(left_out.filter(|(path, _)| self.takes(path)).map(|(key, why)| LeftOut { key, why }));
+        for file in scan.files.into_iter().filter(|file| self.takes(file.key.as_str())) {
+            match self.digest(&file.key, &file.path, now) {
+                Ok(found) => {
+                    look.local.insert(file.key.clone(), found.digest);
+                    seen.insert(file.key, found);
+                }
+                // It went away since the scan.
+                Err(Reason::Missing) => {}
+                Err(why) => look.left_out.push(LeftOut { key: file.key.to_string(), why: why.to_string() }),
+            }
+        }
+        self.seen = seen;
+        Ok(look)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        !self.root.exists()
+    }
+
+    pub(super) fn value(&self, key: &Key) -> Option<Vec<u8>> {
+        path_of(key).ok()?;
+        read(&self.root.join(key.as_str())).ok()
+    }
+
+    pub(super) fn put(&mut self, edits: &[Edit]) -> Result<Vec<Done>, FilesError> {
+        let mut directory = Directory::open(&self.root)?;
+        let mut done: Vec<Option<Done>> = vec![None; edits.len()];
+        // What is deleted may be in the way of what is written: the file `a` of the file `a/b`.
+        for (edit, done) in edits.iter().zip(&mut done).filter(|(edit, _)| edit.value.is_none()) {
+            *done = Some(made(self.remove(&mut directory, edit).map(|_| None)));
+        }
+        let gone = edits.iter().zip(&done).filter(|(edit, done)| edit.value.is_none() && is_made(done.as_ref()));
+        let gone: Vec<&Key> = gone.map(|(edit, _)| &edit.key).collect();
+        let mut names = Names::of(self.seen.keys().filter(|key| !gone.contains(key)).map(Key::as_str));
+        let mut files = Vec::new();
+        for (index, edit) in edits.iter().enumerate() {
+            let Some(bytes) = edit.value.as_deref() else { continue };
+            match self.prepare(&mut directory, &mut names, edit) {
+                Ok((path, over, aside)) => files.push((index, NewFile { names: path, bytes, over }, aside)),
+                Err(why) => done[index] = Some(why),
+            }
+        }
+        let (places, files): (Vec<_>, Vec<_>) =
+            files.into_iter().map(|(index, file, aside)| ((index, aside), file)).unzip();
+        for ((index, aside), written) in places.into_iter().zip(directory.write(&files)) {
+            done[index] = Some(made(written.map(|_| aside)));
+        }
+        directory.sync()?;
+        Ok(done.into_iter().map(|done| done.unwrap_or(Done::Edited)).collect())
+    }
+
+    fn takes(&self, path: &str) -> bool {
+        // A directory may be left out whose files the patterns would name: then it says so.
+        self.include.as_ref().is_none_or(|include| include.is_match(path)) && !self.exclude.is_match(path)
+    }
+
+    fn digest(&self, key: &Key, path: &Path, now: u64) -> Result<Seen, Reason> {
+        let stamp = |path: &Path| fs::symlink_metadata(path).map(|metadata| Stamp::of(&metadata));
+        let before = stamp(path).map_err(|_| Reason::Missing)?;
+        if let Some(seen) = self.seen.get(key).filter(|seen| seen.stamp == before && before.is_settled(now)) {
+            return Ok(seen.clone());
+        }
+        Ok(Seen { digest: blake3::hash(&read(path)?), stamp: before })
+    }
+
+    fn remove(&self, directory: &mut Directory, edit: &Edit) -> Result<bool, WriteError> {
+        // What never had a file here has none to lose.
+        let (Ok(names), Some(_)) = (path_of(&edit.key), edit.over) else { return Ok(false) };
+        if self.takes(edit.key.as_str()) { directory.remove(&names, over(edit)) } else { Ok(false) }
+    }
+
+    /// Looks whether a file may be where the edit wants one, and sets aside what is there if that is wanted.
+    fn prepare<'e>(
+        &self,
+        directory: &mut Directory,
+        names: &mut Names,
+        edit: &'e Edit,
+    ) -> Result<(Vec<&'e str>, Over, Option<String>), Done> {
+        let refused = |why: String| Err(Done::Refused(why));
+        let path = path_of(&edit.key).map_err(|why| Done::Refused(why.to_string()))?;
+        if !self.takes(edit.key.as_str()) {
+            return refused("the patterns of this device leave it out".to_owned());
+        }
+        if let Err(alike) = names.take(edit.key.as_str()) {
+            return refused(format!("it differs from {alike} only in case or Unicode form"));
+        }
+        match &edit.aside {
+            None => Ok((path, over(edit), None)),
+            Some(aside) => match set_aside(directory, &path, aside) {
+                Ok(name) => Ok((path, Over::Nothing, Some(name))),
+                Err(WriteError::Edited { .. }) => Err(Done::Edited),
+                Err(error) => refused(error.to_string()),
+            },
+        }
+    }
+}
+
+/// Keeps a file beside its place. Its name then, as a path below the directory.
+fn set_aside(directory: &mut Directory, path: &[&str], aside: &Aside) -> Result<String, WriteError> {
+    let edited = || WriteError::Edited { at: path.join("/") };
+    let (name, above) = path.split_last().ok_or_else(edited)?;
+    for attempt in 1..=ATTEMPTS {
+        let free = beside::name(name, &aside.device, aside.time, attempt);
+        if directory.set_aside(path, &free)? {
+            return Ok([above, &[free.as_str()]].concat().join("/"));
+        }
+    }
+    Err(edited())
+}
+
+fn over(edit: &Edit) -> Over {
+    edit.over.map_or(Over::Nothing, Over::Contents)
+}
+
+fn is_made(done: Option<&Done>) -> bool {
+    matches!(done, Some(Done::Made(_)))
+}
+
+/// One file that cannot be written must not hold up the others: it is tried again with the next look.
+fn made(written: Result<Option<String>, WriteError>) -> Done {
+    match written {
+        Ok(aside) => Done::Made(aside),
+        Err(WriteError::Edited { .. }) => Done::Edited,
+        Err(WriteError::Io { at, source }) => Done::Refused(format!("{at}: {source}")),
+        Err(error @ WriteError::InTheWay { .. }) => Done::Refused(error.to_string()),
+    }
+}
+
+fn patterns(patterns: &[String]) -> Result<GlobSet, FilesError> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern)?);
+    }
+    Ok(set.build()?)
+}
+
+/// A file's directory and its name there.
+pub(super) fn in_directory(path: &Path) -> Result<(PathBuf, &str), FilesError> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match (path.parent(), name) {
+        (Some(parent), Some(name)) if !parent.as_os_str().is_empty() => Ok((parent.to_owned(), name)),
+        _ => Err(FilesError::Path(path.display().to_string())),
+    }
+}
