@@ -58,14 +58,14 @@ fn clients() -> [Client; 6] {
             && about.user == Own
             && match (action, about.verb) {
                 (Publish, "change") | (Subscribe, "receipt") => about.device == Some(Own),
-                (Publish, "latest" | "changes" | "history") | (Subscribe, "notice") => true,
+                (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice") => true,
                 _ => false,
             }
     };
     let device_for_one_app = |action, about: &About| {
         let verb = match (action, about.verb) {
             (Publish, "change") | (Subscribe, "receipt") => about.device == Some(Own),
-            (Publish, "latest" | "changes" | "history") | (Subscribe, "notice") => true,
+            (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice") => true,
             _ => false,
         };
         verb && [about.tenant, about.user, about.app] == [Own; 3]
@@ -73,7 +73,7 @@ fn clients() -> [Client; 6] {
     let reading = |action, about: &About| {
         about.tenant == Own
             && match (action, about.verb) {
-                (Publish, "latest" | "changes" | "history") | (Subscribe, "notice") => true,
+                (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice") => true,
                 (Subscribe, "receipt") => about.device == Some(Own),
                 _ => false,
             }
@@ -81,7 +81,7 @@ fn clients() -> [Client; 6] {
     let writing = |action, about: &About| {
         about.tenant == Own
             && match (action, about.verb) {
-                (Publish, "latest" | "changes" | "history") | (Subscribe, "notice") => true,
+                (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice") => true,
                 (Publish, "change") | (Subscribe, "receipt") => about.device == Some(Own),
                 _ => false,
             }
@@ -134,7 +134,7 @@ fn clients() -> [Client; 6] {
 
 fn every_about() -> Vec<About> {
     let mut every = Vec::new();
-    for verb in ["change", "receipt", "latest", "changes", "history", "notice"] {
+    for verb in ["change", "receipt", "latest", "changes", "history", "have", "chunk", "notice"] {
         let devices: &[Option<Whose>] = match verb {
             "change" | "receipt" => &[Some(Own), Some(Other), Some(Any)],
             _ => &[None],
@@ -268,13 +268,21 @@ fn for_services() -> Vec<(Action, &'static str, Vec<Role>)> {
         (Subscribe, "roam.v1.latest.*.*.*", vec![Responder]),
         (Subscribe, "roam.v1.changes.*.*.*", vec![Responder]),
         (Subscribe, "roam.v1.history.*.*.*", vec![Responder]),
+        (Subscribe, "roam.v1.have.*.*.*", vec![Responder]),
+        (Subscribe, "roam.v1.chunk.*.*.*", vec![Responder]),
+        (Publish, "roam.v1.upload.acme.alice", vec![]),
+        (Publish, "roam.v1.kept.acme.alice", vec![Storage]),
+        (Publish, "$JS.API.STREAM.MSG.DELETE.ROAM_CHUNKS", vec![Storage, Operator, Registrar]),
+        (Publish, "$O.ROAM_BACKUPS.C.x", vec![Storage, Operator]),
+        (Publish, "roam.v1.operate.storage.status", vec![Operator]),
+        (Subscribe, "roam.v1.operate.*.*", vec![Responder]),
         (Publish, "_INBOX.acme.alice.laptop.1", vec![Responder]),
         (Subscribe, "_INBOX.acme.alice.laptop.1", vec![]),
         (Subscribe, "_INBOX.>", vec![]),
         (Publish, "roam.v1.token.acme.1", vec![Registrar]),
         (Publish, "roam.v1.audit.acme.signed_in", vec![Auth, Registrar]),
         (Publish, "$JS.API.INFO", vec![Operator, Registrar]),
-        (Publish, "$JS.API.STREAM.INFO.ROAM_CHANGES", vec![AccessServer, Operator, Registrar]),
+        (Publish, "$JS.API.STREAM.INFO.ROAM_CHANGES", vec![AccessServer, Storage, Operator, Registrar]),
         (Publish, "$JS.API.STREAM.INFO.ROAM_JOURNAL", vec![AccessServer, Storage, Operator, Registrar]),
         (Publish, "$JS.API.STREAM.INFO.ROAM_TOKENS", vec![Auth, Operator, Registrar]),
         (Publish, "$JS.API.STREAM.UPDATE.ROAM_CHANGES", vec![Operator, Registrar]),
