@@ -34,10 +34,7 @@ pub struct World {
 impl World {
     /// The bus alone: nobody takes changes, nobody answers.
     pub async fn start() -> World {
-        // Nothing is set aside for what these tests do not use.
-        let overrides =
-            Overrides { backups_max_bytes: Some(0), chunks_max_bytes: Some(64 << 20), ..Overrides::default() };
-        Self::with(overrides).await
+        Self::with(Overrides::default()).await
     }
 
     pub async fn with(overrides: Overrides) -> World {
@@ -45,6 +42,8 @@ impl World {
         let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(dir.path()) };
         let server = NatsServer::start(settings).await.unwrap();
         let bus = Bus::connect(&BusSettings::at(server.client_url()), "stand-in").await.unwrap();
+        // Nothing is set aside for what these tests do not use.
+        let overrides = Overrides { backups_max_bytes: Some(0), chunks_max_bytes: Some(64 << 20), ..overrides };
         let deployment = Deployment { replicas_of_streams: 1, storage_replicas: 1, overrides };
         provision(&bus, &deployment).await.unwrap();
         World { server, bus, system: Arc::default(), tasks: JoinSet::new(), dir }
