@@ -10,8 +10,8 @@ use crate::fold::Stuck;
 pub(crate) enum Halt {
     /// The journal does not hold what comes after the replica's position.
     #[error(
-        "the journal goes on at {first}, but this replica needs {needed}: it takes the newest backup that reaches so far; \
-         where there is none, `roam storage resume` lets one replica go on without what is missing"
+        "the journal goes on at {first}, but this replica needs {needed}: restore the newest backup that reaches so \
+         far; where there is none, an order to resume lets one replica go on without what is missing"
     )]
     Gap {
         /// The first sequence that the journal holds behind the gap.
@@ -22,7 +22,7 @@ pub(crate) enum Halt {
     /// The journal was rolled back or created anew, and other replicas have to agree on what is true.
     #[error(
         "the journal was rolled back or created anew at or before {position} (batch {batch}); {replicas} replicas have to \
-         agree: `roam storage resume`"
+         agree: an order to resume says which of them counts"
     )]
     Forked {
         /// The replica's position.
@@ -33,7 +33,7 @@ pub(crate) enum Halt {
         replicas: usize,
     },
     /// Another replica counts, and this one has to take a backup of it.
-    #[error("since line {line} of the journal replica {from} counts: this one takes a backup of it")]
+    #[error("since line {line} of the journal replica {from} counts: this one needs a backup of it")]
     Outdated {
         /// The line.
         line: u64,
@@ -42,7 +42,7 @@ pub(crate) enum Halt {
     },
     /// An entry does not decode.
     #[error(
-        "entry {sequence} of the journal (batch {batch}) does not decode: {reason}: a newer build may, or `roam storage skip`"
+        "entry {sequence} of the journal (batch {batch}) does not decode: {reason}: a newer build may, or an order to skip"
     )]
     Undecodable {
         /// Its sequence.
@@ -53,7 +53,7 @@ pub(crate) enum Halt {
         reason: String,
     },
     /// A batch decodes and cannot be applied.
-    #[error("batch {sequence} of the journal cannot be applied: {reason}: a newer build may, or `roam storage skip`")]
+    #[error("batch {sequence} of the journal cannot be applied: {reason}: a newer build may, or an order to skip")]
     Inapplicable {
         /// Its sequence.
         sequence: u64,
