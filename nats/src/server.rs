@@ -18,6 +18,7 @@ mod watchdog;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr},
+    num::NonZero,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -61,6 +62,8 @@ pub struct ServerSettings {
     pub ready_within: Duration,
     /// Who gets in, or `None` for everybody.
     pub security: Option<SecurityConf>,
+    /// How many processors the server may use at once (`GOMAXPROCS`), or `None` for all, or for what our own environment says.
+    pub processors: Option<NonZero<usize>>,
     /// The program, or `None` to find one.
     pub binary: Option<ServerBinary>,
 }
@@ -165,6 +168,7 @@ impl ServerSettings {
             sync: SyncInterval::Always,
             ready_within: Duration::from_secs(10),
             security: None,
+            processors: None,
             binary: None,
         }
     }

@@ -11,7 +11,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -127,7 +126,7 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     telemetry::init(settings.log_format, &settings.log_filter)?;
-    let runtime = Builder::new_multi_thread().enable_all().thread_name(name).build().map_err(StartError::Runtime)?;
+    let runtime = crate::runtime(name).map_err(StartError::Runtime)?;
     let context = Context::new(settings.grace());
     let limit = context.grace + 4 * MARGIN;
     let _signals = Signals::watch(context.shutdown.clone(), limit).map_err(StartError::Signals)?;

@@ -2,7 +2,7 @@
 //! number of times. Never waits for anything.
 
 use std::{
-    io,
+    env, io,
     net::{IpAddr, Ipv4Addr},
     path::Path,
     process::Stdio,
@@ -22,6 +22,9 @@ use super::{
 
 /// How long a start waits for a directory or a port that is in use.
 const FREED_WITHIN: Duration = Duration::from_secs(3);
+
+/// The variable by which a Go program learns how many processors it may use.
+const GO_PROCESSORS: &str = "GOMAXPROCS";
 
 /// All that is needed to start the same server again.
 #[derive(Debug)]
@@ -67,13 +70,16 @@ impl Launch {
             monitor: keep_port(Ipv4Addr::LOCALHOST.into(), settings.monitor_port).await?,
             _routes: None,
         };
-        let sync = ("ROAM_NATS_SYNC", settings.sync.interval().to_owned());
+        let mut variables = vec![("ROAM_NATS_SYNC", settings.sync.interval().to_owned())];
+        if let Some(processors) = settings.processors.filter(|_| env::var_os(GO_PROCESSORS).is_none()) {
+            variables.push((GO_PROCESSORS, processors.to_string()));
+        }
         let launch = Launch {
             binary,
             directory,
             ports,
             arguments: Vec::new(),
-            variables: vec![sync],
+            variables,
             probe: Probe::Everything,
             ready_within: settings.ready_within,
             tls: settings.security.as_ref().is_some_and(|security| security.tls),

@@ -34,7 +34,6 @@ use roam_client::Saved;
 use roam_process::telemetry::{self, LogFormat};
 use serde_json::json;
 use tokio::{
-    runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
 };
 
@@ -98,8 +97,7 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
 
 fn online(global: &Global, command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     start_log(global)?;
-    let runtime =
-        Builder::new_multi_thread().enable_all().build().map_err(|error| Failure::because("start", &error))?;
+    let runtime = roam_process::runtime("roam").map_err(|error| Failure::because("start", &error))?;
     let done = runtime.block_on(command);
     // A thread that still reads a file must not hold the process.
     runtime.shutdown_background();

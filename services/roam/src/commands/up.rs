@@ -184,6 +184,8 @@ async fn start_nats(args: &Up, place: &Place, secure: Option<&Secure>) -> Result
         sync: sync(args.sync),
         ready_within: NATS_READY,
         security: secure.map(Secure::conf),
+        // The services of this process take the other half.
+        processors: Some(roam_process::half_of_the_processors()),
         ..ServerSettings::new(place.nats())
     };
     NatsServer::start(settings).await.map_err(|error| {

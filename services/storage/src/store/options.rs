@@ -12,6 +12,9 @@ use super::{
     keys, meta, seen, version,
 };
 
+/// The hint goes by the first bytes of a row's key, which are those of its tenant and user. Shorter keys go without.
+pub(super) const HINTED_BY: &str = "memtable_insert_with_hint_prefix_extractor=fixed:16";
+
 /// What an operator may tune.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -88,7 +91,10 @@ fn database_options(settings: &StoreSettings, buffers: &WriteBufferManager) -> O
 }
 
 fn table_options(table: &str, cache: &Cache, memory: usize, horizon: &SharedHorizon) -> Options {
-    let mut options = Options::default();
+    let mut options = match table {
+        version::TABLE | feed::TABLE | seen::TABLE => near_the_last(),
+        _ => Options::default(),
+    };
     options.set_block_based_table_factory(&block_options(table, cache));
     options.set_write_buffer_size((memory / 8).clamp(4 << 20, 64 << 20));
     options.set_max_write_buffer_number(3);
@@ -117,6 +123,14 @@ fn table_options(table: &str, cache: &Cache, memory: usize, horizon: &SharedHori
         _ => {}
     }
     options
+}
+
+/// Rows of a user are written near one another: the list of the memtable then goes on from where the last one of the same
+/// beginning was put, instead of from its head. A third less work in it than without (measured, docs/performance.md).
+fn near_the_last() -> Options {
+    // There is no function for this option. Its text is a constant of ours, and a test opens a store with it.
+    let described = Options::default().get_options_from_string(HINTED_BY);
+    described.unwrap_or_default()
 }
 
 fn block_options(table: &str, cache: &Cache) -> BlockBasedOptions {

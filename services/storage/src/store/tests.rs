@@ -22,6 +22,11 @@ const PROFILE: &[u8] = b"t\0\x02\0\x01u\0\x01\xC3\xA9\0\x01";
 const KEY: &[u8] = b"a\0\x02b\0\x01";
 
 #[test]
+fn the_hint_of_the_memtable_is_understood() {
+    rocksdb::Options::default().get_options_from_string(options::HINTED_BY).unwrap();
+}
+
+#[test]
 fn keys_of_rows_stay_as_they_are() {
     assert_eq!(profile().as_bytes(), PROFILE);
     assert_eq!(record().as_bytes(), [PROFILE, KEY].concat());
