@@ -33,9 +33,7 @@ use std::{future::Future, process::ExitCode};
 use roam_client::Saved;
 use roam_process::telemetry::{self, LogFormat};
 use serde_json::json;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     cli::{Cli, Command, Global},
