@@ -26,7 +26,7 @@ pub(crate) use agent::{Agent, AgentCommand};
 pub(crate) use archive::{Export, Import};
 #[cfg(feature = "embedded")]
 pub(crate) use backup::{
-    Backup, BackupCommand, CreateBackup, ListBackups, PruneBackups, Repo, RestoreBackup, Source, VerifyBackup,
+    Backup, BackupCommand, CreateBackup, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup,
 };
 pub(crate) use operate::{Erase, Profiles, ResumeReplica, SkipEntry, Status, Storage, StorageCommand, Verify};
 use parse::{device, tenant};

@@ -24,7 +24,10 @@ pub(super) async fn run(args: Status, global: &Global, out: Output) -> Result<()
         let mut seen = look(operator).await?;
         #[cfg(feature = "embedded")]
         {
-            seen.backup = backups::newest(&args.backups.from, &operator.bus).await;
+            match backups::newest(&args.backups.from, &operator.bus).await {
+                Ok(newest) => seen.backup = newest,
+                Err(trouble) => seen.backup_trouble = Some(trouble),
+            }
         }
         #[cfg(not(feature = "embedded"))]
         let _ = args;

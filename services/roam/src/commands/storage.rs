@@ -222,3 +222,6 @@ fn stands(standing: &StatusReply) -> String {
 fn published(position: Option<JournalPosition>) -> u64 {
     position.map_or(0, |position| position.published.as_nanos())
 }
+
+#[cfg(test)]
+mod tests;

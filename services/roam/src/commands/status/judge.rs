@@ -38,15 +38,9 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
         findings.push(warning("announce", found, "look at the replicas: which is slow?"));
     }
     of_replicas(seen, &mut findings);
-    match &seen.backup {
-        Some(Err(trouble)) => {
-            findings.push(warning(
-                "backup",
-                trouble.clone(),
-                "name where they are with --from, or make one: `roam backup create`",
-            ));
-        }
-        Some(Ok(_)) | None => {}
+    if let Some(trouble) = &seen.backup_trouble {
+        let remedy = "name where they are with --from, or make one: `roam backup create`";
+        findings.push(warning("backup", trouble.clone(), remedy));
     }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.state));
     findings
@@ -165,3 +159,6 @@ fn problem(check: &'static str, found: impl Into<String>, remedy: &str) -> Findi
 fn warning(check: &'static str, found: impl Into<String>, remedy: &str) -> Finding {
     Finding { state: Soundness::Warning, ..problem(check, found, remedy) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,10 @@ pub(super) struct Seen {
     pub(super) troubles: Vec<String>,
     /// The names that more than one replica has.
     pub(super) shared_names: Vec<String>,
-    pub(super) backup: Option<Result<BackupSeen, String>>,
+    /// The newest backup, where one was looked for.
+    pub(super) backup: Option<BackupSeen>,
+    /// Why none was found.
+    pub(super) backup_trouble: Option<String>,
 }
 
 /// A server.
@@ -147,6 +150,7 @@ pub(super) async fn look(operator: &Operator) -> Result<Seen, Failure> {
         replicas: replicas.standing.into_iter().map(|status| ReplicaSeen::of(status, end)).collect(),
         troubles: replicas.troubles,
         backup: None,
+        backup_trouble: None,
     })
 }
 

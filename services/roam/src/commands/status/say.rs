@@ -20,7 +20,7 @@ pub(super) fn say(seen: &Seen, out: Output) -> Result<(), Failure> {
     out.row(format_args!("access    {asks}"))?;
     out.row(format_args!("announce  {}", durable(&seen.announcements, "to be announced", "in hand")))?;
     seen.replicas.iter().try_for_each(|replica| out.row(replica_line(replica)))?;
-    if let Some(Ok(backup)) = &seen.backup {
+    if let Some(backup) = &seen.backup {
         let age = seen.time.as_nanos().saturating_sub(backup.created.as_nanos());
         let (age, replica, place) = (ago(age), show::text(&backup.replica), show::text(&backup.place));
         out.row(format_args!("backup    {}  of {replica}, {age} old, in {place}", backup.id))?;
