@@ -203,6 +203,12 @@ impl Bus {
         self.inner.replies.awaited()
     }
 
+    /// The server that we are connected to: its name and its version.
+    pub fn server(&self) -> (String, String) {
+        let info = self.client().server_info();
+        (info.server_name, info.version)
+    }
+
     /// The largest message that the server takes, in bytes, headers included.
     pub fn max_payload(&self) -> usize {
         self.client().max_payload()

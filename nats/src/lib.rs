@@ -45,6 +45,7 @@ pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, Servic
 pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, ConsumerStanding,
-    ConsumerState, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError, StoredMessage, StreamState, TOKENS_STREAM,
-    consumer_standing, consumer_state, delete_message, next_entry, next_message, stored_message, stream_state,
+    ConsumerState, DurableReport, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError, StoredMessage, StreamReport,
+    StreamServer, StreamState, TOKENS_STREAM, consumer_standing, consumer_state, delete_message, durable_report,
+    next_entry, next_message, purge_subject, stored_message, stream_report, stream_state, subject_messages,
 };

@@ -2,6 +2,7 @@
 //! asked several times a second. Needs no rights but `STREAM.INFO` or `CONSUMER.INFO`; single messages are in `stored.rs`.
 
 pub(crate) mod api;
+mod report;
 pub(crate) mod stored;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -12,6 +13,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use self::api::{ApiError, code};
 use crate::{Bus, RequestError};
 pub use api::Refusal;
+pub use report::{
+    DurableReport, StreamReport, StreamServer, durable_report, purge_subject, stream_report, subject_messages,
+};
 pub use stored::next_entry;
 pub use stored::{StoredMessage, delete_message, next_message, stored_message};
 
@@ -128,13 +132,7 @@ pub async fn consumer_state(bus: &Bus, stream: &str, durable: &str) -> Result<Co
     let info: ConsumerInfo = api::call(bus, &format!("CONSUMER.INFO.{stream}.{durable}"), &NOTHING, ANSWER_WITHIN)
         .await
         .map_err(|error| StateError::of(format!("consumer {stream}/{durable}"), error))?;
-    Ok(ConsumerState {
-        delivered: info.delivered.stream_seq,
-        delivered_count: info.delivered.consumer_seq,
-        ack_floor: info.ack_floor.stream_seq,
-        pending: info.num_pending,
-        unacked: info.num_ack_pending,
-    })
+    Ok(info.into())
 }
 
 /// Where a durable consumer stands in its stream.
@@ -206,6 +204,18 @@ struct ConsumerInfo {
     num_pending: u64,
     #[serde(default)]
     num_ack_pending: u64,
+}
+
+impl From<ConsumerInfo> for ConsumerState {
+    fn from(info: ConsumerInfo) -> Self {
+        Self {
+            delivered: info.delivered.stream_seq,
+            delivered_count: info.delivered.consumer_seq,
+            ack_floor: info.ack_floor.stream_seq,
+            pending: info.num_pending,
+            unacked: info.num_ack_pending,
+        }
+    }
 }
 
 #[derive(Deserialize)]

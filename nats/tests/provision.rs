@@ -205,8 +205,8 @@ fn altered_streams() -> Vec<(&'static str, Value, &'static [&'static str])> {
         ("ROAM_REJECTED", json!({"allow_msg_counter": true}), &["allow_msg_counter"]),
         (
             "ROAM_REJECTED",
-            json!({"allow_msg_schedules": true, "allow_rollup_hdrs": true, "deny_purge": false}),
-            &["allow_msg_schedules", "allow_rollup_hdrs", "deny_purge"],
+            json!({"allow_msg_schedules": true, "allow_rollup_hdrs": true, "deny_delete": false}),
+            &["allow_msg_schedules", "allow_rollup_hdrs", "deny_delete"],
         ),
         ("ROAM_CHUNKS", json!({"allow_direct": true}), &["allow_direct"]),
         ("ROAM_CHUNKS", json!({"deny_delete": true}), &["deny_delete"]),

@@ -51,7 +51,10 @@ pub use key::Key;
 pub use message::{DecodeError, EncodeError, Kind, Message, VERSION, decode, encode, payload_hash};
 pub use names::{App, NameError, ReplicaName, ServiceName, Tenant, User};
 pub use notice::{Notice, NoticeOperation};
-pub use operate::{JournalPosition, Missing, ProfileStanding, ProfilesReply, ProfilesRequest, StatusReply};
+pub use operate::{
+    Halted, HoldingsReply, HoldingsRequest, JournalPosition, Missing, ProfileStanding, ProfilesReply, ProfilesRequest,
+    Remedy, StatusReply, TableRows,
+};
 pub use problem::{Code, Failed, Problem};
 pub use profile::{Profile, ProfileError};
 pub use query::{ChangesReply, ChangesRequest, HistoryReply, HistoryRequest, LatestReply, LatestRequest, Select};

@@ -56,10 +56,14 @@ pub enum Kind {
     ProfilesRequest = 26,
     /// Answers with profiles.
     ProfilesReply = 27,
+    /// Asks a replica what it holds of a user.
+    HoldingsRequest = 28,
+    /// Answers with that.
+    HoldingsReply = 29,
 }
 
 impl Kind {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::Change,
         Self::JournalBatch,
         Self::ControlEntry,
@@ -75,6 +79,8 @@ impl Kind {
         Self::StatusReply,
         Self::ProfilesRequest,
         Self::ProfilesReply,
+        Self::HoldingsRequest,
+        Self::HoldingsReply,
         Self::Manifest,
         Self::HaveRequest,
         Self::HaveReply,
@@ -105,6 +111,8 @@ impl Kind {
             Self::StatusReply => "status_reply_v1",
             Self::ProfilesRequest => "profiles_request_v1",
             Self::ProfilesReply => "profiles_reply_v1",
+            Self::HoldingsRequest => "holdings_request_v1",
+            Self::HoldingsReply => "holdings_reply_v1",
             Self::Manifest => "manifest_v1",
             Self::HaveRequest => "have_request_v1",
             Self::HaveReply => "have_reply_v1",

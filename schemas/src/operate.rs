@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    App, BatchId, Kind, Message, Problem, Profile, ReplicaName, Revision, Tenant, Timestamp, User,
+    App, BatchId, Kind, Message, Problem, Profile, ReplicaName, Revision, Skip, Tenant, Timestamp, User,
     limits::{PAGE_RECORDS, WAIT_MS},
     query::check_page,
 };
@@ -21,7 +21,7 @@ pub struct StatusReply {
     /// Up to where it applied the journal; none if it applied nothing yet.
     pub position: Option<JournalPosition>,
     /// Why it stands still, if it does.
-    pub halted: Option<String>,
+    pub halted: Option<Halted>,
     /// What keeps it from being ready.
     pub missing: Vec<Missing>,
     /// Whether it is the one that announces.
@@ -32,6 +32,30 @@ pub struct StatusReply {
     pub used_bytes: u64,
     /// How many bytes its disk has left.
     pub free_bytes: u64,
+}
+
+/// Why a replica stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Halted {
+    /// In words, with what to do about it.
+    pub reason: String,
+    /// What helps, for programs.
+    pub remedy: Remedy,
+}
+
+/// What helps a replica that stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Remedy {
+    /// A backup that reaches as far as the journal begins; where there is none, an order to resume.
+    BackupOrResume,
+    /// An order to resume: replicas have to be told which of them counts.
+    Resume,
+    /// A backup of this replica, which counts.
+    BackupOf(ReplicaName),
+    /// A newer build, or, if no replica can apply it, this order to skip the entry.
+    Skip(Skip),
 }
 
 /// A place in the journal.
@@ -116,6 +140,59 @@ pub struct ProfileStanding {
     pub digest: Option<String>,
 }
 
+/// Asks a replica what it holds of a user: for the proof that nothing is left once they were erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HoldingsRequest {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The user.
+    pub user: User,
+    /// Wait until the journal is applied up to this sequence,
+    #[serde(default)]
+    pub min_sequence: Option<u64>,
+    /// for so many milliseconds at most.
+    #[serde(default)]
+    #[schemars(range(max = WAIT_MS))]
+    pub wait_ms: Option<u32>,
+}
+
+/// What a replica holds of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HoldingsReply {
+    /// Who answers.
+    pub name: ReplicaName,
+    /// Up to where the journal was applied when this was so.
+    pub position: Option<JournalPosition>,
+    /// How many rows each table holds of the user, those of all tables but the marker that they were erased.
+    pub rows: Vec<TableRows>,
+    /// How many chunks it knows of the user.
+    pub chunks: u64,
+    /// How many erased users' bytes have not left the files of the replica yet.
+    pub leaving: u64,
+}
+
+/// How many rows a table holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TableRows {
+    /// The table.
+    pub table: String,
+    /// How many rows.
+    pub rows: u64,
+}
+
+impl HoldingsRequest {
+    /// Checks the limits.
+    ///
+    /// # Errors
+    /// `too_large`.
+    pub fn validate(&self) -> Result<(), Problem> {
+        check_page(None, self.wait_ms)
+    }
+}
+
 impl ProfilesRequest {
     /// Checks the limits.
     ///
@@ -139,4 +216,12 @@ impl Message for ProfilesRequest {
 
 impl Message for ProfilesReply {
     const KIND: Kind = Kind::ProfilesReply;
+}
+
+impl Message for HoldingsRequest {
+    const KIND: Kind = Kind::HoldingsRequest;
+}
+
+impl Message for HoldingsReply {
+    const KIND: Kind = Kind::HoldingsReply;
 }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, Draft, HaveReply, HaveRequest, HistoryReply,
-    HistoryRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply,
-    ProfilesRequest, Receipt, StatusReply,
+    HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message,
+    Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
@@ -28,6 +28,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         of::<StatusReply>(),
         of::<ProfilesRequest>(),
         of::<ProfilesReply>(),
+        of::<HoldingsRequest>(),
+        of::<HoldingsReply>(),
         of::<Manifest>(),
         of::<HaveRequest>(),
         of::<HaveReply>(),

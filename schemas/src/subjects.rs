@@ -98,6 +98,11 @@ pub fn change(profile: &Profile, device: &Device) -> String {
     with_device("change.", profile, device)
 }
 
+/// `roam.v1.change.<tenant>.<user>.>`: all changes of a user, for whoever looks into the stream.
+pub fn changes_of(tenant: &Tenant, user: &User) -> String {
+    under("change.", tenant, user) + ".>"
+}
+
 /// Reads a change subject back.
 ///
 /// # Errors
@@ -222,17 +227,20 @@ pub enum OperatorVerb {
     Status,
     /// What it holds.
     Profiles,
+    /// What it holds of a user.
+    Holdings,
 }
 
 impl OperatorVerb {
     /// Every verb.
-    pub const ALL: [Self; 2] = [Self::Status, Self::Profiles];
+    pub const ALL: [Self; 3] = [Self::Status, Self::Profiles, Self::Holdings];
 
     /// The verb as it stands in subjects, endpoints and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Profiles => "profiles",
+            Self::Holdings => "holdings",
         }
     }
 }

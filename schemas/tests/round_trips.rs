@@ -50,6 +50,8 @@ fn what_operators_ask_and_hear_reads_back_as_it_was() {
     check(strategies::status_reply());
     check(strategies::profiles_request());
     check(strategies::profiles_reply());
+    check(strategies::holdings_request());
+    check(strategies::holdings_reply());
 }
 
 #[test]

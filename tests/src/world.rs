@@ -421,7 +421,7 @@ impl Blueprint {
     fn storage(&self, world: &World, bus: &BusSettings, directory: PathBuf) -> Program {
         let responder_seed = world.keys.as_ref().map(|keys| keys.seed_of(Role::Responder));
         let bus = world.keys.as_ref().map_or(bus.clone(), |keys| keys.bus(Role::Storage, bus));
-        let name = directory.file_name().and_then(|name| ReplicaName::parse(name.to_str()?).ok()).unwrap();
+        let name = directory.file_name().and_then(|name| ReplicaName::parse(name.to_str()?).ok());
         let process = self.process();
         let mut settings =
             roam_storage::Settings { process, bus, name, responder_seed, directory, ..Default::default() };

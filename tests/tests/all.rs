@@ -17,6 +17,7 @@ mod kill;
 mod large;
 mod lost_notices;
 mod operations;
+mod operators;
 mod order;
 mod permissions;
 mod roams;

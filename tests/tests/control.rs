@@ -74,7 +74,7 @@ async fn what_no_replica_can_apply_stops_them_until_it_is_passed_over() {
     let sequence = world.append(&subjects::journal(0), &batch.to_string(), b"rubbish".to_vec()).await;
     for replica in &world.replicas {
         replica.complains(&format!("entry {sequence} of the journal")).await;
-        replica.complains("an order to skip").await;
+        replica.complains("`roam storage skip`").await;
     }
     // What is published meanwhile waits in the journal.
     let post = world.post("acme", "alice", "tablet").await;

@@ -55,7 +55,7 @@ async fn two_replicas_stop_at_a_journal_that_was_made_again_and_say_so() {
     make_journal_again(&world).await;
     for replica in &world.replicas {
         replica.complains("rolled back or created anew").await;
-        replica.complains("2 replicas have to agree: an order to resume").await;
+        replica.complains("2 replicas have to agree: `roam storage resume`").await;
     }
 
     // One of them goes on once a person says that it counts; the other one needs what that one holds.

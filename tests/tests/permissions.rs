@@ -275,6 +275,8 @@ fn for_services() -> Vec<(Action, &'static str, Vec<Role>)> {
         (Publish, "$JS.API.STREAM.MSG.DELETE.ROAM_CHUNKS", vec![Storage, Operator, Registrar]),
         (Publish, "$O.ROAM_BACKUPS.C.x", vec![Storage, Operator]),
         (Publish, "roam.v1.operate.storage.status", vec![Operator]),
+        (Publish, "roam.v1.operate.storage.holdings", vec![Operator]),
+        (Publish, "$JS.API.STREAM.PURGE.ROAM_REJECTED", vec![Operator, Registrar]),
         (Subscribe, "roam.v1.operate.*.*", vec![Responder]),
         (Publish, "_INBOX.acme.alice.laptop.1", vec![Responder]),
         (Subscribe, "_INBOX.acme.alice.laptop.1", vec![]),

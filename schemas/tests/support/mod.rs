@@ -15,8 +15,9 @@ use std::{
 
 use roam_schemas::{
     ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, DecodeError, Draft, Encoding, HaveReply,
-    HaveRequest, HistoryReply, HistoryRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message, Notice,
-    Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, decode, encode,
+    HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply,
+    LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, decode,
+    encode,
 };
 
 /// Both encodings.
@@ -46,7 +47,7 @@ impl Spelling {
 pub(crate) type Rewrite = fn(&[u8], Encoding) -> Result<Spelling, DecodeError>;
 
 /// Every kind, by its key in JSON.
-pub(crate) const KINDS: [(&str, Rewrite); 20] = [
+pub(crate) const KINDS: [(&str, Rewrite); 22] = [
     kind::<Draft>(),
     kind::<JournalBatch>(),
     kind::<ControlEntry>(),
@@ -62,6 +63,8 @@ pub(crate) const KINDS: [(&str, Rewrite); 20] = [
     kind::<StatusReply>(),
     kind::<ProfilesRequest>(),
     kind::<ProfilesReply>(),
+    kind::<HoldingsRequest>(),
+    kind::<HoldingsReply>(),
     kind::<Manifest>(),
     kind::<HaveRequest>(),
     kind::<HaveReply>(),

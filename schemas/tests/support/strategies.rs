@@ -10,11 +10,12 @@ use proptest::{
 use roam_schemas::{
     Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Chunk, ChunkReply, ChunkRequest,
     Code, Conflict, ContentHash, ContentType, Control, ControlEntry, Cursor, Device, Draft, DraftOperation, Encoding,
-    Epoch, Erase, Expect, Failed, HaveReply, HaveRequest, HistoryReply, HistoryRequest, JournalBatch, JournalPosition,
-    Key, LatestReply, LatestRequest, Manifest, Missing, Notice, NoticeOperation, Operation, Origin, Outcome, Problem,
-    Profile, ProfileStanding, ProfilesReply, ProfilesRequest, Put, Receipt, Record, ReplicaName, Resume, Revision,
-    Select, ServiceName, Skip, Stamp, StampedChange, State, StatusReply, Stored, Superseded, Tenant, TenantQuota,
-    Terms, Timestamp, User, Value, Version, limits,
+    Epoch, Erase, Expect, Failed, Halted, HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply,
+    HoldingsRequest, JournalBatch, JournalPosition, Key, LatestReply, LatestRequest, Manifest, Missing, Notice,
+    NoticeOperation, Operation, Origin, Outcome, Problem, Profile, ProfileStanding, ProfilesReply, ProfilesRequest,
+    Put, Receipt, Record, Remedy, ReplicaName, Resume, Revision, Select, ServiceName, Skip, Stamp, StampedChange,
+    State, StatusReply, Stored, Superseded, TableRows, Tenant, TenantQuota, Terms, Timestamp, User, Value, Version,
+    limits,
 };
 
 use super::{ENCODINGS, Spelling};
@@ -212,7 +213,7 @@ fn journal_position() -> impl Strategy<Value = JournalPosition> {
 
 pub(crate) fn status_reply() -> impl Strategy<Value = StatusReply> {
     let missing = (text(0, 9), text(0, 9)).prop_map(|(condition, reason)| Missing { condition, reason });
-    let texts = (text(0, 9), option::of(text(0, 9)), vec(missing, 0..3));
+    let texts = (text(0, 9), option::of(halted()), vec(missing, 0..3));
     (replica_name(), option::of(journal_position()), texts, any::<(bool, u16, u64, u64)>()).prop_map(
         |(name, position, (version, halted, missing), (announces, epoch, used_bytes, free_bytes))| StatusReply {
             name,
@@ -226,6 +227,37 @@ pub(crate) fn status_reply() -> impl Strategy<Value = StatusReply> {
             free_bytes,
         },
     )
+}
+
+fn halted() -> impl Strategy<Value = Halted> {
+    let skip = (any::<(u64, u64)>(), option::of(any::<[u8; 16]>())).prop_map(|((incarnation, sequence), batch)| Skip {
+        origin: Origin { incarnation, sequence },
+        batch: batch.map(BatchId::from_bytes),
+    });
+    let remedy = prop_oneof![
+        Just(Remedy::BackupOrResume),
+        Just(Remedy::Resume),
+        replica_name().prop_map(Remedy::BackupOf),
+        skip.prop_map(Remedy::Skip),
+    ];
+    (text(0, 9), remedy).prop_map(|(reason, remedy)| Halted { reason, remedy })
+}
+
+pub(crate) fn holdings_request() -> impl Strategy<Value = HoldingsRequest> {
+    (profile(), any::<(Option<u64>, Option<u32>)>()).prop_map(
+        |(Profile { tenant, user, .. }, (min_sequence, wait_ms))| HoldingsRequest {
+            tenant,
+            user,
+            min_sequence,
+            wait_ms,
+        },
+    )
+}
+
+pub(crate) fn holdings_reply() -> impl Strategy<Value = HoldingsReply> {
+    let rows = (text(0, 9), any::<u64>()).prop_map(|(table, rows)| TableRows { table, rows });
+    (replica_name(), option::of(journal_position()), vec(rows, 0..3), any::<(u64, u64)>())
+        .prop_map(|(name, position, rows, (chunks, leaving))| HoldingsReply { name, position, rows, chunks, leaving })
 }
 
 pub(crate) fn profiles_request() -> impl Strategy<Value = ProfilesRequest> {

@@ -1,5 +1,5 @@
-//! An exported profile: one line of JSON that says what it is, then one for each live record. Pure: lines go in and out,
-//! nothing is opened and nothing is sent.
+//! An exported profile: one line of JSON that says what it is, then one for each live record; of a user one line more, and
+//! then the profiles one after the other. Pure: lines go in and out, nothing is opened and nothing is sent.
 //!
 //! People keep these files: a field is never renamed, and what its meaning depends on raises [`VERSION`].
 
@@ -8,14 +8,32 @@ mod read;
 use roam_schemas::{ContentType, Device, Key, Profile, Record, Revision, State, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use read::{Archive, Entry, Unreadable, read};
+use crate::owner::UserName;
+pub(crate) use read::{Archive, Piece, Unreadable};
 
 /// The name of the format.
 const FORMAT: &str = "roam-export";
-/// The version of the format that is written, and the only one that is read.
+/// The name of the format of all profiles of a user.
+const USER_FORMAT: &str = "roam-export-user";
+/// The version of both formats that is written, and the only one that is read.
 const VERSION: u32 = 1;
 
-/// The first line.
+/// The first line of all profiles of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UserHeader {
+    /// [`USER_FORMAT`].
+    format: String,
+    /// [`VERSION`].
+    version: u32,
+    /// Whose profiles these are: tenant/user.
+    user: String,
+    /// How many profiles follow, so that a file that was cut off is noticed.
+    #[serde(default)]
+    profiles: Option<u64>,
+}
+
+/// The first line of a profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Header {
@@ -56,6 +74,13 @@ pub(crate) struct Line {
     /// When it ends; none for never.
     #[serde(default)]
     expires: Option<Timestamp>,
+}
+
+impl UserHeader {
+    /// Of so many profiles of a user.
+    pub(crate) fn new(user: &UserName, profiles: u64) -> Self {
+        Self { format: USER_FORMAT.to_owned(), version: VERSION, user: user.to_string(), profiles: Some(profiles) }
+    }
 }
 
 impl Header {

@@ -5,8 +5,10 @@ mod agent;
 mod archive;
 #[cfg(feature = "embedded")]
 mod backup;
+mod operate;
 mod parse;
 mod past;
+mod profile;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -17,7 +19,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use roam_schemas::{ContentType, Cursor, Device, Encoding, Expect, Key, Profile, Tenant};
+use roam_schemas::{Device, Encoding, Tenant};
 
 use crate::failure::Exit;
 pub(crate) use agent::{Agent, AgentCommand};
@@ -26,8 +28,10 @@ pub(crate) use archive::{Export, Import};
 pub(crate) use backup::{
     Backup, BackupCommand, CreateBackup, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup,
 };
-use parse::{content_type, cursor, device, expect, key, tenant, ttl};
+pub(crate) use operate::{Erase, Profiles, ResumeReplica, SkipEntry, Status, Storage, StorageCommand, Verify};
+use parse::{device, tenant};
 pub(crate) use past::{Conflicts, Explain, Restore};
+pub(crate) use profile::{Changes, Get, History, Ls, Pull, Push, Put, Rm, Watch};
 #[cfg(feature = "embedded")]
 pub(crate) use sign_in::Keys;
 pub(crate) use sign_in::{CreateToken, ListTokens, RevokeToken, SignIn, Token, TokenCommand};
@@ -154,6 +158,43 @@ Example:
   roam doctor
   roam doctor --nkey keys/operator.nk --ca keys/ca.pem --server tls://nats-1:4222 --monitor nats-1:8222 --json")]
     Doctor(Doctor),
+    /// Say how every part of a deployment stands, what is wrong, and what to do about it
+    #[command(after_help = "\
+Streams and who works on them, storage replicas, and the age of the newest backup. The exit code is 0 if all is well, and 1
+if something is wrong. Takes the operator's key where nobody gets in without one.
+
+Example:
+  roam status
+  roam status --from /var/backups/roam
+  roam status --nkey keys/operator.nk --ca keys/ca.pem --server tls://nats-1:4222 --json")]
+    Status(Status),
+    /// Decide what only a person can: how storage replicas that stand still go on
+    #[command(after_help = "Example:\n  roam storage resume storage-1\n  roam storage skip storage-1")]
+    Storage(Storage),
+    /// Compare all that the replicas hold, and name the first profile that differs
+    #[command(after_help = "\
+Records, history, deletions and what was decided: all that anybody can see is compared, profile by profile, while writes go
+on. The exit code is 1 if replicas differ.
+
+Example:
+  roam verify
+  roam verify --tenant acme --json")]
+    Verify(Verify),
+    /// List the profiles that there are, and how much each holds
+    #[command(
+        after_help = "Example:\n  roam profiles --tenant acme\n  roam profiles --tenant acme --user alice --json"
+    )]
+    Profiles(Profiles),
+    /// Remove all that a user has, everywhere, and prove it
+    #[command(after_help = "\
+Records, history, what was decided and large values go from every replica, and what was rejected from its stream; the proof
+counts what remains. The journal keeps what it holds of the user until that is too old, and backups until they are removed:
+both is said. A device that still holds data of the user may publish it again: revoke its token first.
+
+Example:
+  roam erase acme/alice
+  roam erase acme/alice --yes --json")]
+    Erase(Erase),
     /// Make, list and revoke the tokens that devices and services sign in with
     #[command(after_help = "\
 Takes the registrar's key, and to make tokens that of the signer, both in the directory of the keys.
@@ -245,23 +286,30 @@ anything else that is no regular file is in the way.
 Example:
   roam pull acme/alice/dotfiles ~/.config --watch")]
     Pull(Pull),
-    /// Write the records of a profile, as they are at one revision, as lines of JSON
+    /// Write the records of a profile, as they are at one revision, or of all profiles of a user, as lines of JSON
     #[command(after_help = "\
 The first line says what the file is; each other one is a record that has a value, in order of the keys. A value that is
 no text is written in base64. History is not in it.
 
+Of a user, all profiles are written, one behind the other. Which there are the replicas are asked for, as an operator
+does: where nobody gets in without a key, name one with --operator-nkey, or the apps with --app.
+
 Example:
   roam export acme/alice/editor --output editor.ndjson
-  roam export acme/alice/editor > editor.ndjson")]
+  roam export acme/alice --output alice.ndjson
+  roam export acme/alice --app editor --app mail > alice.ndjson")]
     Export(Export),
-    /// Write what was exported into a profile, the same one or another
+    /// Write what was exported into a profile or a user, the same one or another
     #[command(after_help = "\
 All of the file is looked at first: if one line is not right, nothing is written. A record that the profile holds
 already, with the same value and content type, is not written again; other keys of the profile stay as they are. A
 time to live goes on where it was, and a record whose time is over is left out.
 
+Into a user goes each profile of the file under its app.
+
 Example:
   roam import acme/alice/editor editor.ndjson --dry-run
+  roam import acme/alice alice.ndjson
   roam import acme/bob/editor editor.ndjson")]
     Import(Import),
     /// Keep files of applications the same on all of a user's devices
@@ -366,128 +414,6 @@ pub(crate) struct Repair {
 pub(crate) enum Mendable {
     /// Durable consumers that stand ahead of their stream
     Consumers,
-}
-
-/// `roam put`.
-#[derive(Debug, Args)]
-pub(crate) struct Put {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// The key
-    #[arg(value_parser = key)]
-    pub(crate) key: Key,
-    /// The value; `-` reads it from standard input
-    #[arg(required_unless_present = "file", allow_negative_numbers = true)]
-    pub(crate) value: Option<String>,
-    /// Read the value from this file
-    #[arg(long, value_name = "FILE", conflicts_with = "value")]
-    pub(crate) file: Option<PathBuf>,
-    /// What the value is, as in HTTP [default: guessed]
-    #[arg(long, value_name = "TYPE", value_parser = content_type)]
-    pub(crate) content_type: Option<ContentType>,
-    /// After how long it expires, in seconds, or with a unit: 90, 15m, 12h, 30d
-    #[arg(long, value_name = "SECONDS", value_parser = ttl)]
-    pub(crate) ttl: Option<u32>,
-    /// Write only if the record is absent, or at this revision: any, absent, at:REVISION
-    #[arg(long, value_name = "EXPECTATION", default_value = "any", value_parser = expect)]
-    pub(crate) expect: Expect,
-}
-
-/// `roam get`.
-#[derive(Debug, Args)]
-pub(crate) struct Get {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// The key
-    #[arg(value_parser = key)]
-    pub(crate) key: Key,
-    /// Print the bytes of the value and nothing else; this is the default
-    #[arg(long, conflicts_with = "json")]
-    pub(crate) raw: bool,
-}
-
-/// `roam rm`.
-#[derive(Debug, Args)]
-pub(crate) struct Rm {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// The keys, at most 1,000
-    #[arg(required = true, value_name = "KEY", value_parser = key)]
-    pub(crate) keys: Vec<Key>,
-}
-
-/// `roam ls`.
-#[derive(Debug, Args)]
-pub(crate) struct Ls {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// Only keys that begin with this
-    pub(crate) prefix: Option<String>,
-}
-
-/// `roam changes`.
-#[derive(Debug, Args)]
-pub(crate) struct Changes {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// What the last call ended with; without it, everything
-    #[arg(long, value_name = "CURSOR", value_parser = cursor)]
-    pub(crate) cursor: Option<Cursor>,
-}
-
-/// `roam history`.
-#[derive(Debug, Args)]
-pub(crate) struct History {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// The key
-    #[arg(value_parser = key)]
-    pub(crate) key: Key,
-    /// At most this many versions
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) limit: Option<u32>,
-}
-
-/// `roam watch`.
-#[derive(Debug, Args)]
-pub(crate) struct Watch {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// Begin after this place, with all that changed since
-    #[arg(long, value_name = "CURSOR", value_parser = cursor, conflicts_with = "from_beginning")]
-    pub(crate) cursor: Option<Cursor>,
-    /// Begin with all that the profile holds
-    #[arg(long)]
-    pub(crate) from_beginning: bool,
-}
-
-/// `roam push`.
-#[derive(Debug, Args)]
-pub(crate) struct Push {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// The directory
-    #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
-    /// Delete keys whose file is gone
-    #[arg(long)]
-    pub(crate) delete: bool,
-}
-
-/// `roam pull`.
-#[derive(Debug, Args)]
-pub(crate) struct Pull {
-    /// tenant/user/app
-    pub(crate) profile: Profile,
-    /// The directory, made if it is missing
-    #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
-    /// Delete files whose key is gone
-    #[arg(long)]
-    pub(crate) delete: bool,
-    /// Stay, and apply every change as it comes, until Ctrl-C
-    #[arg(long)]
-    pub(crate) watch: bool,
 }
 
 /// `roam bench`.

@@ -8,6 +8,7 @@ mod changes;
 mod completions;
 mod conflicts;
 mod doctor;
+mod erase;
 mod explain;
 mod export;
 mod get;
@@ -16,6 +17,7 @@ mod import;
 #[cfg(feature = "embedded")]
 mod keys;
 mod ls;
+mod profiles;
 mod provision;
 mod pull;
 mod push;
@@ -23,9 +25,12 @@ mod put;
 mod repair;
 mod restore;
 mod rm;
+mod status;
+mod storage;
 mod token;
 #[cfg(feature = "embedded")]
 mod up;
+mod verify;
 mod watch;
 
 use std::{future::Future, process::ExitCode};
@@ -71,6 +76,11 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         #[cfg(feature = "embedded")]
         Command::Keys(args) => keys::run(&args, out),
         Command::Doctor(args) => online(global, doctor::run(&args, global, out)),
+        Command::Status(args) => online(global, status::run(args, global, out)),
+        Command::Storage(args) => online(global, storage::run(args, global, out)),
+        Command::Verify(args) => online(global, verify::run(args, global, out)),
+        Command::Profiles(args) => online(global, profiles::run(args, global, out)),
+        Command::Erase(args) => online(global, erase::run(args, global, out)),
         Command::Token(args) => online(global, token::run(args, global, out)),
         Command::Provision(args) => online(global, provision::run(&args, global, out)),
         Command::Repair(args) => online(global, repair::run(&args, global, out)),

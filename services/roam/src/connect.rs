@@ -9,6 +9,7 @@ use roam_schemas::{Apps, Bearer, Code, Device, Grant, Profile};
 use crate::{
     cli::{Global, SignIn},
     failure::Failure,
+    owner::UserName,
     show,
 };
 
@@ -45,17 +46,26 @@ pub(crate) async fn with_profile<T>(
     what: &str,
     work: impl AsyncFnOnce(ProfileClient) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let Profile { tenant, user, app } = profile.clone();
+    let Profile { user, app, .. } = profile.clone();
+    with_user(global, &UserName::of(profile), what, async |client| work(client.profile_of(user, app)).await).await
+}
+
+/// Does something with the profiles of a user, then closes the connection in good order.
+pub(crate) async fn with_user<T>(
+    global: &Global,
+    user: &UserName,
+    what: &str,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let UserName { tenant, user } = user.clone();
     let bearer = granted(global).map(|grant| grant.bearer);
     let identity = match bearer {
         Some(Bearer::Service { name, .. }) => Identity::Service { tenant, name },
-        Some(Bearer::Device { device, .. }) if global.device.is_none() => {
-            Identity::Device { tenant, user: user.clone(), device }
-        }
-        _ => Identity::Device { tenant, user: user.clone(), device: this_device(global)? },
+        Some(Bearer::Device { device, .. }) if global.device.is_none() => Identity::Device { tenant, user, device },
+        _ => Identity::Device { tenant, user, device: this_device(global)? },
     };
     let client = client(global, identity, what).await?;
-    let done = work(client.profile_of(user, app)).await;
+    let done = work(&client).await;
     client.close().await;
     done
 }

@@ -1,27 +1,5 @@
-//! `roam`, the command line: reads the arguments, runs one command, and says how it went. What each command does is in
-//! `commands/`; nothing is decided here.
+//! The program `roam`. All of it is in the library, which tests run too.
 
-mod archive;
-mod bench;
-#[cfg(feature = "embedded")]
-mod certificates;
-mod cli;
-mod commands;
-mod connect;
-mod difference;
-mod failure;
-mod output;
-mod past;
-mod show;
-mod transfer;
-
-use std::process::ExitCode;
-
-use clap::Parser;
-
-fn main() -> ExitCode {
-    match cli::Cli::try_parse() {
-        Ok(cli) => commands::run(cli),
-        Err(refused) => cli::leave(&refused),
-    }
+fn main() -> std::process::ExitCode {
+    roam::run()
 }

@@ -71,6 +71,28 @@ impl Output {
         }
     }
 
+    /// Asks whoever sits before the terminal whether something is meant that cannot be taken back. They type `word`.
+    ///
+    /// # Errors
+    /// A wrong command line where nobody can be asked; a failure if they type something else.
+    pub(crate) fn confirm(self, what: &str, question: &str, word: &str, yes: bool) -> Result<(), Failure> {
+        if yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            return Err(
+                Failure::usage(what, format!("{question}: nobody can be asked")).hint("say that it is meant: --yes")
+            );
+        }
+        let _ = write!(io::stderr(), "{question}.\nType {word} to go on: ");
+        let mut typed = String::new();
+        io::stdin().read_line(&mut typed).map_err(|error| Failure::because(what, &error))?;
+        match typed.trim_end_matches(['\r', '\n']) == word {
+            true => Ok(()),
+            false => Err(Failure::new(what, "not done: something else was typed")),
+        }
+    }
+
     /// A bar towards a known end, shown only to somebody who sits before a terminal.
     pub(crate) fn bar(self, end: u64, what: &'static str) -> ProgressBar {
         let style = "{msg:>10} [{bar:32}] {human_pos}/{human_len}  {per_sec}  {eta} left";

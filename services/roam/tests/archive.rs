@@ -142,3 +142,60 @@ async fn of_a_file_with_a_line_that_is_not_right_nothing_is_written() {
     let (_, nothing) = export(&system, OTHER, "nothing");
     assert_eq!((nothing.len(), &nothing[0]["head"]), (1, &json!(0)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_profiles_of_a_user_come_back_and_a_second_time_nothing_is_written() {
+    let system = System::start().await;
+    fill(&system, PROFILE);
+    fs::write(system.place.path().join("value"), [7; 400_000]).unwrap();
+    let value = system.place.path().join("value");
+    system.done("laptop", &format!("put acme/alice/mail book --file {}", value.display()));
+    system.done("laptop", "put acme/alice/empty gone x");
+    system.done("laptop", "rm acme/alice/empty gone");
+    system.done("laptop", "put acme/bob/mail font serif");
+
+    let (file, lines) = export(&system, "acme/alice", "alice");
+    let header = json!({"format": "roam-export-user", "version": 1, "user": "acme/alice", "profiles": 3});
+    assert_eq!(lines[0], header);
+    let names: Vec<_> = lines.iter().filter_map(|line| line.get("profile")).collect();
+    assert_eq!(names, ["acme/alice/editor", "acme/alice/empty", "acme/alice/mail"]);
+
+    let dry = system.done("laptop", &format!("import acme/carol {} --dry-run", file.display()));
+    assert!(dry.stdout.contains("acme/carol/mail\n+ book  390.6"), "{}", dry.stdout);
+    assert_eq!(system.run("laptop", "get acme/carol/mail book").code, 2, "nothing was written");
+    let imported = system.done("laptop", &format!("import acme/carol {} --json", file.display())).objects();
+    let told: Vec<_> = imported.iter().map(|report| (&report["profile"], &report["imported"])).collect();
+    let [editor, empty, mail] = ["editor", "empty", "mail"].map(|app| json!(format!("acme/carol/{app}")));
+    assert_eq!(told, [(&editor, &json!(7)), (&empty, &json!(0)), (&mail, &json!(1))]);
+    let again = system.done("laptop", &format!("import acme/carol {} --json", file.display())).objects();
+    assert!(again.iter().all(|report| report["imported"] == 0 && report["revision"].is_null()), "{again:?}");
+    let [(_, one), (_, other)] = ["editor", "mail"].map(|app| export(&system, &format!("acme/carol/{app}"), app));
+    assert_eq!(contents(&one), contents(&lines[1..9]));
+    assert_eq!(contents(&other), contents(&lines[10..]));
+
+    // Named apps are not asked for.
+    let (file, lines) = export(&system, "acme/alice --app mail", "mail-only");
+    assert_eq!((lines.len(), &lines[0]["profiles"]), (3, &json!(1)));
+    let into_one = import(&system, OTHER, &file, "");
+    assert!(into_one.code == 64 && into_one.stderr.contains("all profiles of a user"), "{into_one:?}");
+    let nobody = system.run("laptop", "export acme/nobody");
+    assert_eq!(nobody.code, 2, "{nobody:?}");
+    let cut = fs::read_to_string(&file).unwrap().replace("\"profiles\":1", "\"profiles\":2");
+    fs::write(&file, cut).unwrap();
+    let refused = system.run("laptop", &format!("import acme/dave {}", file.display()));
+    assert!(refused.code == 1 && refused.stderr.contains("2 profiles, and has 1"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_through_a_pipe_is_imported_as_well() {
+    let system = System::start().await;
+    for words in ["theme dark", "font mono"] {
+        system.done("laptop", &format!("put {PROFILE} {words}"));
+    }
+    let (file, _) = export(&system, PROFILE, "piped");
+    let ran = system.run_with_input("laptop", &format!("import {OTHER} -"), &fs::read(&file).unwrap());
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.starts_with("imported 2 records"), "{}", ran.stdout);
+    let bad = system.run_with_input("laptop", &format!("import {OTHER} -"), b"rubbish");
+    assert!(bad.code == 1 && bad.stderr.contains("line 1:"), "{bad:?}");
+}

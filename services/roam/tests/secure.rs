@@ -34,13 +34,20 @@ async fn secure(options: &[&str]) -> (System, BTreeMap<String, String>, String) 
 
 #[tokio::test]
 async fn whoever_has_the_first_token_gets_in_and_nobody_else() {
-    let (system, environment, _) = secure(&["--secure"]).await;
+    let (system, environment, keys) = secure(&["--secure"]).await;
     assert!(environment["ROAM_SERVER"].starts_with("tls://"));
     let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "me".to_owned());
     done(&environment, &format!("put home/{user}/editor theme dark"));
     assert_eq!(done(&environment, &format!("get home/{user}/editor theme")), "dark");
     let (code, _, stderr) = roam(&environment, "put home/somebody-else/editor theme dark");
     assert_eq!(code, 1, "{stderr}");
+    // Which profiles there are only operators may ask.
+    let (code, _, stderr) = roam(&environment, &format!("export home/{user}"));
+    assert!(code != 0 && stderr.contains("--app APP"), "{code}: {stderr}");
+    for whose in [format!("--operator-nkey {keys}/operator.nk"), "--app editor".to_owned()] {
+        let exported = done(&environment, &format!("export home/{user} {whose}"));
+        assert!(exported.contains("\"profiles\":1") && exported.contains("dark"), "{exported}");
+    }
     for without in ["ROAM_TOKEN_FILE", "ROAM_CA"] {
         let mut less = environment.clone();
         less.remove(without);
@@ -100,6 +107,8 @@ async fn a_doctor_finds_a_secure_system_sound_and_an_open_one_not() {
         assert_eq!(sound[check]["state"], "sound", "{}", sound[check]);
     }
     assert_eq!(sound["server"]["state"], "unknown");
+    let status = done(&environment, &format!("status --nkey {keys}/operator.nk"));
+    assert!(status.contains("replica   storage ") && status.contains("all is well"), "{status}");
     drop(system);
 
     let open = System::start().await;

@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     apply::{AppliedBatch, Applier, ApplyError, Prepared},
+    erasure::Erasures,
     journal::Work,
     metrics::Metrics,
     progress::Progress,
-    store::{Position, StoreError, UserKey},
+    store::{Position, StoreError},
 };
 
 /// How long to wait for room on a full disk before trying again.
@@ -38,8 +39,8 @@ pub(crate) struct Fold {
     pub(crate) shutdown: CancellationToken,
     /// Says what cannot be applied.
     pub(crate) stuck: watch::Sender<Option<Stuck>>,
-    /// Takes users whose rows are gone, and whose bytes have to go too.
-    pub(crate) erased: mpsc::Sender<UserKey>,
+    /// Takes users whose rows are gone.
+    pub(crate) erasures: Erasures,
 }
 
 /// A batch that this replica cannot apply. What came before it is applied, and nothing behind it.
@@ -140,10 +141,7 @@ impl Fold {
         };
         tracing::info!(sequence = position.sequence, ?control, ?removed, "what an operator ordered is done");
         if let Control::Erase(erase) = control {
-            // A full queue puts it off to when compactions come by there by themselves.
-            if self.erased.try_send(UserKey::new(&erase.tenant, &erase.user)).is_err() {
-                tracing::warn!("too many users are erased at once: the bytes of one go with later compactions");
-            }
+            self.erasures.erased(erase, position);
         }
         self.metrics.stands_at(position);
         self.progress.controlled(position.sequence);

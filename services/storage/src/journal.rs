@@ -128,12 +128,12 @@ impl Follower {
 
     /// Leaves the queue group, says why, and waits until it is time to look again.
     async fn stand_still(&self, halt: &Halt) {
-        let reason = halt.to_string();
+        let halted = halt.told(self.orders.incarnation());
         if !self.progress.is_halted() {
-            tracing::error!(reason, "this replica stands still");
+            tracing::error!(reason = halted.reason, "this replica stands still");
         }
-        self.condition.set_not_ready(reason.clone());
-        self.progress.set_halted(Some(reason));
+        self.condition.set_not_ready(halted.reason.clone());
+        self.progress.set_halted(Some(halted));
         let _ = self.context.shutdown.run_until_cancelled(sleep(LOOK_AGAIN_AFTER)).await;
     }
 
@@ -176,7 +176,7 @@ impl Follower {
             return Ok(None);
         };
         if !self.orders.skips_batch(&stuck.position) {
-            return Ok(Some(Halt::Inapplicable { sequence: stuck.position.sequence, reason: stuck.reason }));
+            return Ok(Some(stuck.into()));
         }
         self.position = self.reader.snapshot().position()?;
         // Whether the applying thread is still there shows at the next entry.

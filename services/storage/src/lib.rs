@@ -13,6 +13,7 @@ pub mod store;
 mod announce;
 mod chunks;
 mod connect;
+mod erasure;
 mod expire;
 #[cfg(test)]
 mod fixture;
@@ -36,7 +37,6 @@ use roam_process::{Condition, Context, Tasks, TasksError};
 use roam_schemas::ReplicaName;
 use tokio::{
     sync::{mpsc, watch},
-    task::spawn_blocking,
     time::{interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,7 @@ use crate::{
     apply::Applier,
     chunks::{Chunks, Sweeper},
     connect::Connections,
+    erasure::erasures,
     expire::Expirer,
     fold::Fold,
     journal::{Follower, Orders, Work},
@@ -54,14 +55,12 @@ use crate::{
     operate::Operated,
     progress::Progress,
     respond::Responder,
-    store::{Reader, StoreError, UserKey, Writer},
+    store::{Reader, StoreError, Writer},
 };
 pub use settings::{BackupSettings, Settings};
 
 /// How many batches may wait for the applying thread.
 const BATCHES_AHEAD: usize = 8;
-/// How many erased users may wait for their bytes to go.
-const ERASED_AHEAD: usize = 1_024;
 /// How often the applying thread is told to remove what may go.
 const CLEAN_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait before asking again for a journal that is not there yet.
@@ -107,7 +106,9 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let Some(catch_up_to) = journal_end(&connections.following, &context, &conditions.journal).await else {
         return Ok(());
     };
-    let Settings { name, backup, bus, .. } = settings;
+    let name = settings.replica_name();
+    tracing::info!(%name, "operators call this replica so");
+    let Settings { backup, bus, .. } = settings;
     let keeper = Keeper::new(reader.clone(), name.clone(), backup, bus, metrics.clone());
     let parts = Parts { context: &context, conditions, metrics, reader, name, keeper };
     let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
@@ -156,10 +157,10 @@ impl Parts<'_> {
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
         let (stuck, is_stuck) = watch::channel(None);
-        let (erased, to_compact) = mpsc::channel(ERASED_AHEAD);
+        let (erasures, compactor, given_up) = erasures(reader.clone(), context.shutdown.clone());
         let fold = Fold {
             stuck,
-            erased,
+            erasures,
             applier: Applier::new(writer, reader.clone())?,
             progress: progress.clone(),
             metrics: metrics.clone(),
@@ -187,6 +188,7 @@ impl Parts<'_> {
             metrics.clone(),
             context.shutdown.clone(),
         );
+        let chunks = Chunks::new(&connections.chunks, metrics.clone());
         let operated = Operated {
             bus: connections.responding.clone(),
             context: context.clone(),
@@ -195,10 +197,11 @@ impl Parts<'_> {
             progress: progress.clone(),
             reader: reader.clone(),
             announces: Arc::clone(&announces),
+            chunks: chunks.clone(),
+            leaving: compactor.leaving(),
         };
         let ordered = keeper.clone().take_orders(connections.responding.clone(), context.shutdown.clone());
         let keeping = keeper.run(Arc::clone(&announces), context.shutdown.clone());
-        let chunks = Chunks::new(&connections.chunks, metrics.clone());
         let sweeper = Sweeper {
             chunks: chunks.clone(),
             reader: reader.clone(),
@@ -206,6 +209,7 @@ impl Parts<'_> {
             announces: Arc::clone(&announces),
             metrics: metrics.clone(),
             shutdown: context.shutdown.clone(),
+            erased: given_up,
         };
         let announcer = Announcer {
             announces,
@@ -220,7 +224,6 @@ impl Parts<'_> {
         };
         let following = connections.following.clone();
         let standing = standing::watch(following, conditions.consumer, metrics.clone(), context.shutdown.clone());
-        let compacted = compact_erased(to_compact, reader.clone(), context.shutdown.clone());
         let responder = Responder {
             bus: connections.responding.clone(),
             context: context.clone(),
@@ -242,7 +245,7 @@ impl Parts<'_> {
         tasks.spawn("expire", expirer.run());
         tasks.spawn("backup", keeping);
         tasks.spawn("backup-orders", ordered);
-        tasks.spawn("compact", compacted);
+        tasks.spawn("compact", compactor.run());
         tasks.spawn("chunks", chunks.follow(context.shutdown.clone()));
         tasks.spawn("sweep", sweeper.run());
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
@@ -262,22 +265,6 @@ async fn remind_to_clean(work: mpsc::Sender<Work>, shutdown: CancellationToken) 
         }
     };
     shutdown.run_until_cancelled(reminding).await;
-    Ok(())
-}
-
-/// Has the bytes of users who were erased leave the disk, until shutdown. What is not done then goes with later
-/// compactions.
-async fn compact_erased(
-    mut erased: mpsc::Receiver<UserKey>,
-    reader: Reader,
-    shutdown: CancellationToken,
-) -> Result<(), StoreError> {
-    while let Some(Some(user)) = shutdown.run_until_cancelled(erased.recv()).await {
-        let reader = reader.clone();
-        // A panic in there is RocksDB's, and the store is of no use then.
-        spawn_blocking(move || reader.compact_user(&user)).await.unwrap_or(Ok(()))?;
-    }
-    shutdown.cancelled().await;
     Ok(())
 }
 

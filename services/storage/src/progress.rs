@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use roam_schemas::Revision;
+use roam_schemas::{Halted, Revision};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -34,7 +34,7 @@ type Waiting = HashMap<ProfileKey, Vec<(Revision, oneshot::Sender<()>)>>;
 
 struct Shared {
     applied: watch::Sender<u64>,
-    halted: watch::Sender<Option<String>>,
+    halted: watch::Sender<Option<Halted>>,
     recent: Mutex<Recent>,
     waiting: Mutex<Waiting>,
     /// How many wait, so that the applying side takes no lock while nobody does.
@@ -91,16 +91,16 @@ impl Progress {
     }
 
     /// The replica stands still, and why; none once it goes on.
-    pub(crate) fn set_halted(&self, reason: Option<String>) {
+    pub(crate) fn set_halted(&self, why: Option<Halted>) {
         self.shared.halted.send_if_modified(|halted| {
-            let moved = *halted != reason;
-            *halted = reason;
+            let moved = *halted != why;
+            *halted = why;
             moved
         });
     }
 
     /// Why the replica stands still, if it does.
-    pub(crate) fn halt(&self) -> Option<String> {
+    pub(crate) fn halt(&self) -> Option<Halted> {
         self.shared.halted.borrow().clone()
     }
 

@@ -1,6 +1,6 @@
 //! What an operator tunes: plain data. What all replicas must agree on is no setting: it travels in the journal.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf, absolute};
 
 use roam_nats::{BusSettings, Role};
 use roam_process::{Problem, ProcessSettings};
@@ -14,6 +14,9 @@ const LEAST_MEMORY_MIB: usize = 32;
 /// The fewest files that RocksDB can work with.
 const FEWEST_FILES: i32 = 64;
 
+/// How much of the digest of its directory is in the name of a replica that was given none.
+const DIGEST_DIGITS: usize = 8;
+
 /// The settings of a storage replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,8 +25,9 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// How to reach the bus.
     pub bus: BusSettings,
-    /// The name of this replica, by which operators call it. No two replicas have the same.
-    pub name: ReplicaName,
+    /// The name of this replica, by which operators call it. No two replicas have the same. None: one made of the name of
+    /// the machine and the directory.
+    pub name: Option<ReplicaName>,
     /// The file of the nkey seed that the responder signs in with, whose permissions let it do nothing but answer. All else
     /// about its connection is as in `bus`; without it so is this.
     pub responder_seed: Option<PathBuf>,
@@ -58,7 +62,7 @@ impl Default for Settings {
         Self {
             process: ProcessSettings::on_port(9602),
             bus: BusSettings::default(),
-            name: ReplicaName::default(),
+            name: None,
             responder_seed: None,
             directory: PathBuf::from("roam-storage-data"),
             store: StoreSettings::default(),
@@ -68,6 +72,14 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// What operators call this replica.
+    pub fn replica_name(&self) -> ReplicaName {
+        self.name.clone().unwrap_or_else(|| {
+            let host = rustix::system::uname();
+            named_after(host.nodename().to_str().unwrap_or_default(), &self.directory)
+        })
+    }
+
     /// How the responder reaches the bus.
     pub(crate) fn responding(&self) -> BusSettings {
         match &self.responder_seed {
@@ -78,6 +90,13 @@ impl Settings {
             }
         }
     }
+}
+
+/// A name for the replica in this directory of this machine.
+fn named_after(host: &str, directory: &Path) -> ReplicaName {
+    let place = absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let digest = blake3::hash(place.as_os_str().as_encoded_bytes()).to_hex();
+    ReplicaName::parse(format!("{host}-{}", &digest[..DIGEST_DIGITS])).unwrap_or_default()
 }
 
 impl roam_process::Settings for Settings {
@@ -117,10 +136,21 @@ impl roam_process::Settings for Settings {
 mod tests {
     use roam_process::settings::check_example;
 
-    use super::Settings;
+    use std::path::Path;
+
+    use super::{Settings, named_after};
 
     #[test]
     fn the_example_is_the_defaults() {
         check_example::<Settings>().unwrap();
+    }
+
+    #[test]
+    fn replicas_that_were_given_no_name_have_different_ones() {
+        let [one, same, elsewhere, there] = [("a", "/x"), ("a", "/x"), ("a", "/y"), ("b", "/x")]
+            .map(|(host, directory)| named_after(host, Path::new(directory)));
+        assert_eq!(one, same);
+        assert!(one != elsewhere && one != there && elsewhere != there, "{one} {elsewhere} {there}");
+        assert!(one.as_str().starts_with("a-"), "{one}");
     }
 }

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use roam_tests::{ACCESS_SERVER, AGENT, AUTH, SERVICE_VARIABLE, STORAGE};
+use roam_tests::{ACCESS_SERVER, AGENT, AUTH, COMMAND_LINE, SERVICE_VARIABLE, STORAGE};
 
 fn main() -> ExitCode {
     match std::env::var(SERVICE_VARIABLE).as_deref() {
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Ok(AUTH) => roam_process::main::<roam_auth::Settings, _, _>(AUTH, roam_auth::run),
         Ok(AGENT) => roam_process::main::<roam_agent::Settings, _, _>(AGENT, roam_agent::run),
         Ok(STORAGE) => roam_process::main::<roam_storage::Settings, _, _>(STORAGE, roam_storage::run),
+        Ok(COMMAND_LINE) => roam::run(),
         _ => ExitCode::from(roam_process::EXIT_CONFIGURATION),
     }
 }

@@ -1,7 +1,8 @@
 //! Golden messages between operators and replicas.
 
 use roam_schemas::{
-    BatchId, JournalPosition, Missing, ProfileStanding, ProfilesReply, ProfilesRequest, ReplicaName, StatusReply,
+    BatchId, Halted, HoldingsReply, HoldingsRequest, JournalPosition, Missing, Origin, ProfileStanding, ProfilesReply,
+    ProfilesRequest, Remedy, ReplicaName, Skip, StatusReply, TableRows,
 };
 
 use super::{Case, case, profile, revision, time};
@@ -28,8 +29,18 @@ pub(super) fn all() -> Vec<Case> {
     };
     let halted = "the journal goes on at 12, but this replica needs 9".to_owned();
     let missing = vec![Missing { condition: "journal".to_owned(), reason: halted.clone() }];
-    let stands_still =
-        StatusReply { halted: Some(halted), missing, position: None, announces: false, epoch: 1, ..ready.clone() };
+    let stopped = |remedy| StatusReply {
+        halted: Some(Halted { reason: halted.clone(), remedy }),
+        missing: missing.clone(),
+        position: None,
+        announces: false,
+        epoch: 1,
+        ..ready.clone()
+    };
+    let skip = Skip {
+        origin: Origin { incarnation: time(0).as_nanos(), sequence: 4_712 },
+        batch: Some(BatchId::from_bytes([0xB1; 16])),
+    };
     let asked = ProfilesRequest {
         tenant: Some(profile().tenant),
         user: Some(profile().user),
@@ -54,9 +65,30 @@ pub(super) fn all() -> Vec<Case> {
         profiles: vec![standing.clone(), ProfileStanding { digest: None, ..standing }],
         next: Some(profile()),
     };
+    let of_user = HoldingsRequest {
+        tenant: profile().tenant,
+        user: profile().user,
+        min_sequence: Some(4_711),
+        wait_ms: Some(1_000),
+    };
+    let rows = |table: &str, rows| TableRows { table: table.to_owned(), rows };
+    let held = HoldingsReply {
+        name: name(),
+        position: Some(position),
+        rows: vec![rows("version", 12), rows("head", 1)],
+        chunks: 3,
+        leaving: 0,
+    };
     vec![
-        case("ready", ready),
-        case("stands_still", stands_still),
+        case("of_a_user", of_user.clone()),
+        case("of_a_user_now", HoldingsRequest { min_sequence: None, wait_ms: None, ..of_user }),
+        case("something", held.clone()),
+        case("nothing_left", HoldingsReply { rows: Vec::new(), chunks: 0, leaving: 1, position: None, ..held }),
+        case("ready", ready.clone()),
+        case("stands_still", stopped(Remedy::BackupOrResume)),
+        case("stands_still_before_another_journal", stopped(Remedy::Resume)),
+        case("stands_still_behind_another_replica", stopped(Remedy::BackupOf(name()))),
+        case("stands_still_before_an_entry", stopped(Remedy::Skip(skip))),
         case("all", ProfilesRequest::default()),
         case("of_a_user_with_digests", asked),
         case("a_page", listed),

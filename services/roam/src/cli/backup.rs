@@ -3,8 +3,10 @@
 use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Subcommand, ValueEnum};
-use roam_schemas::{NameError, ReplicaName};
+use roam_schemas::ReplicaName;
 use roam_storage::backup::{BackupId, Target};
+
+use super::parse::replica;
 
 /// The word for the bucket in place of a directory.
 const BUCKET: &str = "bucket";
@@ -96,10 +98,6 @@ pub(crate) struct CreateBackup {
     /// Where it goes
     #[arg(long, value_name = "directory|bucket")]
     pub(crate) to: Option<To>,
-}
-
-fn replica(text: &str) -> Result<ReplicaName, NameError> {
-    ReplicaName::parse(text)
 }
 
 /// Where a backup goes.

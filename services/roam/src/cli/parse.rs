@@ -1,6 +1,8 @@
 //! How single values are written on the command line. Pure.
 
-use roam_schemas::{ContentType, Cursor, Device, Expect, Key, NameError, Problem, Revision, Tenant, limits};
+use roam_schemas::{
+    App, ContentType, Cursor, Device, Expect, Key, NameError, Problem, ReplicaName, Revision, Tenant, User, limits,
+};
 
 use crate::past::At;
 
@@ -10,6 +12,18 @@ pub(super) fn device(text: &str) -> Result<Device, NameError> {
 
 pub(super) fn tenant(text: &str) -> Result<Tenant, NameError> {
     Tenant::parse(text)
+}
+
+pub(super) fn user(text: &str) -> Result<User, NameError> {
+    User::parse(text)
+}
+
+pub(super) fn app(text: &str) -> Result<App, NameError> {
+    App::parse(text)
+}
+
+pub(super) fn replica(text: &str) -> Result<ReplicaName, NameError> {
+    ReplicaName::parse(text)
 }
 
 pub(super) fn key(text: &str) -> Result<Key, Problem> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use roam_schemas::{Access, App, Device, NameError, ServiceName, Tenant, TokenId, User};
 
-use super::parse::{device, tenant, ttl};
+use super::parse::{app, device, tenant, ttl, user};
 
 /// How a command signs in.
 #[derive(Debug, Clone, Args)]
@@ -134,14 +134,6 @@ pub(crate) struct Keys {
     /// Have the servers ask clients for a certificate too
     #[arg(long)]
     pub(crate) mutual_tls: bool,
-}
-
-fn user(text: &str) -> Result<User, NameError> {
-    User::parse(text)
-}
-
-fn app(text: &str) -> Result<App, NameError> {
-    App::parse(text)
 }
 
 fn service(text: &str) -> Result<ServiceName, NameError> {

@@ -103,3 +103,25 @@ fn servers_are_separated_by_commas() {
     let cli = parse("roam ls t/u/a --server nats://a,nats://b").unwrap();
     assert_eq!(cli.global.server, ["nats://a", "nats://b"]);
 }
+
+#[test]
+fn operators_name_whom_they_mean() {
+    for (line, refused) in [
+        ("roam status --from /backups --json", None),
+        ("roam storage resume storage-1 --yes", None),
+        ("roam storage skip storage-1 --despite-absent", None),
+        ("roam storage resume", Some(ErrorKind::MissingRequiredArgument)),
+        ("roam storage", Some(ErrorKind::MissingRequiredArgument)),
+        ("roam verify --user alice", Some(ErrorKind::MissingRequiredArgument)),
+        ("roam profiles --tenant acme --user alice --replica storage-1", None),
+        ("roam erase acme/alice --yes", None),
+        ("roam erase acme/alice/editor", Some(ErrorKind::ValueValidation)),
+        ("roam erase acme", Some(ErrorKind::ValueValidation)),
+        ("roam export acme/alice --app editor --app mail", None),
+        ("roam export acme/alice --app editor --operator-nkey k", Some(ErrorKind::ArgumentConflict)),
+        ("roam export acme", Some(ErrorKind::ValueValidation)),
+        ("roam import acme/alice -", None),
+    ] {
+        assert_eq!(parse(line).err().map(|error| error.kind()), refused, "{line}");
+    }
+}

@@ -29,8 +29,13 @@ pub(super) async fn run(args: &Doctor, global: &Global, out: Output) -> Result<(
 }
 
 fn say(finding: &Finding, out: Output) -> Result<(), Failure> {
-    let Finding { check, state, found, remedy } = finding;
     out.object(finding)?;
+    row(finding, out)
+}
+
+/// A finding, for people.
+pub(super) fn row(finding: &Finding, out: Output) -> Result<(), Failure> {
+    let Finding { check, state, found, remedy } = finding;
     let state = match state {
         Soundness::Sound => "ok",
         Soundness::Unknown => "unknown",

@@ -1,55 +1,112 @@
-//! `roam import`: writes the records of an exported profile into a profile. What is there already is not written again,
-//! and nothing at all is written of a file with a line that is not right.
+//! `roam import`: writes the records of exported profiles into a profile, or into those of a user. What is there already is
+//! not written again, and nothing at all is written of a file with a line that is not right: it is read twice, and never
+//! held in memory.
+
+mod held;
+mod source;
 
 use std::{
     fs::File,
-    io::{self, BufReader},
+    io::BufReader,
     path::Path,
     time::{Duration, Instant},
 };
 
-use roam_client::{ChangeError, ProfileClient, ReadError};
+use roam_client::{ChangeError, ProfileClient};
 use roam_process::clock::now_ns;
-use roam_schemas::{Action, ContentHash, Encoding, Key, Operation, Put, Revision, State, Stored, Timestamp};
+use roam_schemas::{Action, Encoding, Key, Operation, Profile, Put, Revision, Stored, Timestamp};
 use serde::Serialize;
 
+use self::{held::Held, source::Source};
 use crate::{
-    archive::{self, Archive, Unreadable},
+    archive::{Archive, Piece, Unreadable},
     cli::{Global, Import},
-    connect::{named, not_answered, not_saved, with_profile},
+    connect::{not_answered, not_saved, with_user},
     difference::{Difference, Glance},
     failure::Failure,
     output::Output,
-    past::{remaining, same},
+    owner::{Owner, UserName},
+    past::remaining,
     show,
-    transfer::{Batcher, Pages, Sender},
+    transfer::{Batcher, Sender},
 };
 
 /// The file that means: read standard input.
 const STANDARD_INPUT: &str = "-";
 
+/// A file that is read, from its first line on.
+type Lines<'a> = Archive<BufReader<&'a File>>;
+
 pub(super) async fn run(args: Import, global: &Global, out: Output) -> Result<(), Failure> {
     let file = args.file.as_deref().filter(|file| *file != Path::new(STANDARD_INPUT));
     let name = file.map_or_else(|| "(standard input)".to_owned(), |file| file.display().to_string());
-    let what = named("import", &args.profile, &name);
-    let archive = read(file).map_err(|error| not_read(&what, &error))?;
-    let started = Instant::now();
-    let now = Timestamp::from_nanos(now_ns());
-    let report = with_profile(global, &args.profile, &what, async |profile| {
-        let plan = Plan::make(&profile, archive, now).await.map_err(|error| not_answered(&what, &error))?;
-        match args.dry_run {
-            true => plan.show(out),
-            false => Box::pin(plan.write(&profile, global.encoding.into(), out, &what)).await,
+    let what = show::text(&format!("import {} {name}", args.owner));
+    let mut source = Source::open(file).map_err(|error| Failure::because(&what, &error))?;
+    let looked = look(&mut source, &args.owner).map_err(|error| not_read(&what, &error))?;
+    if let (Owner::Profile(_), true) = (&args.owner, looked.of_user) {
+        let hint = "name the user: roam import TENANT/USER FILE";
+        return Err(Failure::usage(what, "the file holds all profiles of a user").hint(hint));
+    }
+    let user = match &args.owner {
+        Owner::Profile(profile) => UserName::of(profile),
+        Owner::User(user) => user.clone(),
+    };
+    with_user(global, &user, &what, async |client| {
+        let mut run = Run {
+            what: &what,
+            dry_run: args.dry_run,
+            named: matches!(args.owner, Owner::User(_)),
+            encoding: global.encoding.into(),
+            now: Timestamp::from_nanos(now_ns()),
+            out,
+            records: looked.records,
+        };
+        let (mut archive, first) = source.archive().map_err(|error| not_read(&what, &error))?;
+        let mut next = match archive.is_of_user() {
+            true => archive.next().map_err(|error| not_read(&what, &error))?,
+            false => Some(first),
+        };
+        while let Some(Piece::Profile(from)) = next {
+            let profile = target(&args.owner, &from).map_err(|error| Failure::because(&what, &error))?;
+            let section = client.profile_of(profile.user.clone(), profile.app.clone());
+            next = Box::pin(run.section(&section, &profile, from, &mut archive)).await?;
         }
+        Ok(())
     })
-    .await?;
-    report.print(started.elapsed(), out)
+    .await
 }
 
-fn read(file: Option<&Path>) -> Result<Archive, Unreadable> {
-    match file {
-        Some(file) => archive::read(BufReader::new(File::open(file)?)),
-        None => archive::read(io::stdin().lock()),
+/// What is known of a file once all of it was looked at.
+struct Looked {
+    of_user: bool,
+    records: u64,
+}
+
+/// Looks at all of a file.
+fn look(source: &mut Source, owner: &Owner) -> Result<Looked, Unreadable> {
+    let (mut archive, first) = source.archive()?;
+    let (of_user, mut records) = (archive.is_of_user(), 0);
+    let mut next = if of_user { archive.next()? } else { Some(first) };
+    while let Some(piece) = next {
+        match piece {
+            // Into a profile goes what any was exported of.
+            Piece::Profile(from) if matches!(owner, Owner::User(_)) => drop(target(owner, &from)?),
+            Piece::Profile(_) => {}
+            Piece::Record(..) => records += 1,
+        }
+        next = archive.next()?;
+    }
+    Ok(Looked { of_user, records })
+}
+
+/// The profile that the records of a profile go into: under its app, if into a user.
+fn target(owner: &Owner, from: &str) -> Result<Profile, Unreadable> {
+    match owner {
+        Owner::Profile(profile) => Ok(profile.clone()),
+        Owner::User(user) => {
+            let from: Profile = from.parse().map_err(|error| Unreadable::Profile { source: error })?;
+            Ok(user.profile(from.app))
+        }
     }
 }
 
@@ -58,21 +115,25 @@ fn not_read(what: &str, error: &Unreadable) -> Failure {
     let failure = Failure::because(what, error);
     match error {
         Unreadable::Input(_) => failure,
-        Unreadable::Count { .. } => {
-            failure.hint("nothing was written; if that is meant, take `records` out of its first line")
+        Unreadable::Count { what, .. } => {
+            failure.hint(format!("nothing was written; if that is meant, take `{what}` out of the line that says so"))
         }
-        Unreadable::Line { .. } | Unreadable::Empty => failure.hint("nothing was written"),
+        Unreadable::Line { .. } | Unreadable::Empty | Unreadable::Profile { .. } => failure.hint("nothing was written"),
     }
 }
 
-/// What an import is going to do.
-#[derive(Debug)]
-struct Plan {
-    /// What the profile held at least when it was looked at.
-    head: Revision,
-    ops: Vec<Operation>,
-    differences: Vec<Difference>,
-    report: Report,
+/// An import that goes on.
+struct Run<'a> {
+    what: &'a str,
+    dry_run: bool,
+    /// Whether it is said of each profile which one it is.
+    named: bool,
+    encoding: Encoding,
+    /// When it began: what is over by then is left out.
+    now: Timestamp,
+    out: Output,
+    /// How many records the file has.
+    records: u64,
 }
 
 /// What an import did, or would do.
@@ -80,6 +141,8 @@ struct Plan {
 struct Report {
     /// Whether nothing was written.
     dry_run: bool,
+    /// The profile that was written into.
+    profile: String,
     /// The profile that the file was made of.
     from: String,
     /// How many records were written.
@@ -98,102 +161,91 @@ struct Report {
     seconds: f64,
 }
 
-impl Plan {
-    /// Compares a file with a profile.
-    async fn make(profile: &ProfileClient, archive: Archive, now: Timestamp) -> Result<Self, ReadError> {
-        let mut entries = archive.entries;
-        let before = entries.len();
-        entries.retain(|_, entry| entry.stored.expires.is_none_or(|expires| remaining(expires, now).is_some()));
-        let expired = (before - entries.len()) as u64;
-        let report = Report { from: archive.profile, expired, ..Report::default() };
-        let mut plan = Self { head: Revision::ZERO, ops: Vec::new(), differences: Vec::new(), report };
-        let (mut pages, mut first) = (Pages::of(profile), true);
-        while let Some(page) = pages.next().await? {
-            if std::mem::take(&mut first) {
-                plan.head = page.head;
-            }
-            for record in page.records {
-                let State::Value(held) = record.state else { continue };
-                let Some(entry) = entries.remove(&record.key) else { continue };
-                match is_same(&entry.stored, &held) {
-                    true => plan.report.unchanged += 1,
-                    false => plan.add(record.key, Some(Glance::at(&held.value, &held.content_type)), entry, now),
-                }
-            }
-        }
-        for (key, entry) in entries {
-            plan.add(key, None, entry, now);
-        }
-        Ok(plan)
-    }
-
-    fn add(&mut self, key: Key, from: Option<Glance>, entry: archive::Entry, now: Timestamp) {
-        let stored = entry.stored;
-        let to = Some(Glance::at(&stored.value, &stored.content_type));
-        self.differences.push(Difference { key: key.clone(), from, to });
-        let ttl = stored.expires.and_then(|expires| remaining(expires, now));
-        let put = Put { value: stored.value, content_type: stored.content_type, ttl };
-        self.ops.push(Operation { key, action: Action::Put(put), expect: Default::default() });
-    }
-
-    /// Shows what would become of each key.
-    fn show(mut self, out: Output) -> Result<Report, Failure> {
-        self.differences.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        for difference in &self.differences {
-            out.object(difference)?;
-            out.row(difference)?;
-        }
-        let imported = self.differences.len() as u64;
-        Ok(Report { dry_run: true, imported, ..self.report })
-    }
-
-    /// Writes what differs.
-    async fn write(
-        mut self,
+impl Run<'_> {
+    /// Writes what differs of a profile. Gives the piece behind it.
+    async fn section(
+        &mut self,
         profile: &ProfileClient,
-        encoding: Encoding,
-        out: Output,
-        what: &str,
-    ) -> Result<Report, Failure> {
-        let bar = out.bar(self.ops.len() as u64, "importing");
-        let mut sender = Sender::new(profile, self.head);
-        let sent = async {
-            let mut batcher = Batcher::new(encoding);
-            for op in std::mem::take(&mut self.ops) {
-                bar.inc(1);
-                if let Some(ops) = batcher.add(op) {
-                    sender.send(ops).await?;
-                }
+        name: &Profile,
+        from: String,
+        lines: &mut Lines<'_>,
+    ) -> Result<Option<Piece>, Failure> {
+        let started = Instant::now();
+        if self.named {
+            self.out.say(super::profiles::name(name))?;
+        }
+        let held = Held::by(profile).await.map_err(|error| not_answered(self.what, &error))?;
+        let (dry_run, profile_name) = (self.dry_run, name.to_string());
+        let mut report = Report { dry_run, profile: profile_name, from, ..Report::default() };
+        let mut sender = Sender::new(profile, held.head);
+        let mut batcher = Batcher::new(self.encoding);
+        let bar = self.out.bar(self.records, "importing");
+        let next = loop {
+            let (key, stored) = match lines.next().map_err(|error| Failure::because(self.what, &error))? {
+                Some(Piece::Record(key, stored)) => (key, stored),
+                other => break other,
+            };
+            bar.inc(1);
+            let Some(op) = self.operation(&held, key, stored, &mut report)? else { continue };
+            if let Some(ops) = batcher.add(op) {
+                self.sent(sender.send(ops).await, &sender)?;
             }
-            if let Some(ops) = batcher.take() {
-                sender.send(ops).await?;
-            }
-            sender.finish().await
         };
-        let sent = sent.await;
+        if let Some(ops) = batcher.take() {
+            self.sent(sender.send(ops).await, &sender)?;
+        }
+        let finished = sender.finish().await;
         bar.finish_and_clear();
-        let sent = sent.map_err(|error| stopped(what, &error, sender.saved().operations))?;
-        let conflicts = sent.conflicts.into_iter().map(|conflict| conflict.key).collect();
-        let (imported, changes, revision) = (sent.operations, sent.changes, sent.revision);
-        Ok(Report { imported, changes, revision, conflicts, ..self.report })
+        let sent = self.sent(finished, &sender)?;
+        if !self.dry_run {
+            (report.imported, report.changes, report.revision) = (sent.operations, sent.changes, sent.revision);
+        }
+        report.conflicts = sent.conflicts.into_iter().map(|conflict| conflict.key).collect();
+        report.print(started.elapsed(), self.out)?;
+        Ok(next)
     }
-}
 
-/// Whether a profile holds what an archive does: of a large value it holds a manifest.
-fn is_same(stored: &Stored, held: &Stored) -> bool {
-    let Ok(Some(large)) = held.manifest() else { return same(stored, held) };
-    large.length == stored.value.len() as u64
-        && large.content_type == stored.content_type
-        && stored.expires.is_some() == held.expires.is_some()
-        && large.hash == ContentHash::of(stored.value.as_bytes())
-}
+    /// What is to be written of a record; nothing if the profile holds it, if its time is over, or if it is only shown.
+    fn operation(
+        &self,
+        held: &Held,
+        key: Key,
+        stored: Stored,
+        report: &mut Report,
+    ) -> Result<Option<Operation>, Failure> {
+        let ttl = stored.expires.map(|expires| remaining(expires, self.now));
+        if ttl == Some(None) {
+            report.expired += 1;
+            return Ok(None);
+        }
+        let before = held.get(&key);
+        if before.is_some_and(|before| before.is(&stored)) {
+            report.unchanged += 1;
+            return Ok(None);
+        }
+        if self.dry_run {
+            report.imported += 1;
+            let from = before.map(|before| before.glance.clone());
+            let difference = Difference { key, from, to: Some(Glance::at(&stored.value, &stored.content_type)) };
+            self.out.object(&difference)?;
+            self.out.row(&difference)?;
+            return Ok(None);
+        }
+        let put = Put { value: stored.value, content_type: stored.content_type, ttl: ttl.flatten() };
+        Ok(Some(Operation { key, action: Action::Put(put), expect: Default::default() }))
+    }
 
-/// Why it did not come to its end, and how far it came.
-fn stopped(what: &str, error: &ChangeError, saved: u64) -> Failure {
-    let failure = not_saved(what, error);
-    match (&failure.hint, saved) {
-        (None, 1..) => failure.hint(format!("saved before: {}; run it again to go on", show::of(saved, "record"))),
-        _ => failure,
+    /// Why it did not come to its end, and how far it came.
+    fn sent<T>(&self, sent: Result<T, ChangeError>, sender: &Sender<'_>) -> Result<T, Failure> {
+        sent.map_err(|error| {
+            let (failure, saved) = (not_saved(self.what, &error), sender.saved().operations);
+            match (&failure.hint, saved) {
+                (None, 1..) => {
+                    failure.hint(format!("saved before: {}; run it again to go on", show::of(saved, "record")))
+                }
+                _ => failure,
+            }
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use roam_nats::{
     Bus, BusSettings, Deployment, NatsServer, Overrides, Role, ServerSettings, StartError, SyncInterval, provision,
 };
 use roam_process::{Context, ProcessSettings};
-use roam_schemas::{LatestRequest, NameError};
+use roam_schemas::{LatestRequest, NameError, ReplicaName};
 use tokio::{
     runtime::Handle,
     task::spawn_blocking,
@@ -115,7 +115,8 @@ impl System {
         let responder_seed = secure.as_ref().map(Secure::responder_seed);
         let backup = roam_storage::BackupSettings { directory: Some(place.backups()), ..Default::default() };
         let (bus, directory) = (bus(Role::Storage), place.storage());
-        let storage = roam_storage::Settings { bus, responder_seed, directory, backup, ..Default::default() };
+        let name = Some(ReplicaName::default());
+        let storage = roam_storage::Settings { bus, name, responder_seed, directory, backup, ..Default::default() };
         let storage = Part::start("storage", context, |context| roam_storage::run(storage, context));
         Ok(Self { access, storage, auth, secure, nats })
     }

@@ -122,7 +122,7 @@ pub(crate) fn step(key: &Key, now: Timestamp, standing: &Standing, then: Then, r
 
 /// Whether two values are the same: bytes, type, and whether it ends some time. When it ends is no difference, because
 /// what is written again ends a part of a second later.
-pub(crate) fn same(one: &Stored, other: &Stored) -> bool {
+fn same(one: &Stored, other: &Stored) -> bool {
     one.value == other.value
         && one.content_type == other.content_type
         && one.expires.is_some() == other.expires.is_some()

@@ -4,7 +4,8 @@
 
 use std::{
     ffi::OsStr,
-    process::{Child, Command, Stdio},
+    io::Write,
+    process::{Child, Command, Output, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -95,6 +96,16 @@ impl System {
         run_at(&self.server, device, args)
     }
 
+    /// As [`Self::run`], with something to read on standard input.
+    pub fn run_with_input(&self, device: &str, line: &str, input: &[u8]) -> Ran {
+        let mut command = roam();
+        command.args(line.split_whitespace()).args(["--server", &self.server, "--device", device]);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        Ran::of(child.wait_with_output().unwrap())
+    }
+
     /// As [`Self::run`], of a command that must end well.
     pub fn done(&self, device: &str, line: &str) -> Ran {
         let ran = self.run(device, line);
@@ -149,6 +160,11 @@ pub struct Ran {
 }
 
 impl Ran {
+    fn of(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
     /// What it printed, as JSON, one object a line.
     pub fn objects(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -158,8 +174,7 @@ impl Ran {
 /// Runs `roam` on a device against a server.
 pub fn run_at(server: &str, device: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
     let output = roam().args(args).args(["--server", server, "--device", device]).output().unwrap();
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ran { code: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    Ran::of(output)
 }
 
 fn roam() -> Command {

@@ -82,7 +82,8 @@ impl Announcer {
     /// Announces until shutdown. What is in hand then is announced to the end; the rest goes to another replica.
     pub(crate) async fn announce(self) -> Result<(), AnnounceError> {
         let shutdown = self.context.shutdown.clone();
-        while !shutdown.is_cancelled() {
+        // A replica that stands still applies nothing, so it leaves what it would hold for ever to another one.
+        while shutdown.run_until_cancelled(self.progress.halted(false)).await.is_some() {
             let mut deliveries =
                 match PinnedDeliveries::open(&self.bus, JOURNAL_STREAM, ANNOUNCE_DURABLE, PREFETCH).await {
                     Ok(deliveries) => deliveries,
@@ -102,7 +103,7 @@ impl Announcer {
         Ok(())
     }
 
-    /// Announces until shutdown (none) or until the durable is lost. A batch is sent once this replica's own fold has
+    /// Announces until shutdown or until this replica stands still (none), or until the durable is lost. A batch is sent once this replica's own fold has
     /// passed it, and acked once the server is known to have what was sent; meanwhile the next ones are sent.
     async fn announce_from(&self, deliveries: &mut PinnedDeliveries) -> Result<Option<ConsumeError>, AnnounceError> {
         let shutdown = &self.context.shutdown;
@@ -116,6 +117,7 @@ impl Announcer {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break None,
+                () = self.progress.halted(true) => break None,
                 Some(arrived) = trips.next(), if !trips.is_empty() => {
                     next_trip = Instant::now() + self.settle(&mut said, arrived).await;
                 }

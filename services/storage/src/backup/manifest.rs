@@ -7,10 +7,8 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use roam_schemas::{BatchId, Timestamp};
+use roam_schemas::{JournalPosition, Timestamp};
 use serde::{Deserialize, Serialize};
-
-use crate::store;
 
 /// The format of manifests that this build writes, and the only one that it reads.
 pub const FORMAT: u32 = 1;
@@ -50,22 +48,6 @@ pub struct Manifest {
     pub position: Option<JournalPosition>,
     /// Its files, in order of their names.
     pub files: Vec<BackupFile>,
-}
-
-/// The batch that is the last one in a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JournalPosition {
-    /// When the journal stream was created, in nanoseconds since the Unix epoch.
-    pub incarnation: u64,
-    /// The sequence of the batch in the journal.
-    pub sequence: u64,
-    /// The id of the batch.
-    pub batch: BatchId,
-    /// The unbroken run of the journal that it belongs to.
-    pub line: u64,
-    /// When the stream took the batch in.
-    pub published: Timestamp,
 }
 
 /// A file of a backup.
@@ -208,18 +190,6 @@ impl From<Hash> for String {
     }
 }
 
-impl From<&store::Position> for JournalPosition {
-    fn from(position: &store::Position) -> Self {
-        Self {
-            incarnation: position.incarnation,
-            sequence: position.sequence,
-            batch: position.batch,
-            line: position.line,
-            published: Timestamp::from_nanos(position.published),
-        }
-    }
-}
-
 impl Manifest {
     /// How many bytes its files have together.
     pub fn bytes(&self) -> u64 {
@@ -280,6 +250,7 @@ pub(super) fn is_plain(name: &str) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::prelude::*;
+    use roam_schemas::BatchId;
 
     use super::*;
 

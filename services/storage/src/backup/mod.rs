@@ -22,13 +22,14 @@ mod verify;
 use std::path::{Path, PathBuf};
 
 use roam_nats::Bus;
+use roam_schemas::JournalPosition;
 
 use self::{bucket::Bucket, directory::Directory};
 pub use self::{
     create::{Created, create},
     error::BackupError,
     fetch::{RESTORED, Restored, restored},
-    manifest::{BackupFile, BackupId, BadId, FORMAT, Hash, JournalPosition, Manifest, ManifestError},
+    manifest::{BackupFile, BackupId, BadId, FORMAT, Hash, Manifest, ManifestError},
     order::{Order, Target, Told},
     progress::{Progress, Seen},
     prune::Pruned,

@@ -92,6 +92,17 @@ impl Index {
         owners.filter(|(_, hashes)| !hashes.is_empty()).collect()
     }
 
+    /// The chunks of a user that nobody asked for since `until`.
+    pub(super) fn kept_until(&self, owner: &Owner, until: Timestamp) -> Vec<ContentHash> {
+        let chunks = self.owners.get(owner).into_iter().flatten();
+        chunks.filter(|(_, held)| held.kept <= until).map(|(hash, _)| *hash).collect()
+    }
+
+    /// How many chunks a user has.
+    pub(super) fn chunks_of(&self, owner: &Owner) -> usize {
+        self.owners.get(owner).map_or(0, HashMap::len)
+    }
+
     /// Up to `most` messages that are to be deleted.
     pub(super) fn leaving(&self, most: usize) -> Vec<u64> {
         self.leaving.iter().take(most).copied().collect()
@@ -279,6 +290,9 @@ mod tests {
         noted(&mut index, 5, KEEP, "a", 0);
         assert_eq!(index.kept_before(Timestamp::from_nanos(2)), []);
         assert_eq!(index.kept_before(Timestamp::from_nanos(5)), [(alice(), vec![hash("b")])]);
+        assert_eq!(index.kept_until(&alice(), Timestamp::from_nanos(2)), [hash("b")]);
+        assert_eq!(index.kept_until(&alice(), Timestamp::from_nanos(1)), []);
+        assert_eq!(index.chunks_of(&alice()), 2);
         index.let_notes_go(Timestamp::from_nanos(5));
         assert!(index.leaving(9).is_empty());
         index.let_notes_go(Timestamp::from_nanos(6));

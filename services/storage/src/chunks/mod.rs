@@ -24,8 +24,8 @@ use roam_nats::{
 };
 use roam_process::clock;
 use roam_schemas::{
-    ChunkReply, ChunkRequest, Code, ContentHash, HaveReply, HaveRequest, Problem, Profile, Timestamp, Value, headers,
-    subjects,
+    ChunkReply, ChunkRequest, Code, ContentHash, HaveReply, HaveRequest, Problem, Profile, Tenant, Timestamp, User,
+    Value, headers, subjects,
 };
 use tokio::{
     sync::{Semaphore, watch},
@@ -112,6 +112,11 @@ impl Chunks {
         // What was acked before this was asked must not be uploaded again.
         self.caught_up().await?;
         Ok(HaveReply { missing: self.unknown(&owner, request) })
+    }
+
+    /// How many chunks a user has, as far as the stream was read.
+    pub(crate) fn count_of(&self, tenant: &Tenant, user: &User) -> u64 {
+        self.index().chunks_of(&(tenant.clone(), user.clone())) as u64
     }
 
     fn unknown(&self, owner: &Owner, request: &HaveRequest) -> Vec<ContentHash> {

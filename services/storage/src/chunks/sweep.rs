@@ -1,5 +1,5 @@
 //! Sweep: a replica, as a rule the one that announces, removes the chunks that no record and no kept version needs, a grace after anybody
-//! asked for them last.
+//! asked for them last; those of a user who was erased at once.
 //!
 //! Right in three steps. A chunk is given up only if all changes are applied here that were taken in until a grace after
 //! it was last kept: whoever asked for it had half of that to publish the change that needs it. Giving up is a note in
@@ -7,7 +7,8 @@
 //! a note is deleted, by its sequence, so that a copy that was uploaded since is another message.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,13 +22,19 @@ use roam_nats::{
 };
 use roam_schemas::{ContentHash, Timestamp, limits::HAVE_HASHES};
 use tokio::{
+    sync::mpsc,
     task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Chunks, index::DROP, now};
+use super::{
+    Chunks,
+    index::{DROP, Owner},
+    now,
+};
 use crate::{
+    erasure::ErasedUser,
     metrics::Metrics,
     progress::Progress,
     store::{Reader, StoreError},
@@ -55,6 +62,8 @@ pub(crate) struct Sweeper {
     pub(crate) announces: Arc<AtomicBool>,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
+    /// Tells who was erased.
+    pub(crate) erased: mpsc::Receiver<ErasedUser>,
 }
 
 /// Why sweeping cannot go on.
@@ -77,17 +86,31 @@ enum PutOff {
     Unread(#[from] tokio::task::JoinError),
     #[error("the journal is not applied to its end")]
     Behind,
+    #[error("the stream of chunks is not read to its end")]
+    NotRead,
 }
 
 impl Sweeper {
     /// Sweeps until shutdown.
-    pub(crate) async fn run(self) -> Result<(), SweepError> {
+    pub(crate) async fn run(mut self) -> Result<(), SweepError> {
         let mut ticks = interval(DELETE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Instant::now();
         let mut turn = 0_u32;
+        let mut erased = VecDeque::new();
         while self.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             turn = turn.wrapping_add(1);
+            while let Ok(user) = self.erased.try_recv() {
+                erased.push_back(user);
+            }
+            match self.shutdown.run_until_cancelled(self.give_up_erased(&mut erased)).await {
+                Some(Ok(())) => {}
+                Some(Err(PutOff::Store(error))) => return Err(error.into()),
+                Some(Err(error)) => {
+                    tracing::debug!(error = &error as &dyn Error, "the chunks of who was erased wait");
+                }
+                None => break,
+            }
             let patience = if self.announces.load(Ordering::Relaxed) { 1 } else { OTHERS };
             if !turn.is_multiple_of(patience) {
                 continue;
@@ -100,7 +123,7 @@ impl Sweeper {
                 Some(Ok(())) => {}
                 Some(Err(PutOff::Store(error))) => return Err(error.into()),
                 Some(Err(error)) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "a sweep of chunks is put off");
+                    tracing::debug!(error = &error as &dyn Error, "a sweep of chunks is put off");
                 }
                 None => break,
             }
@@ -141,15 +164,40 @@ impl Sweeper {
         let read = self.chunks.index().position();
         let old = self.chunks.index().kept_before(through.minus_seconds(self.chunks.grace_seconds()));
         for (owner, hashes) in old {
-            let needed = {
-                let (reader, (tenant, user)) = (self.reader.clone(), owner.clone());
-                spawn_blocking(move || reader.snapshot().needed_chunks(&tenant, &user, reader.horizon())).await??
+            self.give_up(&owner, hashes, read).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up what users had who were erased, but for what somebody asked for since: that was promised.
+    async fn give_up_erased(&self, erased: &mut VecDeque<ErasedUser>) -> Result<(), PutOff> {
+        while let Some(ErasedUser { tenant, user, time }) = erased.front() {
+            // Whatever was uploaded before the order is known then.
+            self.chunks.caught_up().await.map_err(|_| PutOff::NotRead)?;
+            let owner = (tenant.clone(), user.clone());
+            let (read, hashes) = {
+                let index = self.chunks.index();
+                (index.position(), index.kept_until(&owner, *time))
             };
-            let hashes = unneeded(hashes, &needed);
-            for hashes in hashes.chunks(HAVE_HASHES) {
-                self.chunks.note(&owner, DROP, hashes, read).await?;
-                self.metrics.chunks_dropped(hashes.len());
-            }
+            self.give_up(&owner, hashes, read).await?;
+            erased.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Notes that those of some chunks go which nothing needs. What was kept behind `read` stays.
+    async fn give_up(&self, owner: &Owner, hashes: Vec<ContentHash>, read: u64) -> Result<(), PutOff> {
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        let needed = {
+            let (reader, (tenant, user)) = (self.reader.clone(), owner.clone());
+            spawn_blocking(move || reader.snapshot().needed_chunks(&tenant, &user, reader.horizon())).await??
+        };
+        let hashes = unneeded(hashes, &needed);
+        for hashes in hashes.chunks(HAVE_HASHES) {
+            self.chunks.note(owner, DROP, hashes, read).await?;
+            self.metrics.chunks_dropped(hashes.len());
         }
         Ok(())
     }

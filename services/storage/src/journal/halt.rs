@@ -1,9 +1,9 @@
 //! Why a replica stands still. A person, or a newer build, has to help; nothing is lost meanwhile, since the journal keeps
 //! what is not applied.
 
-use roam_schemas::{BatchId, Resume};
+use roam_schemas::{BatchId, Halted, Origin, Remedy, ReplicaName, Resume, Skip};
 
-use crate::fold::Stuck;
+use crate::{fold::Stuck, store::Position};
 
 /// Why a replica must not go on. Each text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +11,8 @@ pub(crate) enum Halt {
     /// The journal does not hold what comes after the replica's position.
     #[error(
         "the journal goes on at {first}, but this replica needs {needed}: restore the newest backup that reaches so \
-         far; where there is none, an order to resume lets one replica go on without what is missing"
+         far (`roam backup restore`); where there is none, `roam storage resume` lets one replica go on without what is \
+         missing"
     )]
     Gap {
         /// The first sequence that the journal holds behind the gap.
@@ -22,7 +23,7 @@ pub(crate) enum Halt {
     /// The journal was rolled back or created anew, and other replicas have to agree on what is true.
     #[error(
         "the journal was rolled back or created anew at or before {position} (batch {batch}); {replicas} replicas have to \
-         agree: an order to resume says which of them counts"
+         agree: `roam storage resume` says which of them counts"
     )]
     Forked {
         /// The replica's position.
@@ -33,16 +34,20 @@ pub(crate) enum Halt {
         replicas: usize,
     },
     /// Another replica counts, and this one has to take a backup of it.
-    #[error("since line {line} of the journal replica {from} counts: this one needs a backup of it")]
+    #[error(
+        "since line {line} of the journal replica {from} counts: this one needs a backup of it: `roam backup create` \
+         there, `roam backup restore` here"
+    )]
     Outdated {
         /// The line.
         line: u64,
         /// The replica that counts.
-        from: String,
+        from: ReplicaName,
     },
     /// An entry does not decode.
     #[error(
-        "entry {sequence} of the journal (batch {batch}) does not decode: {reason}: a newer build may, or an order to skip"
+        "entry {sequence} of the journal (batch {batch}) does not decode: {reason}: a newer build may; if none does, \
+         `roam storage skip`"
     )]
     Undecodable {
         /// Its sequence.
@@ -53,10 +58,14 @@ pub(crate) enum Halt {
         reason: String,
     },
     /// A batch decodes and cannot be applied.
-    #[error("batch {sequence} of the journal cannot be applied: {reason}: a newer build may, or an order to skip")]
+    #[error(
+        "batch {sequence} of the journal cannot be applied: {reason}: a newer build may; if none does, `roam storage skip`"
+    )]
     Inapplicable {
         /// Its sequence.
         sequence: u64,
+        /// Its id.
+        batch: BatchId,
         /// Why not.
         reason: String,
     },
@@ -65,12 +74,26 @@ pub(crate) enum Halt {
 impl Halt {
     /// Another replica counts than this one.
     pub(super) fn outdated(resume: &Resume) -> Self {
-        Self::Outdated { line: resume.line, from: resume.from.to_string() }
+        Self::Outdated { line: resume.line, from: resume.from.clone() }
+    }
+
+    /// The same for operators and their programs. `incarnation` is that of the journal that it was found in.
+    pub(super) fn told(&self, incarnation: u64) -> Halted {
+        let skip = |sequence, batch| Remedy::Skip(Skip { origin: Origin { incarnation, sequence }, batch });
+        let remedy = match self {
+            Self::Gap { .. } => Remedy::BackupOrResume,
+            Self::Forked { .. } => Remedy::Resume,
+            Self::Outdated { from, .. } => Remedy::BackupOf(from.clone()),
+            Self::Undecodable { sequence, batch, .. } => skip(*sequence, BatchId::parse(batch)),
+            Self::Inapplicable { sequence, batch, .. } => skip(*sequence, Some(*batch)),
+        };
+        Halted { reason: self.to_string(), remedy }
     }
 }
 
 impl From<Stuck> for Halt {
     fn from(stuck: Stuck) -> Self {
-        Self::Inapplicable { sequence: stuck.position.sequence, reason: stuck.reason }
+        let Position { sequence, batch, .. } = stuck.position;
+        Self::Inapplicable { sequence, batch, reason: stuck.reason }
     }
 }

@@ -36,6 +36,11 @@ impl Orders {
         Ok(())
     }
 
+    /// The incarnation of the journal that was looked at last.
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
     /// The order to begin a new line above that one.
     pub(super) fn resume_above(&self, line: u64) -> Option<&Resume> {
         self.resume.as_ref().filter(|resume| resume.line > line)

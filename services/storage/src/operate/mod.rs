@@ -1,6 +1,7 @@
 //! Operate: answers operators, for this replica alone: how it stands, also while it stands still, and what it holds. It only
 //! reads, and answers only into inboxes of operators.
 
+mod holdings;
 mod profiles;
 mod status;
 
@@ -16,15 +17,17 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use roam_nats::{Bus, EndpointSpec, Headers, Request, Service, ServiceError, ServiceSpec};
 use roam_process::{Context, Health};
 use roam_schemas::{
-    Code, EncodeError, Encoding, Problem, ProfilesRequest, ReplicaName, StatusReply, Timestamp, decode, encode,
-    headers,
+    Code, DecodeError, EncodeError, Encoding, HoldingsRequest, Message, Problem, ProfilesRequest, ReplicaName, decode,
+    encode, headers,
     subjects::{self, OperatorVerb},
 };
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
+    chunks::Chunks,
+    erasure::Leaving,
     progress::Progress,
-    store::{Position, Reader, StoreError},
+    store::{Reader, StoreError},
 };
 
 /// The name of the service.
@@ -50,12 +53,14 @@ pub(crate) struct Operated {
     pub(crate) progress: Progress,
     pub(crate) reader: Reader,
     pub(crate) announces: Arc<AtomicBool>,
+    pub(crate) chunks: Chunks,
+    pub(crate) leaving: Leaving,
 }
 
 /// Why a request is refused.
 enum Refusal {
     Problem(Problem),
-    /// The store failed, or an answer cannot be written: whoever else reads the store ends the process.
+    /// The store or its disk failed, or an answer cannot be written. Whoever else reads the store ends the process.
     Failed(String),
 }
 
@@ -63,7 +68,7 @@ impl Operated {
     /// Answers until shutdown.
     pub(crate) async fn operate(self) -> Result<(), OperateError> {
         let shutdown = self.context.shutdown.clone();
-        let (service, mut requests) = Service::start(&self.bus, specification(&self.name)).await?;
+        let (service, mut requests) = Service::start(&self.bus, specification(&self.name, &self.instance())).await?;
         let mut working = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -79,6 +84,12 @@ impl Operated {
         }
         service.stop();
         Ok(())
+    }
+
+    /// Tells this process from any other, also from one to which somebody gave the same name.
+    fn instance(&self) -> String {
+        let inbox = self.bus.new_inbox();
+        inbox.rsplit('.').next().unwrap_or_default().to_owned()
     }
 
     async fn answer(&self, request: Request, busy: bool) {
@@ -106,24 +117,30 @@ impl Operated {
                     false => decode(&request.payload, encoding).map_err(Problem::from)?,
                 };
                 asked.validate()?;
-                self.wait(&asked).await;
-                let (reader, name) = (self.reader.clone(), self.name.clone());
-                let listed = spawn_blocking(move || profiles::list(&reader.snapshot(), name, &asked)).await;
-                Ok(encode(&listed.map_err(|error| Refusal::Failed(error.to_string()))??, encoding)?)
-            }
-            _ => {
+                self.wait(asked.min_sequence, asked.wait_ms).await;
                 let operated = self.clone();
-                let status = spawn_blocking(move || operated.status()).await;
-                let status: StatusReply = status.map_err(|error| Refusal::Failed(error.to_string()))??;
-                Ok(encode(&status, encoding)?)
+                let list = move || Ok(profiles::list(&operated.reader.snapshot(), operated.name.clone(), &asked)?);
+                read(encoding, list).await
+            }
+            Some(OperatorVerb::Holdings) => {
+                let asked: Result<HoldingsRequest, DecodeError> = decode(&request.payload, encoding);
+                let asked = asked.map_err(Problem::from)?;
+                asked.validate()?;
+                self.wait(asked.min_sequence, asked.wait_ms).await;
+                let operated = self.clone();
+                read(encoding, move || operated.holdings(&asked)).await
+            }
+            Some(OperatorVerb::Status) | None => {
+                let operated = self.clone();
+                read(encoding, move || operated.status()).await
             }
         }
     }
 
     /// Waits until what is asked for is applied, or the time is over.
-    async fn wait(&self, asked: &ProfilesRequest) {
-        if let Some(sequence) = asked.min_sequence {
-            let wait = Duration::from_millis(asked.wait_ms.unwrap_or_default().into());
+    async fn wait(&self, min_sequence: Option<u64>, wait_ms: Option<u32>) {
+        if let Some(sequence) = min_sequence {
+            let wait = Duration::from_millis(wait_ms.unwrap_or_default().into());
             let reached = timeout(wait, self.progress.reached(sequence));
             let _ = self.context.shutdown.run_until_cancelled(reached).await;
         }
@@ -134,12 +151,21 @@ impl Operated {
     }
 }
 
-fn specification(name: &ReplicaName) -> ServiceSpec {
+/// Reads the store or the disk where that holds up nobody else, and writes the answer.
+async fn read<M: Message + Send + 'static>(
+    encoding: Encoding,
+    look: impl FnOnce() -> Result<M, Refusal> + Send + 'static,
+) -> Result<Vec<u8>, Refusal> {
+    let found = spawn_blocking(look).await.map_err(|error| Refusal::Failed(error.to_string()))??;
+    Ok(encode(&found, encoding)?)
+}
+
+fn specification(name: &ReplicaName, instance: &str) -> ServiceSpec {
     let endpoint = |replica: Option<&ReplicaName>, verb: OperatorVerb| EndpointSpec {
         name: format!("{}{}", verb.as_str(), if replica.is_some() { "" } else { "-all" }),
         subject: subjects::operate(replica, verb),
-        // Each replica answers for itself, so no two are of one group.
-        queue_group: format!("replica-{}", name.token()),
+        // Each replica answers for itself, so no two are of one group, whatever they are called.
+        queue_group: format!("replica-{instance}"),
     };
     let of = |replica| OperatorVerb::ALL.map(|verb| endpoint(replica, verb));
     ServiceSpec {
@@ -151,29 +177,21 @@ fn specification(name: &ReplicaName) -> ServiceSpec {
 }
 
 async fn respond(request: Request, encoding: Encoding, reply: Result<Vec<u8>, Refusal>) -> Result<(), String> {
-    let problem = match reply {
+    let (status, problem) = match reply {
         Ok(payload) => {
             let headers = Headers::new().with_content_type(encoding);
             return request.respond(headers, payload.into()).await.map_err(|error| error.to_string());
         }
-        Err(Refusal::Failed(error)) => return Err(error),
-        Err(Refusal::Problem(problem)) => problem,
+        Err(Refusal::Failed(error)) => {
+            tracing::error!(error, "what an operator asks for cannot be read");
+            (500, Problem::new(Code::Busy, format!("the replica cannot read what it holds: {error}")))
+        }
+        Err(Refusal::Problem(problem)) => (if problem.retry { 503 } else { 400 }, problem),
     };
     let headers = Headers::new().with_content_type(encoding).with(headers::CODE, problem.code.as_str());
     let payload = encode(&problem, encoding).map_err(|error| error.to_string())?;
-    let status = if problem.retry { 503 } else { 400 };
     let sent = request.respond_error(status, problem.code.as_str(), headers, payload.into()).await;
     sent.map_err(|error| error.to_string())
-}
-
-fn place(position: Option<&Position>) -> Option<roam_schemas::JournalPosition> {
-    position.map(|position| roam_schemas::JournalPosition {
-        incarnation: position.incarnation,
-        sequence: position.sequence,
-        batch: position.batch,
-        line: position.line,
-        published: Timestamp::from_nanos(position.published),
-    })
 }
 
 impl From<Problem> for Refusal {

@@ -7,7 +7,6 @@ use std::{
 
 use roam_schemas::{ProfileStanding, ProfilesReply, ProfilesRequest, ReplicaName, limits::PAGE_RECORDS};
 
-use super::place;
 use crate::store::{AsOf, ProfileKey, Snapshot, StoreError, scope};
 
 /// A page closes after so long, since digests have all that a profile holds read.
@@ -23,7 +22,8 @@ pub(super) fn list(
     let position = snapshot.position()?;
     let terms = position.as_ref().map(|position| position.terms.clone()).unwrap_or_default();
     let limit = asked.limit.unwrap_or(PAGE_RECORDS) as usize;
-    let mut reply = ProfilesReply { name, position: place(position.as_ref()), profiles: Vec::new(), next: None };
+    let mut reply =
+        ProfilesReply { name, position: position.as_ref().map(Into::into), profiles: Vec::new(), next: None };
     let prefix = scope(asked.tenant.as_ref(), asked.user.as_ref(), asked.app.as_ref());
     let after = asked.after.as_ref().map(ProfileKey::new);
     snapshot.profiles(&prefix, after.as_ref(), |profile, head| {

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use roam_schemas::{Missing, StatusReply};
 
-use super::{Operated, Refusal, place};
+use super::{Operated, Refusal};
 
 impl Operated {
     /// Looks at everything as it is now. Reads the disk.
@@ -14,7 +14,7 @@ impl Operated {
         Ok(StatusReply {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            position: place(self.reader.snapshot().position()?.as_ref()),
+            position: self.reader.snapshot().position()?.as_ref().map(Into::into),
             halted: self.progress.halt(),
             missing: missing.map(|missing| Missing { condition: missing.condition, reason: missing.reason }).collect(),
             announces: self.announces(),

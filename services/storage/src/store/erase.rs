@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 
-use roam_schemas::Revision;
+use roam_schemas::{Revision, Timestamp};
 use rocksdb::WriteBatch;
 
 use super::{
@@ -17,6 +17,8 @@ use super::{
     write,
 };
 
+/// The tables whose rows begin with their user, but for the marker of an erased one.
+const BY_USER: [&str; 5] = [version::TABLE, feed::TABLE, seen::TABLE, head::TABLE, large::TABLE];
 /// How many rows of `expiry` are removed in one write.
 const AT_ONCE: usize = 10_000;
 
@@ -42,12 +44,12 @@ impl Writer {
         self.remove_endings(&reader, user)?;
         let mut batch = WriteBatch::default();
         let (first, end) = user.range();
-        for table in [version::TABLE, feed::TABLE, seen::TABLE, head::TABLE, large::TABLE] {
+        for table in BY_USER {
             batch.delete_range_cf(self.store.table(table)?, first, &end);
         }
         let before = reader.newest().erased(user)?.map(|erased| erased.revision).unwrap_or_default();
         let marker = Erased {
-            time: roam_schemas::Timestamp::from_nanos(position.published),
+            time: Timestamp::from_nanos(position.published),
             revision: highest.max(before).next().unwrap_or(highest),
         };
         batch.put_cf(self.store.table(erased::TABLE)?, user.as_bytes(), marker.write()?);
@@ -78,6 +80,20 @@ impl Writer {
 }
 
 impl Reader {
+    /// The users who were erased after that time.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub(crate) fn erased_since(&self, time: Timestamp) -> Result<Vec<UserKey>, StoreError> {
+        let mut users = Vec::new();
+        self.newest().all_erased(|user, marker| {
+            if marker.time > time {
+                users.push(UserKey::of_row(user));
+            }
+        })?;
+        Ok(users)
+    }
+
     /// Rewrites the files that held rows of a user who was erased, so that the bytes are gone from the disk too. Takes from
     /// milliseconds to minutes, beside everything else. (RocksDB's list of files may name a few keys a little longer, see
     /// `options.rs`.)
@@ -102,6 +118,25 @@ impl Reader {
 }
 
 impl super::Snapshot<'_> {
+    /// How many rows each table holds of a user, but for the marker that they were erased. Reads all of `expiry`, which is
+    /// in order of time.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub fn rows_of_user(&self, user: &UserKey) -> Result<Vec<(&'static str, u64)>, StoreError> {
+        let (first, end) = user.range();
+        let mut counts = Vec::with_capacity(BY_USER.len() + 1);
+        for table in BY_USER {
+            let mut rows = 0;
+            self.row_keys(table, first, Some(end.clone()), |_| rows += 1)?;
+            counts.push((table, rows));
+        }
+        let mut rows = 0;
+        self.row_keys(expiry::TABLE, &[], None, |key| rows += u64::from(expiry::is_of(key, user.as_bytes())))?;
+        counts.push((expiry::TABLE, rows));
+        Ok(counts)
+    }
+
     /// What a user holds, and the highest revision of their profiles.
     ///
     /// # Errors

@@ -36,6 +36,11 @@ pub(super) fn from(ending: Ending, time: Timestamp) -> Vec<u8> {
     [&[ending as u8][..], &time.as_nanos().to_be_bytes()].concat()
 }
 
+/// Whether a row is of a profile whose key begins with this.
+pub(super) fn is_of(row_key: &[u8], prefix: &[u8]) -> bool {
+    row_key.get(1 + size_of::<u64>()..).is_some_and(|rest| rest.starts_with(prefix))
+}
+
 /// Reads a row's key.
 pub(super) fn read(row_key: &[u8]) -> Result<(Timestamp, Profile, Key), StoreError> {
     let read = || {

@@ -41,6 +41,11 @@ impl UserKey {
         Self(bytes.into())
     }
 
+    /// The user of a row of `erased`.
+    pub(super) fn of_row(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -8,7 +8,7 @@
 //!
 //! Persisted: never reorder the fields.
 
-use roam_schemas::{BatchId, Terms, Timestamp};
+use roam_schemas::{BatchId, JournalPosition, Terms, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{StoreError, row};
@@ -78,5 +78,18 @@ impl Position {
     /// Reads a row.
     pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         row::read(TABLE, bytes)
+    }
+}
+
+/// What others are told of a position.
+impl From<&Position> for JournalPosition {
+    fn from(position: &Position) -> Self {
+        Self {
+            incarnation: position.incarnation,
+            sequence: position.sequence,
+            batch: position.batch,
+            line: position.line,
+            published: Timestamp::from_nanos(position.published),
+        }
     }
 }

@@ -70,6 +70,27 @@ fn nothing_of_an_erased_user_is_left_but_the_marker_and_nobody_else_is_touched()
 }
 
 #[test]
+fn the_rows_of_a_user_are_counted_table_by_table() {
+    let mut fixture = two_users();
+    let count = |fixture: &Fixture, profile: &str| {
+        let profile: roam_schemas::Profile = profile.parse().unwrap();
+        fixture.reader.snapshot().rows_of_user(&UserKey::new(&profile.tenant, &profile.user)).unwrap()
+    };
+    let before = count(&fixture, "acme/alice/x");
+    let tables: Vec<_> = before.iter().filter(|(_, rows)| *rows > 0).map(|(table, _)| *table).collect();
+    assert_eq!(tables, ["version", "feed", "seen", "head", "expiry"], "{before:?}");
+    let others = count(&fixture, "acme/alicex/x");
+    assert!(others.iter().all(|(table, rows)| (*rows > 0) == (*table != "large")), "{others:?}");
+    assert_eq!(fixture.reader.erased_since(Timestamp::from_nanos(0)).unwrap(), []);
+    erase(&mut fixture);
+    assert!(count(&fixture, "acme/alice/x").iter().all(|(_, rows)| *rows == 0));
+    assert_eq!(count(&fixture, "acme/alicex/x"), others);
+    let alice = UserKey::new(&fixture.profile.tenant, &fixture.profile.user);
+    assert_eq!(fixture.reader.erased_since(Timestamp::from_nanos(0)).unwrap(), [alice]);
+    assert_eq!(fixture.reader.erased_since(Timestamp::from_nanos(u64::MAX)).unwrap(), []);
+}
+
+#[test]
 fn the_bytes_of_an_erased_user_leave_the_files() {
     let mut fixture = two_users();
     for number in 0..200 {

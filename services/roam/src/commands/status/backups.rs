@@ -1,0 +1,28 @@
+//! How old the newest backup is, where one can be looked for.
+
+use roam_nats::{Bus, ObjectError};
+use roam_storage::backup::{BackupError, Repository};
+
+use super::look::BackupSeen;
+use crate::{cli::Repo, failure::chain};
+
+/// The newest backup; nothing where there is no bucket to look into.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(super) async fn newest(from: &Repo, bus: &Bus) -> Result<Option<BackupSeen>, String> {
+    let (repository, place) = match from {
+        Repo::Directory(path) => (Repository::in_directory(path), path.display().to_string()),
+        Repo::Bucket => (Repository::in_bucket(bus), "the bucket".to_owned()),
+    };
+    match repository.newest().await {
+        Ok(Some(manifest)) => {
+            let (id, created, replica) = (manifest.id.to_string(), manifest.created, manifest.replica);
+            Ok(Some(BackupSeen { id, created, replica, place }))
+        }
+        Ok(None) | Err(BackupError::NoRepository { .. }) => Err(format!("there is no backup in {place}")),
+        // A deployment may do without the bucket: it keeps its backups where we were not told.
+        Err(BackupError::Bucket(ObjectError::NoBucket { .. })) => Ok(None),
+        Err(error) => Err(chain(&error)),
+    }
+}

@@ -1,0 +1,194 @@
+//! The bus as an operator sees it: replicas are asked how they stand and what they hold, and orders are appended to the
+//! journal. What a command makes of the answers is not known here.
+
+use std::time::Duration;
+
+use roam_nats::{
+    Bus, BusSettings, Headers, JOURNAL_STREAM, PublishSettings, Publisher, RequestError, Role, STORAGE_REPLICAS_KEY,
+    StateError, StreamReport, stream_report,
+};
+use roam_schemas::{
+    BatchId, Control, ControlEntry, Encoding, Message, Problem, ReplicaName, StatusReply, decode, encode, headers,
+    subjects::{self, OperatorVerb},
+};
+
+use crate::{
+    cli::Global,
+    connect::{bus_settings, not_on_the_bus},
+    failure::Failure,
+    show,
+};
+
+/// How long replicas may take to say how they stand: each looks at its disk.
+const STATUS_WITHIN: Duration = Duration::from_secs(3);
+/// How long one may take to answer anything else, beside what it was asked to wait.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// The encoding that is spoken with replicas.
+const SPOKEN: Encoding = Encoding::Postcard;
+
+/// A connection of an operator.
+pub(crate) struct Operator {
+    pub(crate) bus: Bus,
+    /// What is attempted, for people.
+    what: String,
+}
+
+/// What the replicas said when all of them were asked.
+#[derive(Debug, Default)]
+pub(crate) struct Replicas {
+    /// Those that say how they stand, in order of their names.
+    pub(crate) standing: Vec<StatusReply>,
+    /// What others answered instead.
+    pub(crate) troubles: Vec<String>,
+    /// How many the deployment has.
+    pub(crate) expected: usize,
+}
+
+impl Operator {
+    /// Connects as an operator, whose inbox is the only place where replicas answer.
+    pub(crate) async fn connect(global: &Global, what: &str) -> Result<Self, Failure> {
+        Self::connect_by(bus_settings(global), what).await
+    }
+
+    /// As [`Self::connect`], by settings of one's own.
+    pub(crate) async fn connect_by(settings: BusSettings, what: &str) -> Result<Self, Failure> {
+        let settings =
+            BusSettings { inbox_prefix: Some(subjects::operator_inbox()), ..settings }.signed_in_as(Role::Operator);
+        let bus = Bus::connect(&settings, "roam-operator").await.map_err(|error| not_on_the_bus(what, &error))?;
+        Ok(Self { bus, what: what.to_owned() })
+    }
+
+    /// Does something, and closes the connection in good order.
+    pub(crate) async fn with<T>(
+        global: &Global,
+        what: &str,
+        work: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let operator = Self::connect(global, what).await?;
+        let done = work(&operator).await;
+        operator.bus.close().await;
+        done
+    }
+
+    /// The journal as it is now.
+    pub(crate) async fn journal(&self) -> Result<StreamReport, Failure> {
+        stream_report(&self.bus, JOURNAL_STREAM).await.map_err(|error| self.not_told(&error))
+    }
+
+    /// Asks all replicas how they stand.
+    pub(crate) async fn replicas(&self) -> Result<Replicas, Failure> {
+        let expected = expected_replicas(&self.journal().await?);
+        let subject = subjects::operate(None, OperatorVerb::Status);
+        let headers = Headers::new().with_content_type(SPOKEN);
+        // A further one may have the name of another, or be one too many: so a moment longer than for all is waited.
+        let answers = self.bus.ask_all(subject, headers, Default::default(), (expected, STATUS_WITHIN)).await;
+        let mut replicas = Replicas { expected, ..Replicas::default() };
+        for answer in answers.map_err(|error| self.unanswered(&error))? {
+            match self.read::<StatusReply>(&answer) {
+                Ok(standing) => replicas.standing.push(standing),
+                Err(failure) => replicas.troubles.push(failure.why),
+            }
+        }
+        replicas.standing.sort_by(|one, other| one.name.as_str().cmp(other.name.as_str()));
+        Ok(replicas)
+    }
+
+    /// Asks one replica. `waits` is for how long it was asked to wait.
+    pub(crate) async fn ask<Q: Message, A: Message>(
+        &self,
+        replica: &ReplicaName,
+        verb: OperatorVerb,
+        question: &Q,
+        waits: Duration,
+    ) -> Result<A, Failure> {
+        let payload = encode(question, SPOKEN).map_err(|error| Failure::because(&self.what, &error))?;
+        let headers = Headers::new().with_content_type(SPOKEN);
+        let subject = subjects::operate(Some(replica), verb);
+        let answer = self.bus.request(subject, headers, payload.into(), ANSWER_WITHIN + waits).await;
+        let answer = answer.map_err(|error| match error {
+            RequestError::NoResponders => {
+                let why = format!("no replica of the name {} answers", show::text(replica.as_str()));
+                Failure::later(&self.what, why).hint("`roam status` shows which there are")
+            }
+            other => self.unanswered(&other),
+        })?;
+        self.read(&answer)
+    }
+
+    /// Appends an order to the journal, and says at which sequence.
+    pub(crate) async fn order(&self, control: Control) -> Result<u64, Failure> {
+        let id = BatchId::random();
+        let entry = ControlEntry { id, control };
+        let payload = encode(&entry, Encoding::Postcard).map_err(|error| Failure::because(&self.what, &error))?;
+        let publisher = Publisher::new(&self.bus, PublishSettings::default());
+        let headers = Headers::new().with_batch(id.to_string());
+        let ack = publisher.publish(subjects::journal_control(0), headers, payload.into()).await.await;
+        let ack = ack.map_err(|error| {
+            Failure::because(&self.what, &error)
+                .hint("it may be in the journal, or may still get there: look with `roam status` before you repeat it")
+        })?;
+        Ok(ack.sequence)
+    }
+
+    /// A failure to be told something of a stream.
+    pub(crate) fn not_told(&self, error: &StateError) -> Failure {
+        let failure = Failure::because(&self.what, error);
+        match error {
+            StateError::NotFound { .. } => failure.hint("prepare the streams with `roam provision`"),
+            StateError::Denied { .. } => failure.hint("sign in with the operator's key: --nkey FILE"),
+            StateError::Unavailable { .. } => Failure::later(&self.what, failure.why)
+                .hint("may this key ask, and does JetStream have a leader? `roam doctor` looks"),
+        }
+    }
+
+    fn unanswered(&self, error: &RequestError) -> Failure {
+        let failure = Failure::because(&self.what, error);
+        match error {
+            RequestError::Denied => failure.hint("sign in with the operator's key: --nkey FILE"),
+            _ => Failure::later(&self.what, failure.why),
+        }
+    }
+
+    fn read<A: Message>(&self, answer: &roam_nats::Message) -> Result<A, Failure> {
+        let encoding = answer.headers.content_type().and_then(Encoding::from_content_type).unwrap_or(SPOKEN);
+        if answer.headers.get(headers::CODE).is_some() {
+            let problem: Problem =
+                decode(&answer.payload, encoding).map_err(|error| Failure::because(&self.what, &error))?;
+            return Err(Failure::problem(&self.what, &problem));
+        }
+        decode(&answer.payload, encoding).map_err(|error| {
+            Failure::because(&self.what, &error).hint("is the replica of another version than this roam?")
+        })
+    }
+}
+
+impl Replicas {
+    /// The one of that name.
+    pub(crate) fn named(&self, name: &ReplicaName) -> Option<&StatusReply> {
+        self.standing.iter().find(|standing| standing.name == *name)
+    }
+
+    /// Names that more than one has.
+    pub(crate) fn shared_names(&self) -> Vec<&ReplicaName> {
+        let pairs = self.standing.windows(2).filter(|pair| pair[0].name == pair[1].name);
+        let mut names: Vec<_> = pairs.map(|pair| &pair[0].name).collect();
+        names.dedup();
+        names
+    }
+
+    /// How many of those that the deployment has do not say how they stand.
+    pub(crate) fn absent(&self) -> usize {
+        self.expected.saturating_sub(self.standing.len())
+    }
+
+    /// The names, for people.
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<_> = self.standing.iter().map(|standing| show::text(standing.name.as_str())).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+}
+
+/// How many storage replicas the deployment has, as it was provisioned.
+pub(crate) fn expected_replicas(journal: &StreamReport) -> usize {
+    journal.metadata.get(STORAGE_REPLICAS_KEY).and_then(|text| text.parse().ok()).unwrap_or(1)
+}
