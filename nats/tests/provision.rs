@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, net::SocketAddr, process::Stdio, time::Duration
 use bytes::Bytes;
 use roam_nats::{
     Bus, BusSettings, Cluster, Deployment, Difference, Headers, Message, NatsServer, Overrides, ProvisionError,
-    ServerSettings, StateError, consumer_state, provision, stream_state,
+    ServerSettings, StateError, consumer_state, durable_report, provision, purge_subject, stream_report, stream_state,
+    subject_messages,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -451,12 +452,35 @@ async fn nothing_leaves_a_stream_by_request() {
     publish(&world.bus, "roam.v1.journal.0", b"x").await;
     publish(&world.bus, "roam.v1.rejected.acme.alice", b"x").await;
     for stream in ["ROAM_CHANGES", "ROAM_JOURNAL", "ROAM_REJECTED"] {
-        let purged = ask(&world.bus, &format!("STREAM.PURGE.{stream}"), &json!({})).await;
-        assert_eq!(error_of(&purged), (500, 10110, "stream purge not permitted"));
+        // What was rejected of a user who is erased is purged by an operator.
+        if stream != "ROAM_REJECTED" {
+            let purged = ask(&world.bus, &format!("STREAM.PURGE.{stream}"), &json!({})).await;
+            assert_eq!(error_of(&purged), (500, 10110, "stream purge not permitted"));
+        }
         let deleted = ask(&world.bus, &format!("STREAM.MSG.DELETE.{stream}"), &json!({"seq": 1})).await;
         assert_eq!(error_of(&deleted), (500, 10057, "message delete not permitted"));
         assert_eq!(stream_state(&world.bus, stream).await.unwrap().messages, 1);
     }
+}
+
+#[tokio::test]
+async fn what_was_rejected_of_one_user_is_counted_and_purged_up_to_a_sequence() {
+    let world = World::provisioned(&small(1)).await;
+    for user in ["alice", "bob", "alice", "alice"] {
+        publish(&world.bus, &format!("roam.v1.rejected.acme.{user}"), b"x").await;
+    }
+    let count =
+        async |user| subject_messages(&world.bus, "ROAM_REJECTED", &format!("roam.v1.rejected.acme.{user}")).await;
+    assert_eq!((count("alice").await.unwrap(), count("bob").await.unwrap(), count("carol").await.unwrap()), (3, 1, 0));
+    let purged = purge_subject(&world.bus, "ROAM_REJECTED", "roam.v1.rejected.acme.alice", 3).await;
+    assert_eq!(purged.unwrap(), 2, "what came after that stays");
+    assert_eq!((count("alice").await.unwrap(), count("bob").await.unwrap()), (1, 1));
+    assert!(purge_subject(&world.bus, "ROAM_JOURNAL", "roam.v1.journal.0", 3).await.is_err());
+    let report = stream_report(&world.bus, "ROAM_REJECTED").await.unwrap();
+    assert_eq!((report.messages, report.last_sequence, report.max_messages), (2, 4, None));
+    assert_eq!(report.max_age, Some(Duration::from_secs(30 * 86_400)));
+    let durable = durable_report(&world.bus, "ROAM_CHANGES", "access").await.unwrap();
+    assert_eq!((durable.asking, durable.state.pending), (0, 0));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ mod verify;
 use std::process::Stdio;
 
 use roam_client::ProfileClient;
-use roam_tests::{COMMAND_LINE, Ran, SERVICE_VARIABLE, STORAGE, World, app, eventually, key, text};
+use roam_tests::{Ran, SERVICE_VARIABLE, STORAGE, World, app, eventually, key, text};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
@@ -90,7 +90,6 @@ fn replica_called(world: &World, name: &str) -> Child {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_of_one_name_are_told_apart_and_refused() {
-    assert_eq!(COMMAND_LINE, "roam");
     let world = World::new().replicas(2).start().await;
     let beside = replica_called(&world, "roam-storage-1");
     let said = status_saying(&world, "two replicas have the name roam-storage-1").await.with_code(1);

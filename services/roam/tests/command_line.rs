@@ -73,8 +73,11 @@ fn completions_are_made_for_every_shell() {
 
 #[test]
 fn bash_takes_the_completions() {
-    let script = run("completions bash").stdout;
-    let check = Command::new("bash").args(["-n", "-c", text(&script)]).output().unwrap();
+    // From a file, as bash itself reads it: it is longer than an argument may be.
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("roam");
+    std::fs::write(&script, run("completions bash").stdout).unwrap();
+    let check = Command::new("bash").arg("-n").arg(&script).output().unwrap();
     assert!(check.status.success(), "{}", text(&check.stderr));
 }
 
@@ -94,6 +97,13 @@ fn a_server_that_is_not_there_is_a_temporary_failure_with_a_hint() {
         "conflicts t/u/a",
         "restore t/u/a --at 1h",
         "export t/u/a",
+        "export t/u",
+        "status",
+        "storage resume r --yes",
+        "storage skip r --yes",
+        "verify",
+        "profiles",
+        "erase t/u --yes",
         "watch t/u/a",
         "provision",
         "bench --seconds 1",

@@ -111,7 +111,7 @@ fn operators_name_whom_they_mean() {
         ("roam storage resume storage-1 --yes", None),
         ("roam storage skip storage-1 --despite-absent", None),
         ("roam storage resume", Some(ErrorKind::MissingRequiredArgument)),
-        ("roam storage", Some(ErrorKind::MissingRequiredArgument)),
+        ("roam storage", Some(ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)),
         ("roam verify --user alice", Some(ErrorKind::MissingRequiredArgument)),
         ("roam profiles --tenant acme --user alice --replica storage-1", None),
         ("roam erase acme/alice --yes", None),

@@ -103,7 +103,7 @@ impl System {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap();
         child.stdin.take().unwrap().write_all(input).unwrap();
-        Ran::of(child.wait_with_output().unwrap())
+        Ran::of(&child.wait_with_output().unwrap())
     }
 
     /// As [`Self::run`], of a command that must end well.
@@ -160,7 +160,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { code: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
@@ -174,7 +174,7 @@ impl Ran {
 /// Runs `roam` on a device against a server.
 pub fn run_at(server: &str, device: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
     let output = roam().args(args).args(["--server", server, "--device", device]).output().unwrap();
-    Ran::of(output)
+    Ran::of(&output)
 }
 
 fn roam() -> Command {

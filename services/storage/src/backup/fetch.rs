@@ -102,7 +102,7 @@ impl From<&Manifest> for Restored {
             created: manifest.created,
             replica: manifest.replica.clone(),
             epoch: manifest.epoch,
-            position: manifest.position.clone(),
+            position: manifest.position,
         }
     }
 }

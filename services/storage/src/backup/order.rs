@@ -89,7 +89,7 @@ impl Told {
             id: manifest.id.clone(),
             replica: manifest.replica.clone(),
             place,
-            position: manifest.position.clone(),
+            position: manifest.position,
             files: manifest.files.len() as u64,
             bytes: manifest.bytes(),
             new_bytes: *new_bytes,

@@ -82,6 +82,7 @@ fn the_rows_of_a_user_are_counted_table_by_table() {
     let others = count(&fixture, "acme/alicex/x");
     assert!(others.iter().all(|(table, rows)| (*rows > 0) == (*table != "large")), "{others:?}");
     assert_eq!(fixture.reader.erased_since(Timestamp::from_nanos(0)).unwrap(), []);
+    fixture.published = seconds(100).as_nanos();
     erase(&mut fixture);
     assert!(count(&fixture, "acme/alice/x").iter().all(|(_, rows)| *rows == 0));
     assert_eq!(count(&fixture, "acme/alicex/x"), others);
