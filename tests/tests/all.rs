@@ -19,4 +19,5 @@ mod lost_notices;
 mod operations;
 mod order;
 mod permissions;
+mod restore;
 mod roams;

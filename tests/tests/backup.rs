@@ -82,14 +82,14 @@ async fn repository(world: &World, directory: Option<&str>) -> Repository {
 /// All that `decide` and readers can see of what a replica holds: where it stands in the journal, each profile, and the
 /// tables of which nothing is forgotten that is so young. Of the others each replica forgets when it suits it.
 #[derive(Debug, PartialEq, Eq)]
-struct Held {
+pub(crate) struct Held {
     sequence: u64,
     profiles: BTreeMap<String, Digest>,
     tables: BTreeMap<&'static str, Digest>,
 }
 
 /// What a replica holds that does not run.
-fn held(directory: &Path) -> Held {
+pub(crate) fn held(directory: &Path) -> Held {
     let (_writer, reader) = store::open(directory, &StoreSettings::default()).unwrap();
     let snapshot = reader.snapshot();
     let position = snapshot.position().unwrap().unwrap();

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use roam_schemas::{BatchId, Timestamp};
+use roam_schemas::{BatchId, Timestamp, limits::EPOCHS};
 use serde::{Deserialize, Serialize};
 
 use crate::store;
@@ -257,6 +257,9 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.epoch > u64::from(EPOCHS) {
+            return Err(format!("{} is no epoch", self.epoch));
+        }
         let mut names = BTreeSet::new();
         for file in &self.files {
             if !is_plain(&file.name) {
