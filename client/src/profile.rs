@@ -215,6 +215,12 @@ impl ProfileClient {
         Watch::start(Arc::clone(&self.inner), Arc::clone(lane), from).await
     }
 
+    /// The revision that a cursor of this profile stands at; none for one of another profile.
+    pub fn revision_of(&self, cursor: Cursor) -> Option<Revision> {
+        let (revision, _) = cursor.open(&self.lane.as_ref().ok()?.profile).ok()?;
+        Some(revision)
+    }
+
     /// The highest revision that this client has seen of the profile, by receipts, answers and what it watches.
     pub fn seen(&self) -> Revision {
         self.lane.as_ref().map_or(Revision::ZERO, |lane| lane.seen())

@@ -73,13 +73,13 @@ pub struct Overrides {
     pub journal_max_bytes: Option<u64>,
     /// How many bytes of rejected changes are kept at most (1 GiB).
     pub rejected_max_bytes: Option<u64>,
-    /// How many bytes of backups the bucket takes (8 GiB), which are set aside too; 0: there is no bucket.
+    /// How many bytes of backups the bucket takes (4 GiB), which are set aside too; 0: there is no bucket.
     pub backups_max_bytes: Option<u64>,
     /// How many bytes of audit are kept at most (1 GiB).
     pub audit_max_bytes: Option<u64>,
     /// How many bytes of tokens are kept at most (256 MiB). A full stream takes no new token.
     pub tokens_max_bytes: Option<u64>,
-    /// How many bytes of chunks of large values are kept at most (4 GiB).
+    /// How many bytes of chunks of large values are kept at most (2 GiB).
     pub chunks_max_bytes: Option<u64>,
     /// For how many seconds a chunk stays that no record needs (two days). A client has half of that from its upload to
     /// the change that needs it.
@@ -125,6 +125,16 @@ pub enum ProvisionError {
     /// Something is there and differs. Nothing was made.
     #[error("what is provisioned differs from what should be:{}", lines(.0))]
     Drift(Vec<Difference>),
+    /// The server has not so much disk left as a stream sets aside. Take less, or make room.
+    #[error("{stream} sets {wanted} bytes of the server's disk aside, and it has not so much left: {}", .source.description)]
+    NoRoom {
+        /// The stream.
+        stream: String,
+        /// How many bytes it sets aside.
+        wanted: u64,
+        /// The server's words.
+        source: Refusal,
+    },
     /// The server refuses to tell about or to make an object. Its reason says what to mend.
     #[error("the server refuses {object}")]
     Refused {
@@ -300,11 +310,24 @@ impl Object {
 
     fn failed(&self, error: ApiError) -> ProvisionError {
         let object = self.name.clone();
-        match error {
-            ApiError::Refused(source) => ProvisionError::Refused { object, source },
-            ApiError::Request(RequestError::Denied) => ProvisionError::Denied { object },
-            other => ProvisionError::Unavailable { object, source: other.into() },
+        let room = self.settings.get("max_bytes").and_then(Value::as_u64);
+        match (error, room) {
+            (ApiError::Refused(source), Some(wanted))
+                if [code::NO_RESOURCES, code::NO_STORAGE].contains(&source.err_code) =>
+            {
+                let stream = object.trim_start_matches("stream ").to_owned();
+                ProvisionError::NoRoom { stream, wanted, source }
+            }
+            (error, _) => refused(object, error),
         }
+    }
+}
+
+fn refused(object: String, error: ApiError) -> ProvisionError {
+    match error {
+        ApiError::Refused(source) => ProvisionError::Refused { object, source },
+        ApiError::Request(RequestError::Denied) => ProvisionError::Denied { object },
+        other => ProvisionError::Unavailable { object, source: other.into() },
     }
 }
 

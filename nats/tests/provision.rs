@@ -352,12 +352,13 @@ async fn a_deployment_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_too_small_is_named_by_the_server() {
+async fn a_disk_that_is_too_small_is_told_with_the_stream_and_what_it_sets_aside() {
     let world = World::start().await;
     let overrides = Overrides { journal_max_bytes: Some(1 << 60), ..small(1).overrides };
     let error = provision(&world.bus, &Deployment { overrides, ..Deployment::new(1, 1) }).await.unwrap_err();
-    let ProvisionError::Refused { object, source } = &error else { panic!("{error}") };
-    assert_eq!((object.as_str(), source.err_code), ("stream ROAM_JOURNAL", 10047), "{source}");
+    let ProvisionError::NoRoom { stream, wanted, source } = &error else { panic!("{error}") };
+    assert_eq!((stream.as_str(), *wanted, source.err_code), ("ROAM_JOURNAL", 1 << 60, 10047), "{source}");
+    assert!(error.to_string().contains("insufficient storage"), "{error}");
 }
 
 /// A nats-server without our configuration, so with its own limit of 1 MiB a message.

@@ -20,4 +20,5 @@ mod operations;
 mod operators;
 mod order;
 mod permissions;
+mod restore;
 mod roams;

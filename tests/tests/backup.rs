@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    ops::ControlFlow,
     path::Path,
     sync::{
         Arc,
@@ -11,11 +12,11 @@ use std::{
     },
 };
 
-use roam_client::{Lookup, Revision};
+use roam_client::{Lookup, Revision, Timestamp};
 use roam_storage::{
     BackupSettings,
     backup::{BackupError, Progress, Repository, restored},
-    store::{self, Digest, StoreSettings, TABLES},
+    store::{self, AsOf, Digest, ProfileKey, StoreSettings, scope},
 };
 use roam_tests::{World, app, eventually, key, text};
 use tokio::task::JoinSet;
@@ -78,13 +79,29 @@ async fn repository(world: &World, directory: Option<&str>) -> Repository {
     }
 }
 
-/// What all tables of a replica that does not run come to, but for the horizon, which each replica moves when it suits it.
-fn digests(directory: &Path) -> (u64, BTreeMap<&'static str, Digest>) {
+/// All that `decide` and readers can see of what a replica holds: where it stands in the journal, each profile, and the
+/// tables of which nothing is forgotten that is so young. Of the others each replica forgets when it suits it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    sequence: u64,
+    profiles: BTreeMap<String, Digest>,
+    tables: BTreeMap<&'static str, Digest>,
+}
+
+/// What a replica holds that does not run.
+pub(crate) fn held(directory: &Path) -> Held {
     let (_writer, reader) = store::open(directory, &StoreSettings::default()).unwrap();
     let snapshot = reader.snapshot();
-    let tables = TABLES.into_iter().filter(|table| *table != "meta");
-    let digests = tables.map(|table| (table, snapshot.table_digest(table).unwrap())).collect();
-    (snapshot.position().unwrap().unwrap().sequence, digests)
+    let position = snapshot.position().unwrap().unwrap();
+    let as_of = AsOf { time: Timestamp::from_nanos(position.published), terms: &position.terms };
+    let mut profiles = BTreeMap::new();
+    let visit = |profile, _| {
+        profiles.insert(format!("{profile:?}"), snapshot.whole_digest(&ProfileKey::new(&profile), as_of)?);
+        Ok(ControlFlow::Continue(()))
+    };
+    snapshot.profiles(&scope(None, None, None), None, visit).unwrap();
+    let tables = ["head", "feed", "expiry", "erased"].map(|table| (table, snapshot.table_digest(table).unwrap()));
+    Held { sequence: position.sequence, profiles, tables: tables.into() }
 }
 
 async fn a_restored_replica_is_as_one_that_never_stopped(directory: Option<&str>) {
@@ -134,9 +151,15 @@ async fn a_restored_replica_is_as_one_that_never_stopped(directory: Option<&str>
     for replica in &mut world.replicas {
         replica.stop().await;
     }
-    let [one, other] = [0, 1].map(|index| digests(&world.dir().join(format!("roam-storage-{index}"))));
-    assert!(one.0 > manifest.position.unwrap().sequence);
+    let [one, other] = [0, 1].map(|index| held(&world.dir().join(format!("roam-storage-{index}"))));
+    assert_eq!(one.profiles.len(), DEVICES);
     assert_eq!(one, other);
+    // The backup alone is not that far, in any profile: so the rest came from the journal, and a difference shows.
+    let backup = world.dir().join("backup");
+    repository.fetch(&manifest.id, &backup, &Progress::default()).await.unwrap();
+    let backup = held(&backup);
+    assert!(backup.sequence < one.sequence);
+    assert!(one.profiles.iter().all(|(profile, digest)| backup.profiles.get(profile) != Some(digest)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

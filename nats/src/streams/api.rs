@@ -19,6 +19,10 @@ pub(crate) mod code {
     pub(crate) const NO_MESSAGE: u64 = 10_037;
     /// There is no message at that sequence.
     pub(crate) const SEQUENCE_NOT_FOUND: u64 = 10_043;
+    /// The server has no room left for what was asked for: of its disk, or of what it may take of it.
+    pub(crate) const NO_RESOURCES: u64 = 10_023;
+    /// The same of the disk alone.
+    pub(crate) const NO_STORAGE: u64 = 10_047;
     /// A message could not be deleted.
     pub(crate) const DELETE_FAILED: u64 = 10_057;
     /// There is no such stream.

@@ -147,10 +147,7 @@ impl Desk {
         self.store.hear(&self.scope, &mut self.known, records, cursor, whole)?;
         // Of an own change the receipt may have been lost, and the file edited again since: that is no conflict.
         let own = records.iter().filter(|record| record.device.as_str() == self.device).filter_map(|record| {
-            let value = match &record.state {
-                State::Value(stored) => Some(stored.value.as_bytes().to_vec()),
-                State::Deleted | State::Expired => None,
-            };
+            let value = value_of(record);
             let is_sent = self.sent.get(&record.key) == Some(&value.as_deref().map(blake3::hash));
             is_sent.then(|| Agreed { key: record.key.clone(), value, revision: None })
         });
@@ -159,6 +156,29 @@ impl Desk {
             self.sent.remove(key);
         }
         self.store.agree(&self.scope, &mut self.known, own)
+    }
+
+    /// A backup was restored on the servers, so what they hold may be older than what was heard of before; `epoch` is the
+    /// first revision since then. What this device alone has now counts as its own edit: it is published, or kept beside what
+    /// another device wrote since. To be called before the whole profile is heard.
+    pub(crate) fn restored(&mut self, records: &[Record], epoch: Revision) -> Result<(), StoreError> {
+        let found: BTreeMap<&Key, &Record> = records.iter().map(|record| (&record.key, record)).collect();
+        let keys: BTreeSet<&Key> = self.known.base.keys().chain(self.known.remote.keys()).collect();
+        let agreed = keys.into_iter().filter_map(|key| {
+            let before = self.known.remote.get(key).map_or(Revision::ZERO, |held| held.revision);
+            let value = match found.get(key) {
+                // As it was heard of, or newer and of before the restore.
+                Some(record) if record.revision >= before && (record.revision < epoch || record.revision == before) => {
+                    return None;
+                }
+                Some(record) if record.revision < before => value_of(record),
+                // Gone with what was lost, or written since by somebody who may not have seen it.
+                Some(_) | None => None,
+            };
+            Some(Agreed { key: key.clone(), value, revision: None })
+        });
+        let agreed = agreed.collect();
+        self.store.agree(&self.scope, &mut self.known, agreed)
     }
 
     /// An operation took effect, as part of the revision.
@@ -326,6 +346,13 @@ impl Desk {
 
     fn remote_value(&self, key: &Key) -> Result<Option<Vec<u8>>, StoreError> {
         self.store.remote_value(&self.scope, key)
+    }
+}
+
+fn value_of(record: &Record) -> Option<Vec<u8>> {
+    match &record.state {
+        State::Value(stored) => Some(stored.value.as_bytes().to_vec()),
+        State::Deleted | State::Expired => None,
     }
 }
 

@@ -6,7 +6,7 @@ mod batch;
 use std::time::Duration;
 
 use roam_client::{ChangeError, Client, Code, Event, ProfileClient, ReadError, Watch, WatchError, WatchFrom};
-use roam_schemas::{App, Operation, Record, Timestamp};
+use roam_schemas::{App, Cursor, Operation, Record, Revision, Timestamp};
 use tokio::{
     sync::mpsc,
     task::{JoinError, spawn_blocking},
@@ -176,9 +176,24 @@ impl Roamer {
                 }
             }
         };
-        self.work(move |desk| desk.hear(&records, cursor, whole)).await??;
+        let epoch = if whole { self.new_epoch(cursor) } else { None };
+        let heard = self.work(move |desk| {
+            if let Some(epoch) = epoch {
+                desk.restored(&records, epoch)?;
+            }
+            desk.hear(&records, cursor, whole)
+        });
+        heard.await??;
         self.contact();
         Ok(())
+    }
+
+    /// The first revision of the epoch that a cursor is of, if what was heard before is of an earlier one.
+    fn new_epoch(&self, cursor: Cursor) -> Option<Revision> {
+        let before = self.profile.revision_of(self.desk.as_ref()?.cursor()?)?.epoch();
+        let now = self.profile.revision_of(cursor)?.epoch();
+        let first = Revision::of_epoch(u16::try_from(now).ok()?);
+        (before < now).then_some(first)
     }
 
     /// The records with their whole values: a large one lies in chunks. (A file that large is written, and left out when files

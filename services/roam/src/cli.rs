@@ -9,6 +9,7 @@ mod operate;
 mod parse;
 mod past;
 mod profile;
+mod room;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub(crate) use operate::{Erase, Profiles, ResumeReplica, SkipEntry, Status, Stor
 use parse::{device, tenant};
 pub(crate) use past::{Conflicts, Explain, Restore};
 pub(crate) use profile::{Changes, Get, History, Ls, Pull, Push, Put, Rm, Watch};
+pub(crate) use room::{Room, option_of};
 #[cfg(feature = "embedded")]
 pub(crate) use sign_in::Keys;
 pub(crate) use sign_in::{CreateToken, ListTokens, RevokeToken, SignIn, Token, TokenCommand};
@@ -360,6 +362,9 @@ pub(crate) struct Up {
     /// `always` also one that has only been accepted does, at a small part of the speed
     #[arg(long, value_name = "WHEN", default_value = "default")]
     pub(crate) sync: Sync,
+    /// How much of the disk is set aside.
+    #[command(flatten)]
+    pub(crate) room: Room,
     /// Write this file once ready, and remove it at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
@@ -384,9 +389,12 @@ pub(crate) struct Provision {
     /// How many storage replicas the deployment has
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) storage_replicas: u16,
-    /// How many bytes the chunks of large values may take together [default: 4 GiB]; JetStream sets them aside
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1_048_576..))]
-    pub(crate) chunks_max_bytes: Option<u64>,
+    /// How much of the disk is set aside.
+    #[command(flatten)]
+    pub(crate) room: Room,
+    /// The bucket of backups [default: 4 GiB]; 0: there is none, and backups go into directories
+    #[arg(long, value_name = "BYTES", help_heading = "Room on the disk of NATS, set aside in advance")]
+    pub(crate) backups_max_bytes: Option<u64>,
     /// Prepare what the auth services work with instead: the streams of tokens and audit, in an account of their own, with
     /// the key of the registrar
     #[arg(long)]

@@ -129,6 +129,7 @@ impl Fold {
                 return self.conclude(vec![(position, batch)], prepared, Duration::ZERO);
             }
             Work::Control(position, control) => return self.control(&position, &control),
+            Work::Epoch(epoch) => return self.begin_epoch(epoch),
             Work::Batch(..) | Work::Begin | Work::Clean => {}
         }
         Ok(true)
@@ -136,7 +137,7 @@ impl Fold {
 
     /// Does what an operator ordered. False if the disk was still full at shutdown.
     fn control(&mut self, position: &Position, control: &Control) -> Result<bool, FoldError> {
-        let Some(removed) = self.while_full(position, |applier| applier.control(control, position))? else {
+        let Some(removed) = self.while_full(position.sequence, |applier| applier.control(control, position))? else {
             return Ok(false);
         };
         tracing::info!(sequence = position.sequence, ?control, ?removed, "what an operator ordered is done");
@@ -146,6 +147,13 @@ impl Fold {
         self.metrics.stands_at(position);
         self.progress.controlled(position.sequence);
         Ok(true)
+    }
+
+    /// Lets revisions go on in an epoch before a line of the journal is read. False if the disk was still full at shutdown.
+    fn begin_epoch(&mut self, epoch: u16) -> Result<bool, FoldError> {
+        let began = self.while_full(0, |applier| applier.begin_epoch(epoch))?;
+        tracing::warn!(epoch, "a new epoch begins: devices are told to begin anew, and offer what they hold");
+        Ok(began.is_some())
     }
 
     /// Applies the batches that came while the ones before were fsynced, in one write. False if the disk was still full
@@ -191,7 +199,7 @@ impl Fold {
             return Ok(true);
         };
         let began = Instant::now();
-        if self.while_full(&last, |applier| applier.commit(&prepared))?.is_none() {
+        if self.while_full(last.sequence, |applier| applier.commit(&prepared))?.is_none() {
             return Ok(false);
         }
         self.metrics.applied(&last, group.len(), &prepared.verdicts, decided, began.elapsed());
@@ -227,7 +235,7 @@ impl Fold {
     /// Writes; waits while the disk is full. None if it was still full at shutdown.
     fn while_full<T>(
         &mut self,
-        position: &Position,
+        sequence: u64,
         mut write: impl FnMut(&mut Applier) -> Result<T, StoreError>,
     ) -> Result<Option<T>, FoldError> {
         let mut full = false;
@@ -241,7 +249,7 @@ impl Fold {
                 }
                 Err(StoreError::Full(error)) if !self.shutdown.is_cancelled() => {
                     if !full {
-                        tracing::error!(sequence = position.sequence, %error, "the disk of the store is full");
+                        tracing::error!(sequence, %error, "the disk of the store is full");
                     }
                     full = true;
                     self.condition.set_not_ready("storage_full: the disk of the store is full");

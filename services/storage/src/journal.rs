@@ -5,6 +5,7 @@
 mod entry;
 mod halt;
 mod orders;
+mod rescue;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use entry::batch_id;
 pub(crate) use entry::{Read, read_entry};
 pub(crate) use halt::Halt;
 pub(crate) use orders::Orders;
+pub(crate) use rescue::{Rescue, Wanted};
 use start::{Known, Start, start};
 
 /// How long to wait before the journal is opened again after it was lost.
@@ -38,6 +40,8 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the applying thread is given.
 pub(crate) enum Work {
+    /// Before all that comes, revisions go on in this epoch.
+    Epoch(u16),
     /// From here on the entries behind the stored position come again: one could not be applied.
     Begin,
     /// A batch, and the position after it.
@@ -64,6 +68,9 @@ pub(crate) struct Follower {
     pub(crate) position: Option<Position>,
     pub(crate) name: ReplicaName,
     pub(crate) orders: Orders,
+    pub(crate) rescue: Rescue,
+    /// How the journal was when it was looked at last.
+    pub(crate) state: Option<StreamState>,
     pub(crate) work: mpsc::Sender<Work>,
     pub(crate) stuck: watch::Receiver<Option<Stuck>>,
     pub(crate) condition: Condition,
@@ -113,8 +120,8 @@ impl Follower {
                 Stop::Elsewhere { first, needed } if suspicion.elsewhere != Some((first, needed)) => {
                     suspicion.elsewhere = Some((first, needed));
                 }
-                Stop::Elsewhere { first, needed } => self.stand_still(&Halt::Gap { first, needed }).await,
-                Stop::Halt(halt) => self.stand_still(&halt).await,
+                Stop::Elsewhere { first, needed } => self.stand_still(Halt::Gap { first, needed }).await,
+                Stop::Halt(halt) => self.stand_still(halt).await,
             }
         }
         Ok(())
@@ -126,14 +133,17 @@ impl Follower {
         let _ = self.context.shutdown.run_until_cancelled(sleep(REOPEN_AFTER)).await;
     }
 
-    /// Leaves the queue group, says why, and waits until it is time to look again.
-    async fn stand_still(&self, halt: &Halt) {
+    /// Leaves the queue group, says why, does what can be done about it, and waits until it is time to look again.
+    async fn stand_still(&mut self, halt: Halt) {
         let halted = halt.told(self.orders.incarnation());
         if !self.progress.is_halted() {
             tracing::error!(reason = halted.reason, "this replica stands still");
         }
         self.condition.set_not_ready(halted.reason.clone());
         self.progress.set_halted(Some(halted));
+        if self.help(&halt).await {
+            return;
+        }
         let _ = self.context.shutdown.run_until_cancelled(sleep(LOOK_AGAIN_AFTER)).await;
     }
 
@@ -156,17 +166,31 @@ impl Follower {
             return Ok(Stop::Halt(halt));
         }
         let line = self.position.as_ref().map_or(0, |position| position.line);
-        let known = Known { forked: suspicion.forked, name: &self.name, resume: self.orders.resume_above(line) };
-        match start(self.position.as_ref(), &state, known) {
-            Ok(start) => Ok(self.read_from(&start).await),
-            Err(halt) => Ok(Stop::Halt(halt)),
+        let resume = self.orders.resume_above(line);
+        let known = Known {
+            forked: suspicion.forked,
+            resume: resume.map(|ordered| &ordered.resume),
+            named: resume.is_some_and(|order| order.resume.from == self.name && self.rescue.is_meant(order)),
+            restored: self.rescue.is_restored(),
+        };
+        let start = match start(self.position.as_ref(), &state, known) {
+            Ok(start) => start,
+            Err(halt) => return Ok(Stop::Halt(halt)),
+        };
+        if start.ordered
+            && let Some(epoch) = self.rescue.begins(&start, self.reader.epoch())
+        {
+            // Whether the applying thread is still there shows at the next entry.
+            let _ = self.work.send(Work::Epoch(epoch)).await;
         }
+        Ok(self.read_from(&start).await)
     }
 
     /// How the journal is now, and what operators ordered in it.
     async fn look(&mut self) -> Result<StreamState, Box<dyn Error + Send + Sync>> {
         let state = stream_state(&self.bus, JOURNAL_STREAM).await?;
         self.orders.read(&self.bus, nanos(state.created), state.last_sequence).await?;
+        self.state = Some(state.clone());
         Ok(state)
     }
 
@@ -228,6 +252,7 @@ impl Follower {
                 Some(_) => Ok(self.all_applied_to(needed).await.is_continue()),
                 None => self.hand_over(start, &entry).await,
             };
+            self.note_restored(start);
             match went_on {
                 // That the stored batch is there says nothing of what comes behind it.
                 Ok(true) if is_new || needed >= last => self.goes_on(),

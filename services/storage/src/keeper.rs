@@ -2,6 +2,7 @@
 //! counted and tried again; it stops nothing else. What a backup is, is in [`crate::backup`].
 
 mod orders;
+mod rescue;
 
 use std::{
     convert::Infallible,
@@ -9,7 +10,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -67,6 +68,8 @@ struct Inner {
     metrics: Metrics,
     /// Held while one is made.
     one_at_a_time: Mutex<()>,
+    /// A backup of this line of the journal is wanted, whatever the settings say; 0 if none is.
+    wanted: AtomicU64,
 }
 
 impl Keeper {
@@ -77,8 +80,8 @@ impl Keeper {
         bus: BusSettings,
         metrics: Metrics,
     ) -> Self {
-        let one_at_a_time = Mutex::new(());
-        Self { inner: Arc::new(Inner { reader, replica, settings, bus, metrics, one_at_a_time }) }
+        let (one_at_a_time, wanted) = (Mutex::new(()), AtomicU64::new(0));
+        Self { inner: Arc::new(Inner { reader, replica, settings, bus, metrics, one_at_a_time, wanted }) }
     }
 
     /// Where backups go unless somebody says otherwise.
@@ -102,6 +105,9 @@ impl Keeper {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look_at = Instant::now();
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            if shutdown.run_until_cancelled(self.make_if_wanted()).await.is_none() {
+                break;
+            }
             let asked = self.inner.settings.every > 0 && announces.load(Ordering::Relaxed);
             if !asked || Instant::now() < look_at {
                 continue;

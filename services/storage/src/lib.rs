@@ -33,8 +33,8 @@ use std::{
 };
 
 use roam_nats::{Bus, ConnectError, JOURNAL_STREAM, PublishSettings, Publisher, stream_state};
-use roam_process::{Condition, Context, Tasks, TasksError};
-use roam_schemas::ReplicaName;
+use roam_process::{Condition, Context, Tasks, TasksError, clock};
+use roam_schemas::{ReplicaName, Timestamp};
 use tokio::{
     sync::{mpsc, watch},
     time::{interval, sleep},
@@ -44,12 +44,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     announce::{Announcer, standing},
     apply::Applier,
+    backup::{BackupError, Restored},
     chunks::{Chunks, Sweeper},
     connect::Connections,
     erasure::erasures,
     expire::Expirer,
     fold::Fold,
-    journal::{Follower, Orders, Work},
+    journal::{Follower, Orders, Rescue, Work},
     keeper::Keeper,
     metrics::Metrics,
     operate::Operated,
@@ -63,6 +64,8 @@ pub use settings::{BackupSettings, Settings};
 const BATCHES_AHEAD: usize = 8;
 /// How often the applying thread is told to remove what may go.
 const CLEAN_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether a store is closed whose place a backup takes.
+const LOOK_WHETHER_CLOSED_EVERY: Duration = Duration::from_millis(50);
 /// How long to wait before asking again for a journal that is not there yet.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -77,6 +80,9 @@ pub enum RunError {
         /// Why.
         source: StoreError,
     },
+    /// A backup cannot take the place of the store, or the note of one that was restored does not read.
+    #[error("what was restored into the directory cannot be taken up")]
+    Restored(#[from] BackupError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -96,27 +102,77 @@ pub enum RunError {
 pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let conditions = Conditions::new(&context);
     let metrics = Metrics::new(&context.metrics);
-    let (writer, reader) = store::open(&settings.directory, &settings.store)
+    loop {
+        // Ends with the process, or alone when a backup is to take the place of the store.
+        let turn = Context { shutdown: context.shutdown.child_token(), ..context.clone() };
+        let ended = run_once(settings.clone(), &turn, conditions.clone(), metrics.clone()).await;
+        match ended {
+            Ok(true) if !context.shutdown.is_cancelled() => {}
+            ended => {
+                // Whoever runs beside it is not to go on without it.
+                context.shutdown.cancel();
+                return ended.map(drop);
+            }
+        }
+    }
+}
+
+/// Runs a replica until shutdown, or until a backup is there to take the place of its store: says whether one is.
+async fn run_once(
+    settings: Settings,
+    context: &Context,
+    conditions: Conditions,
+    metrics: Metrics,
+) -> Result<bool, RunError> {
+    let directory = settings.directory.clone();
+    let restored = spawn_blocking(move || backup::settle(&directory).and_then(|_| backup::restored(&directory)));
+    let restored = restored.await.unwrap_or(Err(BackupError::Panicked))?;
+    let (mut writer, reader) = store::open(&settings.directory, &settings.store)
         .map_err(|source| RunError::Open { directory: settings.directory.display().to_string(), source })?;
+    let since = note_since(&mut writer, &reader, restored.as_ref())?;
     conditions.store.set_ready();
     let connecting = Box::pin(Connections::open(&settings, &conditions.bus));
     let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
-        return Ok(());
+        return Ok(false);
     };
-    let Some(catch_up_to) = journal_end(&connections.following, &context, &conditions.journal).await else {
-        return Ok(());
+    let Some(catch_up_to) = journal_end(&connections.following, context, &conditions.journal).await else {
+        return Ok(false);
     };
     let name = settings.replica_name();
     tracing::info!(%name, "operators call this replica so");
     let Settings { backup, bus, .. } = settings;
     let keeper = Keeper::new(reader.clone(), name.clone(), backup, bus, metrics.clone());
-    let parts = Parts { context: &context, conditions, metrics, reader, name, keeper };
+    let adopted = watch::Sender::new(false);
+    let rescue = Rescue::new(keeper.clone(), restored, since, adopted.clone());
+    let closing = reader.closing();
+    let parts = Parts { context, conditions, metrics, reader, name, keeper, rescue };
     let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
     connections.close().await;
-    Ok(ended?)
+    ended?;
+    while *adopted.borrow() && !closing.is_closed() {
+        sleep(LOOK_WHETHER_CLOSED_EVERY).await;
+    }
+    Ok(adopted.send_replace(false))
+}
+
+/// Since when the directory is what it is, in nanoseconds since the Unix epoch: noted when it is made or was restored. 0
+/// where that is not known.
+fn note_since(writer: &mut Writer, reader: &Reader, restored: Option<&Restored>) -> Result<u64, StoreError> {
+    let snapshot = reader.snapshot();
+    let (stored, is_empty) = (snapshot.since()?, snapshot.position()?.is_none());
+    let since = match (restored, stored) {
+        (Some(restored), stored) => Some(restored.restored).max(stored),
+        (None, None) if is_empty => Some(Timestamp::from_nanos(clock::now_ns())),
+        (None, stored) => stored,
+    };
+    if let Some(since) = since.filter(|since| Some(*since) != stored) {
+        writer.put_since(since)?;
+    }
+    Ok(since.map_or(0, Timestamp::as_nanos))
 }
 
 /// What must hold for the replica to be ready.
+#[derive(Clone)]
 struct Conditions {
     bus: Condition,
     store: Condition,
@@ -134,6 +190,7 @@ struct Parts<'a> {
     reader: Reader,
     name: ReplicaName,
     keeper: Keeper,
+    rescue: Rescue,
 }
 
 impl Conditions {
@@ -152,7 +209,7 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer, catch_up_to: u64) -> Result<Tasks, StoreError> {
-        let Self { context, conditions, metrics, reader, name, keeper } = self;
+        let Self { context, conditions, metrics, reader, name, keeper, rescue } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
@@ -176,6 +233,8 @@ impl Parts<'_> {
             position,
             name: name.clone(),
             orders: Orders::default(),
+            rescue,
+            state: None,
             stuck: is_stuck,
             work: work.clone(),
             condition: conditions.journal,

@@ -19,7 +19,7 @@ use super::*;
 use crate::settings::{Kind, ProfileSettings};
 
 /// The profile, as storage would hold it.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Server {
     records: BTreeMap<Key, Record>,
     revision: u64,
@@ -522,4 +522,33 @@ fn an_edit_that_is_made_while_another_ones_is_applied_is_not_lost() {
     laptop.sync(&mut server);
     let texts: BTreeSet<String> = laptop.files().into_values().collect();
     assert_eq!(texts, BTreeSet::from(["mine".to_owned(), "theirs".to_owned()]));
+}
+
+#[test]
+fn after_the_restore_of_an_old_backup_files_bring_back_what_was_lost_and_are_not_rolled_back() {
+    const EPOCH: u64 = 1 << 40;
+    let (mut server, mut laptop) = (Server::default(), Laptop::tree("laptop"));
+    for file in ["same", "edited", "deleted", "theirs"] {
+        laptop.write(file, "old");
+    }
+    laptop.sync(&mut server);
+    let mut backup = server.clone();
+    laptop.write("edited", "new");
+    laptop.write("made", "new");
+    laptop.write("theirs", "mine");
+    fs::remove_file(laptop.at("deleted")).unwrap();
+    laptop.sync(&mut server);
+    assert_eq!((server.value("edited").as_deref(), server.value("deleted")), (Some("new"), None));
+
+    backup.revision = EPOCH;
+    backup.write("theirs", Some("other"));
+    let records = backup.since(Revision::ZERO);
+    laptop.desk().restored(&records, Revision::new(EPOCH)).unwrap();
+    laptop.desk().hear(&records, backup.cursor(), true).unwrap();
+    laptop.sync(&mut backup);
+    for (file, value) in [("same", "old"), ("edited", "new"), ("made", "new"), ("theirs", "other")] {
+        assert_eq!((backup.value(file).as_deref(), laptop.read(file).as_deref()), (Some(value), Some(value)), "{file}");
+    }
+    assert_eq!((backup.value("deleted"), laptop.read("deleted")), (None, None));
+    assert!(laptop.files().values().any(|kept| kept == "mine"), "what another device wrote over is kept beside it");
 }

@@ -48,7 +48,9 @@ Example:
     /// Bring a backup back into the directory of a replica that does not run
     #[command(after_help = "\
 The directory has to be empty or missing; that of `roam up --data DIR` is DIR/storage. Every file is checked as it is
-written. The replica that is started there then goes on from where the journal stood when the backup was made.
+written. If the journal reaches back to the backup, the replica that is started there goes on from it, and nothing is lost. If
+not, a single replica begins a new epoch, in which devices offer what they hold that is newer; one of several takes a
+newer backup, or waits for an order. What is to be expected is said at the end.
 
 Example:
   mv ~/roam-data/storage ~/roam-data/storage.old

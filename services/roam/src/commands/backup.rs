@@ -2,6 +2,7 @@
 //! bucket on the bus. No replica has to run for that. To make one is ordered of a replica that runs.
 
 mod create;
+mod next;
 
 use std::{future::Future, time::Duration};
 
@@ -13,6 +14,7 @@ use roam_storage::{
 use serde_json::json;
 use tokio::time::interval;
 
+use self::next::Next;
 use crate::{
     cli::{Backup, BackupCommand, Global, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup},
     connect::{bus_settings, not_on_the_bus},
@@ -71,16 +73,24 @@ async fn restore(args: RestoreBackup, global: &Global, out: Output) -> Result<()
         let progress = Progress::default();
         let restored = watched(&progress, "restoring", out, repository.fetch(&id, &args.data, &progress)).await;
         let restored = restored.map_err(|error| failed(WHAT, &error))?;
-        out.object(&json!({ "restored": restored, "directory": args.data, "bytes": progress.seen().bytes }))?;
+        let next = Next::look(&bus_settings(global), restored.position.as_ref()).await;
+        out.object(&json!({
+            "restored": restored,
+            "directory": args.data,
+            "bytes": progress.seen().bytes,
+            "then": next,
+        }))?;
         let (bytes, directory) = (show::bytes(progress.seen().bytes), args.data.display());
         out.say(format_args!("restored backup {id} into {directory} ({bytes})"))?;
         match restored.position {
-            Some(position) => out.say(format_args!(
-                "it stands at batch {} of the journal, of {}: start the replica, and it goes on from there",
-                position.sequence, position.published
-            )),
-            None => out.say("it was made before anything was written"),
+            Some(position) => {
+                let (sequence, published) = (position.sequence, position.published);
+                out.say(format_args!("it stands at batch {sequence} of the journal, of {published}"))?;
+            }
+            None => out.say("it was made before anything was written")?,
         }
+        out.say(next.words())?;
+        out.say("it holds records, not the chunks of values over 256 KiB: those are in ROAM_CHUNKS, on the bus")
     })
     .await
 }

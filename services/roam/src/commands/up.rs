@@ -27,9 +27,9 @@ use self::{
     ready::{announce, not_yet},
     secure::Secure,
 };
-use super::provision::not_provisioned;
+use super::provision::{not_provisioned, overrides};
 use crate::{
-    cli::{Global, Sync, Up},
+    cli::{Global, Room, Sync, Up},
     connect::{not_answered, not_connected, not_on_the_bus},
     failure::{Failure, chain},
     output::Output,
@@ -103,7 +103,7 @@ impl System {
             Some(secure) => secure.bus(role, &server),
             None => BusSettings::at(&server),
         };
-        make_streams(&bus(Role::Operator)).await?;
+        make_streams(&bus(Role::Operator), args.room).await?;
         let mut auth = None;
         if let Some(secure) = &secure {
             secure.prepare(&server).await?;
@@ -206,18 +206,18 @@ fn sync(chosen: Sync) -> SyncInterval {
     }
 }
 
-async fn make_streams(settings: &BusSettings) -> Result<(), Failure> {
+async fn make_streams(settings: &BusSettings, room: Room) -> Result<(), Failure> {
     let bus = Bus::connect(settings, "roam-up").await.map_err(|error| not_on_the_bus(WHAT, &error))?;
-    let made = provisioned(bus.clone()).await;
+    let made = provisioned(bus.clone(), room).await;
     bus.close().await;
     made
 }
 
 /// Provisions on a thread of its own, because the compiler cannot tell that its future may move between threads.
-async fn provisioned(bus: Bus) -> Result<(), Failure> {
+async fn provisioned(bus: Bus, room: Room) -> Result<(), Failure> {
     let runtime = Handle::current();
     // Backups go into a directory: a bucket would take as much of the same disk again, in advance.
-    let overrides = Overrides { backups_max_bytes: Some(0), ..Overrides::default() };
+    let overrides = Overrides { backups_max_bytes: Some(0), ..overrides(room) };
     let deployment = Deployment { overrides, ..Deployment::new(1, 1) };
     let made = spawn_blocking(move || runtime.block_on(provision(&bus, &deployment))).await;
     let made = made.map_err(|error| Failure::because(WHAT, &error))?;

@@ -153,13 +153,23 @@ impl Applier {
                 return Ok(Some(removed));
             }
             Control::Epoch(epoch) => {
-                self.writer.begin_epoch(epoch.epoch, position)?;
+                self.writer.begin_epoch(epoch.epoch, Some(position))?;
                 self.knowledge.forget();
             }
             // What they say was heeded when the journal was opened: here they only take their place in it.
             Control::Resume(_) | Control::Skip(_) => self.writer.pass(position)?,
         }
         Ok(None)
+    }
+
+    /// Lets revisions go on in an epoch before anything more is applied, unless they are there already.
+    ///
+    /// # Errors
+    /// As [`Self::control`].
+    pub fn begin_epoch(&mut self, epoch: u16) -> Result<(), StoreError> {
+        self.writer.begin_epoch(epoch, None)?;
+        self.knowledge.forget();
+        Ok(())
     }
 
     /// Writes what is prepared and returns once it is fsynced.

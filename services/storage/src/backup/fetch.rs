@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use roam_process::clock;
 use roam_schemas::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ use super::{
 /// The file that a directory holds which was restored, until a replica has taken note of it.
 pub const RESTORED: &str = "restored.json";
 /// The file that a directory holds while it is being restored.
-const RESTORING: &str = "restoring.json";
+pub(super) const RESTORING: &str = "restoring.json";
 
 /// What a directory was restored from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,10 @@ pub struct Restored {
     pub replica: String,
     /// The epoch of its revisions.
     pub epoch: u64,
+    /// The highest epoch of all backups in the repository: a new one has to be above it, so that no revision is used twice.
+    pub highest_epoch: u64,
+    /// When it was restored, by the clock of the machine.
+    pub restored: Timestamp,
     /// Where in the journal it stands; none if nothing was ever applied.
     pub position: Option<JournalPosition>,
 }
@@ -50,6 +55,16 @@ pub fn restored(directory: &Path) -> Result<Option<Restored>, BackupError> {
     }
 }
 
+/// Takes note of what a directory was restored from: from here on it is a store as any other.
+///
+/// # Errors
+/// If the note cannot be removed.
+pub(crate) fn forget_restored(directory: &Path) -> Result<(), BackupError> {
+    let path = directory.join(RESTORED);
+    fs::remove_file(&path).map_err(BackupError::path(path))?;
+    sync_directory(directory)
+}
+
 /// Whether a backup was restored into the directory in part only.
 pub(crate) fn is_unfinished(directory: &Path) -> bool {
     directory.join(RESTORING).exists()
@@ -64,7 +79,8 @@ impl Repository {
         let guard = self.begin_read().await?;
         let manifest = self.manifest(id).await?;
         prepare(target)?;
-        let restored = Restored::from(&manifest);
+        let highest_epoch = self.highest_epoch().await?.max(manifest.epoch);
+        let restored = Restored::of(&manifest, highest_epoch);
         let note = serde_json::to_vec(&restored).map_err(|error| BackupError::path(target)(error.into()))?;
         write_note(target, RESTORING, &note)?;
         self.fetch_files(&manifest, target, progress).await?;
@@ -74,6 +90,12 @@ impl Repository {
         sync_directory(target)?;
         drop(guard);
         Ok(restored)
+    }
+
+    /// The highest epoch of all backups whose manifests read.
+    async fn highest_epoch(&self) -> Result<u64, BackupError> {
+        let listed = self.list().await?;
+        Ok(listed.iter().filter_map(|listed| Some(listed.manifest.as_ref().ok()?.epoch)).max().unwrap_or_default())
     }
 
     /// Writes the files of a backup into a directory, checks and fsyncs each, and the directory.
@@ -95,9 +117,11 @@ impl Repository {
     }
 }
 
-impl From<&Manifest> for Restored {
-    fn from(manifest: &Manifest) -> Self {
+impl Restored {
+    fn of(manifest: &Manifest, highest_epoch: u64) -> Self {
         Self {
+            highest_epoch,
+            restored: Timestamp::from_nanos(clock::now_ns()),
             backup: manifest.id.clone(),
             created: manifest.created,
             replica: manifest.replica.clone(),
@@ -118,13 +142,15 @@ fn prepare(target: &Path) -> Result<(), BackupError> {
     // The note goes last: until then it is still one that was restored in part.
     for name in names.iter().filter(|name| *name != RESTORING) {
         let path: PathBuf = target.join(name);
-        fs::remove_file(&path).map_err(BackupError::path(path))?;
+        // A directory is one that was about to take its place.
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(BackupError::path(path))?;
     }
     Ok(())
 }
 
 /// Writes a file that is there whole or not at all.
-fn write_note(directory: &Path, name: &str, note: &[u8]) -> Result<(), BackupError> {
+pub(super) fn write_note(directory: &Path, name: &str, note: &[u8]) -> Result<(), BackupError> {
     let (unfinished, path) = (directory.join(format!("{name}.tmp")), directory.join(name));
     let written = File::create(&unfinished).and_then(|mut file| {
         file.write_all(note)?;

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use roam_schemas::{JournalPosition, Timestamp};
+use roam_schemas::{JournalPosition, Timestamp, limits::EPOCHS};
 use serde::{Deserialize, Serialize};
 
 /// The format of manifests that this build writes, and the only one that it reads.
@@ -227,6 +227,9 @@ impl Manifest {
     }
 
     fn check(&self) -> Result<(), String> {
+        if self.epoch > u64::from(EPOCHS) {
+            return Err(format!("{} is no epoch", self.epoch));
+        }
         let mut names = BTreeSet::new();
         for file in &self.files {
             if !is_plain(&file.name) {

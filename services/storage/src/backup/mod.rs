@@ -8,6 +8,7 @@
 //! The place is a directory, or a bucket of the object store of NATS. Never decides when a backup is made, and what a
 //! replica does with one that was brought back.
 
+mod adopt;
 mod bucket;
 mod create;
 mod directory;
@@ -35,7 +36,8 @@ pub use self::{
     prune::Pruned,
     verify::Verified,
 };
-pub(crate) use fetch::is_unfinished;
+pub(crate) use adopt::{place as place_to_adopt, settle};
+pub(crate) use fetch::{forget_restored, is_unfinished};
 
 /// Where backups are kept.
 #[derive(Debug, Clone)]

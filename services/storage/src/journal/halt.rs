@@ -10,9 +10,8 @@ use crate::{fold::Stuck, store::Position};
 pub(crate) enum Halt {
     /// The journal does not hold what comes after the replica's position.
     #[error(
-        "the journal goes on at {first}, but this replica needs {needed}: restore the newest backup that reaches so \
-         far (`roam backup restore`); where there is none, `roam storage resume` lets one replica go on without what is \
-         missing"
+        "the journal goes on at {first}, but this replica needs {needed}: it takes the newest backup that the journal carries \
+         forward, once there is one; where there is none, `roam storage resume` lets one replica go on without what is missing"
     )]
     Gap {
         /// The first sequence that the journal holds behind the gap.
@@ -34,10 +33,7 @@ pub(crate) enum Halt {
         replicas: usize,
     },
     /// Another replica counts, and this one has to take a backup of it.
-    #[error(
-        "since line {line} of the journal replica {from} counts: this one needs a backup of it: `roam backup create` \
-         there, `roam backup restore` here"
-    )]
+    #[error("since line {line} of the journal replica {from} counts: this one takes a backup of it, once there is one")]
     Outdated {
         /// The line.
         line: u64,

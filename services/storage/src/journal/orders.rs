@@ -4,7 +4,10 @@
 use roam_nats::{Bus, Entry, JOURNAL_STREAM, StateError, next_entry};
 use roam_schemas::{Control, Resume, Skip, subjects};
 
-use super::entry::{Read, batch_id, read_entry};
+use super::{
+    entry::{Read, batch_id, read_entry},
+    nanos,
+};
 use crate::store::Position;
 
 /// The orders of one journal that have to be known before their turn.
@@ -16,7 +19,15 @@ pub(crate) struct Orders {
     read_to: u64,
     skips: Vec<Skip>,
     /// The one with the highest line.
-    resume: Option<Resume>,
+    resume: Option<Ordered>,
+}
+
+/// An order to resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ordered {
+    pub(super) resume: Resume,
+    /// When the stream took it in, in nanoseconds since the Unix epoch.
+    pub(super) published: u64,
 }
 
 impl Orders {
@@ -42,8 +53,13 @@ impl Orders {
     }
 
     /// The order to begin a new line above that one.
-    pub(super) fn resume_above(&self, line: u64) -> Option<&Resume> {
-        self.resume.as_ref().filter(|resume| resume.line > line)
+    pub(super) fn resume_above(&self, line: u64) -> Option<&Ordered> {
+        self.resume.as_ref().filter(|ordered| ordered.resume.line > line)
+    }
+
+    /// The highest line that was ordered; 0 if none was.
+    pub(super) fn highest_line(&self) -> u64 {
+        self.resume.as_ref().map_or(0, |ordered| ordered.resume.line)
     }
 
     /// Whether an entry is to be passed over.
@@ -71,10 +87,8 @@ impl Orders {
         match read_entry(entry) {
             Ok(Read::Control(_, Control::Skip(skip))) => self.skips.push(skip),
             // The first one of a line counts: two operators may order at the same time.
-            Ok(Read::Control(_, Control::Resume(resume)))
-                if self.resume.as_ref().is_none_or(|known| known.line < resume.line) =>
-            {
-                self.resume = Some(resume);
+            Ok(Read::Control(_, Control::Resume(resume))) if self.highest_line() < resume.line => {
+                self.resume = Some(Ordered { resume, published: nanos(entry.published) });
             }
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! The position check: where to read from, given what is stored and what the stream says.
 
 use roam_nats::{STORAGE_REPLICAS_KEY, StreamState};
-use roam_schemas::{BatchId, ReplicaName, Resume};
+use roam_schemas::{BatchId, Resume};
 
 use super::{Halt, nanos};
 use crate::store::Position;
@@ -15,6 +15,10 @@ pub(super) struct Start {
     pub(super) incarnation: u64,
     pub(super) line: u64,
     pub(super) replicas: usize,
+    /// What is held counts from here on, because an order says so.
+    pub(super) ordered: bool,
+    /// Revisions go on in a new epoch first: some that were given are missing here.
+    pub(super) new_epoch: bool,
 }
 
 /// What is known beside the stored position and the state of the stream.
@@ -22,10 +26,12 @@ pub(super) struct Start {
 pub(super) struct Known<'a> {
     /// The batch at the stored position was looked at and is another one.
     pub(super) forked: bool,
-    /// The name of this replica.
-    pub(super) name: &'a ReplicaName,
-    /// The order of an operator to begin a line above that of the position.
+    /// The order to begin a line above that of the position.
     pub(super) resume: Option<&'a Resume>,
+    /// That order means this replica.
+    pub(super) named: bool,
+    /// What is held was restored from a backup, and it is not known yet whether the journal carries that forward.
+    pub(super) restored: bool,
 }
 
 /// Where to read from.
@@ -34,27 +40,38 @@ pub(super) struct Known<'a> {
 /// The journal does not go on where this replica stands, and nobody said that it counts all the same.
 pub(super) fn start(position: Option<&Position>, state: &StreamState, known: Known<'_>) -> Result<Start, Halt> {
     let incarnation = nanos(state.created);
-    let replicas = state.metadata.get(STORAGE_REPLICAS_KEY).and_then(|text| text.parse().ok()).unwrap_or(1);
-    let begin = |sequence, stored, line| Start { sequence, stored, incarnation, line, replicas };
-    let checked = check(position, state, known.forked, begin);
-    match (checked, known.resume) {
-        (Err(Halt::Gap { .. } | Halt::Forked { .. }), Some(resume)) if resume.from == *known.name => {
-            tracing::warn!(
-                line = resume.line,
-                first = state.first_sequence,
-                "an operator says that this replica counts"
-            );
-            Ok(begin(state.first_sequence.max(1), None, resume.line))
-        }
-        (Err(Halt::Gap { .. } | Halt::Forked { .. }), Some(resume)) => Err(Halt::outdated(resume)),
-        (checked, _) => checked,
+    let replicas = replicas_of(state);
+    let begin = |sequence, stored, line| Start {
+        sequence,
+        stored,
+        incarnation,
+        line,
+        replicas,
+        ordered: false,
+        new_epoch: false,
+    };
+    let checked = check(position, state, known, begin);
+    let Some(resume) = known.resume else { return checked };
+    let first = begin(state.first_sequence.max(1), None, resume.line);
+    match checked {
+        Ok(start) if known.named => Ok(Start { line: resume.line, ordered: true, new_epoch: known.restored, ..start }),
+        // What is missing may have been given revisions.
+        Err(Halt::Gap { .. }) if known.named => Ok(Start { ordered: true, new_epoch: true, ..first }),
+        Err(Halt::Forked { .. }) if known.named => Ok(Start { ordered: true, new_epoch: known.restored, ..first }),
+        Err(Halt::Gap { .. } | Halt::Forked { .. }) => Err(Halt::outdated(resume)),
+        checked => checked,
     }
+}
+
+/// How many replicas the deployment has. One, unless the stream says otherwise.
+pub(super) fn replicas_of(state: &StreamState) -> usize {
+    state.metadata.get(STORAGE_REPLICAS_KEY).and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 fn check(
     position: Option<&Position>,
     state: &StreamState,
-    forked: bool,
+    known: Known<'_>,
     begin: impl Fn(u64, Option<BatchId>, u64) -> Start,
 ) -> Result<Start, Halt> {
     let Some(position) = position else {
@@ -64,8 +81,8 @@ fn check(
         };
     };
     let next = position.sequence + 1;
-    if forked || position.incarnation != nanos(state.created) || state.last_sequence < position.sequence {
-        return new_line(position, state, begin(state.first_sequence.max(1), None, position.line + 1));
+    if known.forked || position.incarnation != nanos(state.created) || state.last_sequence < position.sequence {
+        return new_line(position, state, known, begin(state.first_sequence.max(1), None, position.line + 1));
     }
     match state.first_sequence {
         first if first <= position.sequence => Ok(begin(position.sequence, Some(position.batch), position.line)),
@@ -75,10 +92,10 @@ fn check(
     }
 }
 
-/// The journal is another one than the replica knew. A single replica is the whole truth: it goes on with all that the
-/// journal holds, which is safe because applying is idempotent. Several have to agree first.
-fn new_line(position: &Position, state: &StreamState, start: Start) -> Result<Start, Halt> {
-    if start.replicas > 1 {
+/// The journal is another one than the replica knew. A single replica is the whole truth, unless it was restored: it goes on
+/// with all that the journal holds, which is safe because applying is idempotent. Several have to agree first.
+fn new_line(position: &Position, state: &StreamState, known: Known<'_>, start: Start) -> Result<Start, Halt> {
+    if start.replicas > 1 || known.restored {
         let (position, batch) = (position.sequence, position.batch);
         return Err(Halt::Forked { position, batch, replicas: start.replicas });
     }

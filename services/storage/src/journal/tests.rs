@@ -1,6 +1,8 @@
 //! Every case of the position check, and every kind of entry.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod restored;
+
 use roam_nats::{
     BusSettings, Deployment, Headers, NatsServer, Overrides, PublishSettings, Publisher, STORAGE_REPLICAS_KEY,
     ServerSettings, SyncInterval, provision,
@@ -9,6 +11,7 @@ use roam_schemas::{BatchId, ControlEntry, Encoding, Epoch, Origin, RULES, Resume
 use time::OffsetDateTime;
 
 use super::*;
+use crate::{backup::Restored, keeper::Keeper, settings::BackupSettings};
 
 const CREATED: u64 = 1_700_000_000_000_000_123;
 const RECREATED: u64 = CREATED + 1;
@@ -35,7 +38,7 @@ fn stream(created: u64, first: u64, last: u64, replicas: &str) -> StreamState {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Expected {
     /// Read from there, on that line, and demand that the first delivery is the stored batch.
-    Check(u64),
+    Check(u64, u64),
     /// Read from there, on that line.
     Read(u64, u64),
     Gap(u64, u64),
@@ -45,8 +48,9 @@ enum Expected {
 }
 
 fn found(position: Option<&Position>, state: &StreamState, forked: bool, resume: Option<&Resume>) -> Expected {
-    match start(position, state, Known { forked, name: &ReplicaName::default(), resume }) {
-        Ok(Start { sequence, stored: Some(BATCH), line: 3, incarnation: CREATED, .. }) => Expected::Check(sequence),
+    let named = resume.is_some_and(|resume| resume.from == ReplicaName::default());
+    match start(position, state, Known { forked, resume, named, restored: false }) {
+        Ok(Start { sequence, stored: Some(BATCH), line, incarnation: CREATED, .. }) => Expected::Check(sequence, line),
         Ok(Start { sequence, stored: None, line, incarnation, .. }) => {
             assert_eq!(incarnation, nanos(state.created));
             Expected::Read(sequence, line)
@@ -73,9 +77,9 @@ fn where_to_read_from_follows_from_what_is_stored_and_what_the_stream_says() {
         ("an empty replica and a journal whose beginning is gone", None, (CREATED, 2, 9), false, Gap(2, 1), Gap(2, 1)),
         ("the same with nothing left in it", None, (CREATED, 10, 9), false, Gap(10, 1), Gap(10, 1)),
         // The stream that the replica knows.
-        ("the batch is the newest", stands.clone(), (CREATED, 1, 50), false, Check(50), Check(50)),
-        ("there is more behind the batch", stands.clone(), (CREATED, 1, 90), false, Check(50), Check(50)),
-        ("the batch is the oldest", stands.clone(), (CREATED, 50, 90), false, Check(50), Check(50)),
+        ("the batch is the newest", stands.clone(), (CREATED, 1, 50), false, Check(50, 3), Check(50, 3)),
+        ("there is more behind the batch", stands.clone(), (CREATED, 1, 90), false, Check(50, 3), Check(50, 3)),
+        ("the batch is the oldest", stands.clone(), (CREATED, 50, 90), false, Check(50, 3), Check(50, 3)),
         ("the batch aged out", stands.clone(), (CREATED, 51, 90), false, Read(51, 3), Read(51, 3)),
         ("all aged out", stands.clone(), (CREATED, 51, 50), false, Read(51, 3), Read(51, 3)),
         ("more than the batch aged out", stands.clone(), (CREATED, 52, 90), false, Gap(52, 51), Gap(52, 51)),
@@ -105,10 +109,12 @@ fn where_to_read_from_follows_from_what_is_stored_and_what_the_stream_says() {
     }
 }
 
-/// What an order changes: only a replica that could not go on heeds it.
+/// What an order changes: one that is named goes on in any case, others only if they could anyhow, up to the order.
 fn expected_with_an_order(expected: Expected, state: &StreamState, from: &str) -> Expected {
     match (expected, from) {
         (Expected::Gap(..) | Expected::Forked, "storage") => Expected::Read(state.first_sequence.max(1), 9),
+        (Expected::Read(sequence, _), "storage") => Expected::Read(sequence, 9),
+        (Expected::Check(sequence, _), "storage") => Expected::Check(sequence, 9),
         (Expected::Gap(..) | Expected::Forked, _) => Expected::Outdated,
         (expected, _) => expected,
     }
@@ -246,15 +252,26 @@ impl World {
     }
 
     fn follow(&self, position: Option<Position>) -> Following {
+        self.follow_as(position, None, 0)
+    }
+
+    /// Follows with a directory that was restored, or is since an instant what it is.
+    fn follow_as(&self, position: Option<Position>, restored: Option<Restored>, since: u64) -> Following {
         let context = Context::new(Duration::from_secs(5));
         let (work, handed_over) = mpsc::channel(1);
         let (stuck, is_stuck) = watch::channel(None);
         let progress = Progress::default();
         let store = tempfile::tempdir().unwrap();
         let (_, reader) = crate::store::open(store.path(), &crate::store::StoreSettings::default()).unwrap();
+        let metrics = Metrics::new(&context.metrics);
+        let backups = BackupSettings { directory: Some(store.path().join("none")), ..BackupSettings::default() };
+        let keeper =
+            Keeper::new(reader.clone(), ReplicaName::default(), backups, BusSettings::default(), metrics.clone());
         let follower = Follower {
+            rescue: Rescue::new(keeper, restored, since, watch::Sender::new(false)),
+            state: None,
             bus: self.bus.clone(),
-            metrics: Metrics::new(&context.metrics),
+            metrics,
             condition: context.health.condition("journal"),
             context: context.clone(),
             reader,
@@ -298,6 +315,7 @@ impl World {
 /// What was handed over: the sequence, and the line that it belongs to.
 #[derive(Debug, Clone, PartialEq)]
 enum Given {
+    Epoch(u16),
     Begin,
     Batch(u64, u64),
     Skipped(u64, u64),
@@ -308,6 +326,7 @@ enum Given {
 impl Following {
     async fn next(&mut self) -> Given {
         match tokio::time::timeout(PATIENCE, self.work.recv()).await.unwrap().unwrap() {
+            Work::Epoch(epoch) => Given::Epoch(epoch),
             Work::Begin => Given::Begin,
             Work::Batch(position, batch) => {
                 assert_eq!(position.batch, batch.id);

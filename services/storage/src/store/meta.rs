@@ -2,7 +2,7 @@
 //!
 //! | part | layout |
 //! |---|---|
-//! | key | a name: `format`, `position`, `horizon`, `epoch` |
+//! | key | a name: `format`, `position`, `horizon`, `epoch`, `since` |
 //! | value | the type that belongs to the name |
 //! | lifetime | for ever |
 //!
@@ -23,9 +23,11 @@ pub(super) const POSITION: &[u8] = b"position";
 pub(super) const HORIZON: &[u8] = b"horizon";
 /// Holds the number of the epoch (`u16`); 0 where there is none.
 pub(super) const EPOCH: &[u8] = b"epoch";
+/// Holds the instant since when this directory is what it is ([`Timestamp`]); nothing where an older build made it.
+pub(super) const SINCE: &[u8] = b"since";
 
 /// The format that this build reads and writes. 1 had other rows in `seen` and `expiry`, and was never released.
-pub(super) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// Which batch of the journal was applied last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU16, Ordering},
     },
 };
@@ -41,6 +41,7 @@ pub use erase::Removed;
 pub use erased::{ERASED_SECONDS, Erased};
 pub use head::Head;
 pub use keys::{ProfileKey, RecordKey, UserKey, scope};
+pub(crate) use meta::FORMAT_VERSION;
 pub use meta::{Horizon, Position};
 pub use options::StoreSettings;
 pub(crate) use read::Lookup;
@@ -117,6 +118,16 @@ struct Store {
     horizon: forget::SharedHorizon,
     /// The number of the epoch that revisions are in.
     epoch: AtomicU16,
+}
+
+/// Tells when an open directory is closed.
+pub(crate) struct Closing(Weak<Store>);
+
+impl Closing {
+    /// Whether nobody reads or writes any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.strong_count() == 0
+    }
 }
 
 /// Opens the directory, and makes it if there is none.

@@ -12,7 +12,7 @@ use roam_schemas::{ChangeId, Key, Profile, Revision, Timestamp};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::{
-    Store, StoreError,
+    Closing, Store, StoreError,
     erased::{self, Erased},
     expiry::{self, Ending},
     feed,
@@ -70,6 +70,11 @@ impl Reader {
     /// The directory of the store.
     pub fn directory(&self) -> &Path {
         self.store.db.path()
+    }
+
+    /// Tells when the directory is closed.
+    pub(crate) fn closing(&self) -> Closing {
+        Closing(Arc::downgrade(&self.store))
     }
 
     /// The number of the epoch.
@@ -145,6 +150,11 @@ impl<'a> Snapshot<'a> {
     pub(super) fn stored_epoch(&self) -> Result<u16, StoreError> {
         let read = |bytes: &[u8]| row::read(meta::TABLE, bytes);
         Ok(self.get(meta::TABLE, meta::EPOCH, read)?.unwrap_or_default())
+    }
+
+    /// Since when this directory is what it is: made empty, or restored. None where an older build made it.
+    pub(crate) fn since(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.get(meta::TABLE, meta::SINCE, |bytes| row::read(meta::TABLE, bytes))
     }
 
     /// The lowest revision of the epoch: whatever stands below it stands there.

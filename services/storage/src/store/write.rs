@@ -137,19 +137,31 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets revisions go on in an epoch, unless they are there already, and moves the position past what ordered it.
+    /// Lets revisions go on in an epoch, unless they are there already, and moves the position past what ordered it, if
+    /// that stands in the journal.
     ///
     /// # Errors
     /// As [`Writer::commit`].
-    pub(crate) fn begin_epoch(&mut self, epoch: u16, position: &Position) -> Result<(), StoreError> {
+    pub(crate) fn begin_epoch(&mut self, epoch: u16, position: Option<&Position>) -> Result<(), StoreError> {
         let epoch = epoch.max(self.store.epoch.load(Ordering::Acquire));
         let mut batch = WriteBatch::default();
         let meta = self.store.table(meta::TABLE)?;
         batch.put_cf(meta, meta::EPOCH, row::write(meta::TABLE, &epoch)?);
-        batch.put_cf(meta, meta::POSITION, position.write()?);
+        if let Some(position) = position {
+            batch.put_cf(meta, meta::POSITION, position.write()?);
+        }
         self.store.db.write_opt(batch, &synced())?;
         self.store.epoch.store(epoch, Ordering::Release);
         Ok(())
+    }
+
+    /// Notes since when this directory is what it is.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub(crate) fn put_since(&mut self, since: Timestamp) -> Result<(), StoreError> {
+        let meta = self.store.table(meta::TABLE)?;
+        Ok(self.store.db.put_cf_opt(meta, meta::SINCE, row::write(meta::TABLE, &since)?, &synced())?)
     }
 
     /// Moves the position alone.
