@@ -470,8 +470,9 @@ async fn what_was_rejected_of_one_user_is_counted_and_purged_up_to_a_sequence() 
     for user in ["alice", "bob", "alice", "alice"] {
         publish(&world.bus, &format!("roam.v1.rejected.acme.{user}"), b"x").await;
     }
-    let count =
-        async |user| subject_messages(&world.bus, "ROAM_REJECTED", &format!("roam.v1.rejected.acme.{user}")).await;
+    let count = async |user: &str| {
+        subject_messages(&world.bus, "ROAM_REJECTED", &format!("roam.v1.rejected.acme.{user}")).await
+    };
     assert_eq!((count("alice").await.unwrap(), count("bob").await.unwrap(), count("carol").await.unwrap()), (3, 1, 0));
     let purged = purge_subject(&world.bus, "ROAM_REJECTED", "roam.v1.rejected.acme.alice", 3).await;
     assert_eq!(purged.unwrap(), 2, "what came after that stays");
