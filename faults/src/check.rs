@@ -7,6 +7,7 @@ mod expectations;
 #[cfg(test)]
 mod forge;
 mod register;
+mod session;
 mod set;
 mod timeline;
 mod watches;
@@ -75,6 +76,7 @@ pub(crate) fn check(history: &History, given: Given) -> Findings {
     effects::check(history, &timelines, &mut findings);
     expectations::check(history, &timelines, given, &mut findings);
     register::check(history, &timelines, given, &mut findings);
+    session::check(history, given, &mut findings);
     watches::check(history, &timelines, &mut findings);
     set::check(history, &timelines, given, &mut findings);
     crossed::check(history, &mut findings);

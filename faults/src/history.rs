@@ -53,6 +53,8 @@ pub(crate) struct Write {
     pub(crate) id: ChangeId,
     pub(crate) ops: Vec<Op>,
     pub(crate) span: Span,
+    /// Whether it was sent by nobody else, and not after the next one of its client.
+    pub(crate) in_turn: bool,
     pub(crate) told: Told,
 }
 

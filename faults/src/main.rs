@@ -10,6 +10,7 @@ mod disk;
 mod fault;
 mod history;
 mod link;
+mod planted;
 mod settle;
 mod site;
 mod workload;
@@ -40,6 +41,10 @@ const ACTS: [(Shape, Hazard); 7] = [
     (Shape::Single, Hazard::StoreDamaged),
 ];
 
+/// How many acts may pass until a planted bug is found, and how long the faults of each go on.
+const PLANTED_ACTS: u64 = 4;
+const PLANTED_LASTS: Duration = Duration::from_secs(8);
+
 /// Breaks Roam, and shows that it keeps its promises.
 #[derive(Debug, Parser)]
 struct Options {
@@ -67,6 +72,9 @@ struct Options {
     /// Where roam-access-server and roam-storage are; beside this program unless it is said.
     #[arg(long)]
     programs: Option<PathBuf>,
+    /// Plants bugs, all or that of a name, and shows that each is found. The services have to be built for it.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "all")]
+    planted: Option<String>,
     /// Where the history of what was found is left.
     #[arg(long, default_value = "target/faults")]
     leave: PathBuf,
@@ -90,6 +98,16 @@ async fn main() -> ExitCode {
     if options.list {
         list().into_iter().for_each(|line| println!("{line}"));
         return ExitCode::SUCCESS;
+    }
+    if let Some(name) = &options.planted {
+        return match Box::pin(find_planted(&options, name)).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("roam-faults: {error:#}");
+                ExitCode::from(2)
+            }
+        };
     }
     match Box::pin(campaign(&options)).await {
         Ok(sums) => {
@@ -149,6 +167,41 @@ async fn campaign(options: &Options) -> Result<Sums> {
         }
     }
     Ok(sums)
+}
+
+/// Plays acts with each planted bug until it is found, at most so many. Says whether all were.
+#[expect(clippy::print_stdout, reason = "this program tells people what it found")]
+async fn find_planted(options: &Options, name: &str) -> Result<bool> {
+    let first = options.seed.unwrap_or(1);
+    let bugs: Vec<_> = planted::ALL.iter().filter(|bug| name == "all" || bug.name == name).collect();
+    if bugs.is_empty() {
+        bail!("there is no planted bug {name}");
+    }
+    let mut missed = 0;
+    for bug in &bugs {
+        let mut caught = None;
+        for seed in first..first + PLANTED_ACTS {
+            let mut script = script(options, (bug.shape, bug.hazard), seed)?;
+            script.only = bug.faults.iter().map(ToString::to_string).collect();
+            (script.lasts, script.planted) = (PLANTED_LASTS, Some(bug.name.to_owned()));
+            // A site that does not even start, or does not stand, shows the bug as well.
+            let outcome = script.play().await;
+            caught = match outcome {
+                Ok(outcome) => outcome.findings.texts().next().map(|text| (seed, text)),
+                Err(error) => Some((seed, format!("{error:#}"))),
+            };
+            if caught.is_some() {
+                break;
+            }
+        }
+        match &caught {
+            Some((seed, text)) => println!("{}: caught by seed {seed}: {text}", bug.name),
+            None => println!("{}: MISSED", bug.name),
+        }
+        missed += usize::from(caught.is_none());
+    }
+    println!("planted={} caught={} missed={missed}", bugs.len(), bugs.len() - missed);
+    Ok(missed == 0)
 }
 
 fn script(options: &Options, (shape, hazard): (Shape, Hazard), seed: u64) -> Result<Script> {

@@ -84,6 +84,7 @@ async fn find_out(shared: &Shared, profiles: &[ProfileClient]) {
                 history.vanished.push(lost);
             }
             let write = &mut history.writes[place];
+            write.in_turn &= matches!(&told, Told::Saved(saved) if saved.again);
             (write.told, write.span.completed) = (told, now);
         })
         .await;
@@ -118,7 +119,8 @@ async fn close(shared: &Shared, profiles: &[ProfileClient], clients: usize) -> R
             told => shared.recorder.failure(format!("profile {place} takes no change any more: {told:?}")),
         }
         let span = shared.recorder.span_from(invoked);
-        shared.recorder.history().writes.push(Write { client: clients, profile: place, id, ops: vec![op], span, told });
+        let write = Write { client: clients, profile: place, id, ops: vec![op], span, in_turn: true, told };
+        shared.recorder.history().writes.push(write);
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::{bus::Servers, member::Member};
-use crate::{disk::Disk, link::Link};
+use crate::{disk::Disk, link::Link, planted};
 
 const MIB: u64 = 1024 * 1024;
 /// How large a disk of a server and of a replica is, in MiB.
@@ -252,7 +252,9 @@ impl Site {
             ];
             environment.extend(variables.map(|(name, value)| (name.to_owned(), value)));
         }
-        environment.extend(self.plan.planted.clone().map(|bug| ("ROAM_PLANTED".to_owned(), bug)));
+        // A replica that differs is one beside another that does not.
+        let here = |bug: &String| bug != planted::REPLICA_DIFFERS || name.ends_with("-1");
+        environment.extend(self.plan.planted.clone().filter(here).map(|bug| (planted::VARIABLE.to_owned(), bug)));
         Part::process(name, program, &self.plan.programs, self.dir.path()).environment(environment)
     }
 

@@ -18,7 +18,11 @@ use std::{
 
 use anyhow::Result;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use roam_client::{App, Change, Client, Device, Identity, Profile, ProfileClient, Tenant, User};
+use roam_client::{
+    App, BusSettings, Change, Client, Device, Identity, Profile, ProfileClient, ServiceName, Tenant, User,
+};
+use roam_nats::Bus;
+use roam_schemas::subjects;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +32,7 @@ use crate::{history::Recorder, site::Site};
 /// Devices that share a profile.
 const DEVICES: usize = 4;
 /// How long a change waits for its receipt until its client calls it unknown.
-const RECEIPT_WITHIN: Duration = Duration::from_secs(6);
+const RECEIPT_WITHIN: Duration = Duration::from_secs(4);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How much is done.
@@ -61,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) unsettled: Mutex<Vec<(usize, Change)>>,
     /// Where the watch of each client stands.
     pub(crate) watched: Vec<AtomicU64>,
+    /// Asks without the client library, which would not believe a stale answer.
+    asking: Bus,
     /// Changes that are to be sent again.
     copies: tokio::sync::mpsc::Sender<copies::Copy>,
     writing: CancellationToken,
@@ -122,6 +128,7 @@ impl Workload {
             saved: counters(profiles(load.clients)),
             unsettled: Mutex::default(),
             watched: counters(load.clients),
+            asking: asking(site).await?,
             copies,
             writing: CancellationToken::new(),
             watching: CancellationToken::new(),
@@ -170,6 +177,13 @@ impl Shared {
     pub(crate) fn unsettled(&self, place: usize, change: Change) {
         self.unsettled.lock().unwrap_or_else(PoisonError::into_inner).push((place, change));
     }
+}
+
+/// A connection that asks by hand, as a service.
+async fn asking(site: &Site) -> Result<Bus> {
+    let inbox = subjects::service_inbox(&tenant()?, &ServiceName::parse("reader")?);
+    let settings = BusSettings { inbox_prefix: Some(inbox), ..site.client_settings(2).bus };
+    Ok(Bus::connect(&settings, "roam-faults reader").await?)
 }
 
 async fn connect(site: &Site, client: usize) -> Result<ProfileClient> {

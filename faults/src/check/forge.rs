@@ -22,7 +22,7 @@ fn write(number: u8, key: &str, value: Option<&str>) -> Write {
     let op = Op { key: key.into(), value: value.map(Into::into), wanted: Wanted::Any };
     let told = Told::Saved(Saved { revision: at, time: at * 10, superseded: Vec::new(), again: false });
     let span = Span { invoked: at * 100, completed: at * 100 + 50 };
-    Write { client: 0, profile: 0, id: id(number), ops: vec![op], span, told }
+    Write { client: 0, profile: 0, id: id(number), ops: vec![op], span, in_turn: true, told }
 }
 
 impl Forge {

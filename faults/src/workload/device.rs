@@ -10,13 +10,18 @@ use std::{
 use futures_util::future::join_all;
 use rand::{Rng, rngs::StdRng};
 use roam_client::{
-    Change, ChangeError, ChangeId, ContentType, Expect, Key, LatestRequest, Operation, ProfileClient, Revision,
-    Saved as Receipt, Select,
+    Change, ChangeError, ChangeId, ContentType, Encoding, Expect, Key, LatestReply, LatestRequest, Operation,
+    ProfileClient, Revision, Saved as Receipt, Select,
+};
+use roam_nats::{Bus, Headers};
+use roam_schemas::{
+    decode, encode,
+    subjects::{self, Verb},
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Shared, copies, profile_of};
-use crate::history::{Answer, Nanos, Op, Read, Saved, Text, Told, Wanted, Write, seen};
+use super::{ANSWER_WITHIN, Shared, copies, profile_named, profile_of};
+use crate::history::{Answer, Op, Read, Saved, Text, Told, Wanted, Write, seen};
 
 /// Keys of a profile that all its devices fight over.
 const SHARED_KEYS: usize = 8;
@@ -146,7 +151,9 @@ impl DeviceAtWork {
         };
         // Whoever asks for what others have saved has to get it, from whatever replica.
         let asked = self.dice.random_bool(0.5).then(|| self.shared.saved(profile)).filter(|least| *least > 0);
-        let own = self.profile.seen().get();
+        // One in four asks by hand: the client library would not believe a stale answer.
+        let by_hand = self.dice.random_bool(0.25);
+        let own = if by_hand { 0 } else { self.profile.seen().get() };
         let least = asked.map_or(own, |asked| asked.max(own));
         let request = LatestRequest {
             select: Select::Keys(keys.iter().filter_map(|key| Key::parse(&**key).ok()).collect()),
@@ -155,7 +162,11 @@ impl DeviceAtWork {
             ..LatestRequest::default()
         };
         let invoked = self.shared.recorder.now();
-        let answer = self.profile.latest(request).await.ok().map(|reply| Answer {
+        let reply = match by_hand {
+            true => ask(&self.shared.asking, profile, &request).await,
+            false => self.profile.latest(request).await.ok(),
+        };
+        let answer = reply.map(|reply| Answer {
             head: reply.head.get(),
             records: seen(&reply.records),
             unknown: reply.unknown.iter().map(|key| key.as_str().into()).collect(),
@@ -167,6 +178,15 @@ impl DeviceAtWork {
         let read = Read { client: self.client, profile, span, least, answer };
         self.shared.recorder.history().reads.push(read);
     }
+}
+
+/// Asks without the client library. None: there is no answer in time, or a problem instead.
+async fn ask(bus: &Bus, profile: usize, request: &LatestRequest) -> Option<LatestReply> {
+    let subject = subjects::request(Verb::Latest, &profile_named(profile).ok()?);
+    let payload = encode(request, Encoding::Postcard).ok()?;
+    let headers = Headers::new().with_content_type(Encoding::Postcard);
+    let answer = bus.request(subject, headers, payload.into(), ANSWER_WITHIN).await.ok()?;
+    decode(&answer.payload, Encoding::Postcard).ok()
 }
 
 /// The change of some operations.
@@ -214,7 +234,9 @@ pub(super) async fn submit(
     if let Told::Saved(saved) = &told {
         shared.was_saved(place, saved.revision);
     }
-    record(client, shared, (change, ops), invoked, told)
+    let span = shared.recorder.span_from(invoked);
+    let (profile, id) = (place, change.id());
+    record(shared, change, Write { client, profile, id, ops, span, in_turn: !copied, told })
 }
 
 fn is_busy(told: &Told) -> bool {
@@ -223,9 +245,8 @@ fn is_busy(told: &Told) -> bool {
 
 const BUSY: &str = "busy";
 
-fn record(client: usize, shared: &Shared, (change, ops): (Change, Vec<Op>), invoked: Nanos, told: Told) -> Told {
-    let span = shared.recorder.span_from(invoked);
-    let write = Write { client, profile: profile_of(client), id: change.id(), ops, span, told: told.clone() };
+fn record(shared: &Shared, change: Change, write: Write) -> Told {
+    let told = write.told.clone();
     let index = {
         let mut history = shared.recorder.history();
         history.writes.push(write);

@@ -21,6 +21,7 @@ mod journal;
 mod keeper;
 mod metrics;
 mod operate;
+mod planted;
 mod progress;
 mod respond;
 mod settings;

@@ -11,6 +11,7 @@ use super::{
     forget::{ForgetSeen, ForgetVersions, SharedHorizon},
     keys, meta, seen, version,
 };
+use crate::planted::planted;
 
 /// What an operator may tune.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ fn database_options(settings: &StoreSettings, buffers: &WriteBufferManager) -> O
     // A torn tail was never acknowledged. Anything else that does not read is damage: the default mode would open
     // silently with half of the data (measured with RocksDB 11.8), this one refuses.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    if planted("damage-tolerated") {
+        options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
+    }
     options.set_paranoid_checks(true);
     // A log that is gone, or shorter than it was, refuses too.
     options.set_track_and_verify_wals_in_manifest(true);
