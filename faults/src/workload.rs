@@ -93,7 +93,7 @@ pub(crate) fn profiles(clients: usize) -> usize {
 
 /// Who owns a profile.
 pub(crate) fn owner(profile: usize) -> Result<User> {
-    Ok(User::parse(&format!("user-{profile}"))?)
+    Ok(User::parse(format!("user-{profile}"))?)
 }
 
 pub(crate) fn tenant() -> Result<Tenant> {

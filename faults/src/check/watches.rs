@@ -108,7 +108,8 @@ fn whole_state(who: &str, since: u64, head: u64, records: &[Seen], timeline: &Ti
     for key in changed {
         // Who knows nothing yet need not be told what is deleted.
         let deleted = timeline.version(key, head).is_some_and(|version| version.value.is_none());
-        if !given.contains(key) && !(since == 0 && deleted) {
+        let told = given.contains(key) || (since == 0 && deleted);
+        if !told {
             let text = format!("{who} gives the state at {head} since {since} without {key}");
             findings.object(Kind::Lost, text);
         }

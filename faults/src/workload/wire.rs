@@ -14,10 +14,13 @@ use crate::{history::Wired, site::Site};
 const RECEIPTS: &str = "roam.v1.receipt.>";
 const NOTICES: &str = "roam.v1.notice.>";
 
+/// What a message says; none if it is not what its subject says.
+type Reads = fn(&Message) -> Option<Wired>;
+
 /// Listens until it is aborted.
 pub(super) async fn listen(site: &Site, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()> {
     let bus = Bus::connect(&site.direct(), "roam-faults wire").await?;
-    let kinds: [(&str, fn(&Message) -> Option<Wired>); 2] = [(RECEIPTS, receipt), (NOTICES, notice)];
+    let kinds: [(&str, Reads); 2] = [(RECEIPTS, receipt), (NOTICES, notice)];
     for (subject, read) in kinds {
         let mut messages = bus.subscribe(subject.to_owned()).await?;
         let shared = Arc::clone(shared);
