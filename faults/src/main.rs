@@ -184,12 +184,7 @@ async fn find_planted(options: &Options, name: &str) -> Result<bool> {
             let mut script = script(options, (bug.shape, bug.hazard), seed)?;
             script.only = bug.faults.iter().map(ToString::to_string).collect();
             (script.lasts, script.planted) = (PLANTED_LASTS, Some(bug.name.to_owned()));
-            // A site that does not even start, or does not stand, shows the bug as well.
-            let outcome = script.play().await;
-            caught = match outcome {
-                Ok(outcome) => outcome.findings.texts().next().map(|text| (seed, text)),
-                Err(error) => Some((seed, format!("{error:#}"))),
-            };
+            caught = script.play().await?.findings.texts().next().map(|text| (seed, text));
             if caught.is_some() {
                 break;
             }
