@@ -14,7 +14,10 @@ mod watches;
 
 use std::fmt;
 
-use crate::history::{History, Told};
+use crate::{
+    history::{History, Told, Write},
+    workload::POSTED,
+};
 pub(crate) use timeline::Timeline;
 
 /// How a promise was broken.
@@ -84,11 +87,17 @@ pub(crate) fn check(history: &History, given: Given) -> Findings {
     findings
 }
 
+/// Whether nobody waits for the receipt of a change.
+fn is_posted(write: &Write) -> bool {
+    write.ops.iter().any(|op| op.key.starts_with(POSTED))
+}
+
 /// How many operations of clients ended so: with a receipt or an answer, refused, and unknown.
 pub(crate) fn outcomes(history: &History) -> (usize, usize, usize) {
     let told = |wanted: fn(&Told) -> bool| history.writes.iter().filter(|write| wanted(&write.told)).count();
     let answered = history.reads.iter().filter(|read| read.answer.is_some()).count();
     let ok = answered + told(|told| matches!(told, Told::Saved(_)));
     let failed = history.reads.len() - answered + told(|told| matches!(told, Told::Refused(_)));
-    (ok, failed, told(|told| matches!(told, Told::Unknown { .. })))
+    let unknown = history.writes.iter().filter(|write| matches!(write.told, Told::Unknown { .. }) && !is_posted(write));
+    (ok, failed, unknown.count())
 }

@@ -1,10 +1,10 @@
 //! The workload: clients that write, read and watch through the client library, four devices to a profile, with values that
-//! nobody writes twice; beside them somebody who sends changes again, somebody who sends rubbish, and somebody who listens to
+//! nobody writes twice; beside them somebody who sends changes again, somebody who publishes by hand, and somebody who listens to
 //! all that goes over the wire. It records, and never judges.
 
 mod copies;
 mod device;
-mod rubbish;
+mod posts;
 mod watcher;
 mod wire;
 
@@ -26,7 +26,10 @@ use roam_schemas::subjects;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::device::{change_of, saved};
+pub(crate) use self::{
+    device::{change_of, saved},
+    posts::POSTED,
+};
 use crate::{history::Recorder, site::Site};
 
 /// Devices that share a profile.
@@ -78,7 +81,7 @@ pub(crate) struct Workload {
     pub(crate) shared: Arc<Shared>,
     writers: JoinSet<()>,
     watchers: JoinSet<()>,
-    /// Copies, rubbish and the wire.
+    /// Copies, posts and the wire.
     others: JoinSet<()>,
 }
 
@@ -136,7 +139,7 @@ impl Workload {
         let mut others = JoinSet::new();
         wire::listen(site, &shared, &mut others).await?;
         copies::send(site, queue, &mut others).await?;
-        rubbish::send(site, &shared, &mut others).await?;
+        posts::send(site, &shared, &mut others).await?;
         let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());
         let pause = Duration::from_secs_f64(load.clients as f64 / load.rate);
         for client in 0..load.clients {

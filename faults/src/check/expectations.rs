@@ -8,7 +8,7 @@ pub(super) fn check(history: &History, timelines: &[Timeline<'_>], given: Given,
     for timeline in timelines {
         for (revision, write, _) in timeline.changes() {
             for op in &write.ops {
-                let before = timeline.version(&op.key, revision - 1);
+                let before = timeline.version(&op.key, revision.saturating_sub(1));
                 let met = match op.wanted {
                     Wanted::Any => true,
                     Wanted::Absent => before.is_none_or(|before| before.value.is_none()),

@@ -57,6 +57,10 @@ impl Writer {
     /// [`StoreError::Full`] may be tried again with the same commit; after any other the process must end.
     pub fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
         let copy = WriteBatch::from_data(commit.batch.data());
+        if planted("position-before-batch") {
+            // So that a kill comes in between.
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+        }
         if planted("receipt-before-fsync") {
             return Ok(self.store.db.write_opt(copy, &WriteOptions::default())?);
         }
