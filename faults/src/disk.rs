@@ -31,7 +31,6 @@ impl Disk {
         run("mkfs.ext4", &["-q", "-F", "-m", "0", text(&image)?]).await?;
         let disk = Disk { image, mounted_on };
         disk.mount_again().await?;
-        fs::remove_dir(disk.mounted_on.join("lost+found"))?;
         Ok(disk)
     }
 
@@ -57,7 +56,13 @@ impl Disk {
     }
 
     async fn mount_again(&self) -> Result<()> {
-        run("mount", &["-o", "loop", text(&self.image)?, text(&self.mounted_on)?]).await
+        run("mount", &["-o", "loop", text(&self.image)?, text(&self.mounted_on)?]).await?;
+        // A server takes every directory for an account. That it was removed may be lost with the power as well.
+        let spare = self.mounted_on.join("lost+found");
+        if spare.exists() {
+            fs::remove_dir(spare)?;
+        }
+        Ok(())
     }
 }
 

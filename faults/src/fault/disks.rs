@@ -82,6 +82,10 @@ impl Fault for PowerCut {
                     if let Some(disk) = disk_of(stage, who, index) {
                         disk.power_up().await?;
                     }
+                }
+            }
+            for who in self.kinds() {
+                for index in 0..stage.count(who) {
                     stage.start(who, index).await?;
                 }
             }
