@@ -37,7 +37,7 @@ pub use dice::dice;
 pub use eventually::{PATIENCE, eventually};
 pub use names::{app, device, key, keys, profile, tenant, text, user};
 pub use pages::Pages;
-pub use part::{ACCESS_SERVER, AGENT, AUTH, Part, SERVICE_VARIABLE, STORAGE};
+pub use part::{ACCESS_SERVER, AGENT, AUTH, Part, Program, SERVICE_VARIABLE, STORAGE};
 pub use post::{Filed, Mailbox, Post, envelope};
 pub use probe::Probe;
 pub use shell::{COMMAND_LINE, Ran};

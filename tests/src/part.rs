@@ -45,14 +45,19 @@ pub struct Part {
     binary: Option<PathBuf>,
     dir: PathBuf,
     wire: Option<Wire>,
+    /// Set in the environment of a process.
+    environment: Vec<(String, String)>,
     running: Option<Running>,
 }
 
 /// A service with its settings.
 #[derive(Debug, Clone)]
-pub(crate) enum Program {
+pub enum Program {
+    /// An access server.
     AccessServer(roam_access_server::Settings),
+    /// An auth service.
     Auth(roam_auth::Settings),
+    /// A storage replica.
     Storage(roam_storage::Settings),
 }
 
@@ -76,7 +81,20 @@ struct Task {
 impl Part {
     pub(crate) fn new(name: String, program: Program, binary: Option<&Path>, dir: &Path, wire: Option<Wire>) -> Part {
         let (binary, dir) = (binary.map(Path::to_owned), dir.to_owned());
-        Part { name, program, binary, dir, wire, running: None }
+        Part { name, program, binary, dir, wire, environment: Vec::new(), running: None }
+    }
+
+    /// A service that is going to be a process of the program of its own name in `programs`, such as `roam-storage`. Its
+    /// configuration and its log are in `dir`.
+    pub fn process(name: String, program: Program, programs: &Path, dir: &Path) -> Part {
+        let binary = programs.join(program.name());
+        Part::new(name, program, Some(&binary), dir, None)
+    }
+
+    /// With these variables in the environment of its process.
+    #[must_use]
+    pub fn environment(self, environment: Vec<(String, String)>) -> Part {
+        Part { environment, ..self }
     }
 
     /// Starts it, and returns once its pages answer. It need not be ready then.
@@ -85,10 +103,48 @@ impl Part {
     /// If it runs, or does not start.
     pub async fn start(&mut self) {
         assert!(self.running.is_none(), "{} runs already", self.name);
-        self.running = Some(match &self.binary {
-            None => Running::Task(Task::start(self.program.clone()).await),
-            Some(binary) => self.spawn(binary).await,
-        });
+        match self.binary.is_some() {
+            false => self.running = Some(Running::Task(Task::start(self.program.clone()).await)),
+            true => self.try_start().await.unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
+
+    /// As [`Self::start`], of a process that may refuse to.
+    ///
+    /// # Errors
+    /// What it logged, if it ended at once.
+    ///
+    /// # Panics
+    /// If it runs, or is to be a task.
+    pub async fn try_start(&mut self) -> Result<(), String> {
+        assert!(self.running.is_none(), "{} runs already", self.name);
+        let binary = self.binary.clone().expect("it is a process");
+        self.running = Some(self.spawn(&binary).await?);
+        Ok(())
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of its process; none if it does not run, or is a task.
+    pub fn pid(&self) -> Option<Pid> {
+        let Some(Running::Process { child, .. }) = &self.running else { return None };
+        Pid::from_raw(i32::try_from(child.id()?).ok()?)
+    }
+
+    /// Whether its process has ended without having been asked to. It may be started again then.
+    ///
+    /// # Panics
+    /// If the process cannot be looked at.
+    pub fn has_ended(&mut self) -> bool {
+        let Some(Running::Process { child, .. }) = &mut self.running else { return false };
+        let ended = child.try_wait().unwrap().is_some();
+        if ended {
+            self.running = None;
+        }
+        ended
     }
 
     /// Waits until it is ready.
@@ -185,13 +241,14 @@ impl Part {
         self.running.take().unwrap_or_else(|| panic!("{} does not run", self.name))
     }
 
-    async fn spawn(&self, binary: &Path) -> Running {
+    async fn spawn(&self, binary: &Path) -> Result<Running, String> {
         let configuration = self.dir.join(format!("{}.toml", self.name));
         fs::write(&configuration, self.program.configuration()).unwrap();
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let begins_at = log.metadata().unwrap().len();
         let mut child = Command::new(binary)
             .env(SERVICE_VARIABLE, self.program.name())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .arg("--config")
             .arg(&configuration)
             .args(["--log-format", "json"])
@@ -203,13 +260,14 @@ impl Part {
         let what = format!("{} says where its pages are, in {}", self.name, self.log().display());
         let address = eventually(&what, async || {
             let log = fs::read_to_string(self.log()).unwrap();
+            let said = &log[usize::try_from(begins_at).unwrap()..];
             if let Some(status) = child.try_wait().unwrap() {
-                panic!("{} ended at once ({status}):\n{log}", self.name);
+                return Some(Err(format!("{} ended at once ({status}):\n{said}", self.name)));
             }
-            log[usize::try_from(begins_at).unwrap()..].lines().find_map(address_in)
+            said.lines().find_map(address_in).map(Ok)
         });
-        let address = address.await;
-        Running::Process { child, address }
+        let address = address.await?;
+        Ok(Running::Process { child, address })
     }
 }
 

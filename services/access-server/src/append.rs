@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{SHARD, metrics::Metrics, stamp::Stamped};
+use crate::{SHARD, metrics::Metrics, planted::planted, stamp::Stamped};
 
 /// The `ack_wait` of the durable `access`, as it is provisioned: after this long without an ack a delivery is delivered
 /// again, to whichever server asks.
@@ -130,6 +130,13 @@ impl Appender {
         let shutdown = self.shutdown.clone();
         let appending = async move {
             let begun = Instant::now();
+            let duties = if planted("ack-before-append") {
+                duties.into_iter().for_each(AckDuty::ack);
+                sleep(PAUSE / 10).await;
+                Vec::new()
+            } else {
+                duties
+            };
             match send(&publisher, subject, journal, received_at + ACK_WAIT, &metrics).await {
                 Ok(sequence) => {
                     metrics.appended(duties.len(), begun.elapsed());

@@ -10,6 +10,7 @@ mod backpressure;
 mod busy;
 mod connect;
 mod metrics;
+mod planted;
 mod pull;
 mod rate;
 mod reject;

@@ -4,10 +4,13 @@
 use std::time::Instant;
 
 use roam_nats::AckDuty;
-use roam_schemas::{Origin, Stamp, StampedChange, Timestamp};
+use roam_schemas::{Origin, Profile, Stamp, StampedChange, Timestamp, User};
 use time::OffsetDateTime;
 
-use crate::validate::{Sender, Validated};
+use crate::{
+    planted::planted,
+    validate::{Sender, Validated},
+};
 
 /// A stamped change with the duty to ack its delivery once the change is in the journal.
 ///
@@ -30,6 +33,9 @@ pub(crate) fn stamp(validated: Validated, incarnation: u64) -> Stamped {
         time: Timestamp::from_nanos(nanos(delivery.published)),
         origin: Origin { incarnation, sequence: delivery.stream_sequence },
     };
+    let another =
+        User::parse("user-1").ok().filter(|_| planted("profile-mixed-up") && stamp.origin.sequence.is_multiple_of(50));
+    let profile = Profile { user: another.unwrap_or(profile.user), ..profile };
     let digest = change.digest();
     let bytes = delivery.message.payload.len();
     let change = StampedChange { profile, device, encoding, stamp, digest, change };

@@ -6,6 +6,7 @@ use roam_schemas::{
     StampedChange, Superseded, Terms, Timestamp, counted_bytes,
 };
 
+use crate::planted::planted;
 use crate::store::{ERASED_SECONDS, Erased, Head, Seen};
 
 /// How far the time of a change may lie behind the instant at which the journal took its batch in, in seconds: 12 hours. One
@@ -136,7 +137,9 @@ impl Facts {
     /// of an erased user begins above all that there was.
     fn begin(&self, stamped: &StampedChange) -> (Head, Timestamp) {
         let earliest = self.journaled.minus_seconds(LATE_SECONDS).max(stamped.stamp.time);
-        let time = |head: Head| head.time.successor().max(earliest);
+        let time = |head: Head| {
+            if planted("time-falls") { earliest } else { head.time.successor().max(earliest) }
+        };
         let erased = self.erased.filter(|_| self.user_profiles.is_some());
         let erased = erased.filter(|erased| erased.counts(time(self.head)));
         let head = erased.map_or(self.head, |erased| erased.head().not_below(self.head.revision));
@@ -146,6 +149,9 @@ impl Facts {
     /// Rule 1: a change that was decided before gets its first outcome.
     fn repeat(&self, terms: &Terms, stamped: &StampedChange, time: Timestamp) -> Option<Decision> {
         let seen = self.seen.as_ref().filter(|seen| is_fresh(seen.time, terms.seen_seconds, time))?;
+        if planted("seen-forgotten") {
+            return None;
+        }
         Some(match seen.digest == stamped.digest {
             true => Decision::Again(seen.outcome.clone()),
             false => Decision::Mismatch(mismatch()),
@@ -174,6 +180,9 @@ pub fn mismatch() -> Problem {
 /// Rule 2: the problem of an operation whose expectation does not hold, given the record that exists.
 fn unmet(op: &Operation, record: Option<&Known>) -> Option<Problem> {
     let revision = record.map(|known| known.revision);
+    if planted("expectation-ignored") {
+        return None;
+    }
     match (op.expect, revision) {
         (Expect::Any, _) | (Expect::Absent, None) => None,
         (Expect::At(expected), _) if revision == Some(expected) => None,
@@ -234,7 +243,9 @@ fn apply<'a>(
 ) -> Result<(Applied, Effects), Problem> {
     let mut head = before;
     let exhausted = || Problem::new(Code::OverQuota, "the profile has used up its revisions");
-    head.revision = head.revision.next().ok_or_else(exhausted)?;
+    if !(planted("revision-taken-twice") && stamped.change.ops().len() > 1) {
+        head.revision = head.revision.next().ok_or_else(exhausted)?;
+    }
     head.time = time;
     let (conflicts, superseded) = (Vec::new(), Vec::new());
     let mut applied = Applied { revision: head.revision, time, conflicts, superseded, nearly_full: false };
@@ -313,7 +324,8 @@ impl Known {
     /// Whether an operation with that stamp is older on both axes: lower in the same stream, and not later in time. A
     /// lower sequence with a later time means that the stream was rolled back, and is no reason to hold it back.
     pub fn supersedes(&self, stamp: Stamp) -> bool {
-        self.stamp.origin.incarnation == stamp.origin.incarnation
+        !planted("superseded-ignored")
+            && self.stamp.origin.incarnation == stamp.origin.incarnation
             && stamp.origin.sequence < self.stamp.origin.sequence
             && stamp.time <= self.stamp.time
     }

@@ -17,6 +17,7 @@ use crate::{
     erasure::Erasures,
     journal::Work,
     metrics::Metrics,
+    planted::planted,
     progress::Progress,
     store::{Position, StoreError},
 };
@@ -198,6 +199,15 @@ impl Fold {
         let Some((last, _)) = group.last().cloned() else {
             return Ok(true);
         };
+        if planted("told-before-commit") {
+            let mut verdicts = prepared.verdicts.iter().cloned();
+            let early = group.iter().map(|(position, batch)| {
+                let verdicts = verdicts.by_ref().take(batch.changes.len()).collect();
+                AppliedBatch { sequence: position.sequence, batch: batch.clone(), verdicts }
+            });
+            self.progress.applied(early, &prepared.heads);
+            pause(FULL_AGAIN_AFTER);
+        }
         let began = Instant::now();
         if self.while_full(last.sequence, |applier| applier.commit(&prepared))?.is_none() {
             return Ok(false);

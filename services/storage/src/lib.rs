@@ -22,6 +22,7 @@ mod journal;
 mod keeper;
 mod metrics;
 mod operate;
+mod planted;
 mod progress;
 mod respond;
 mod settings;

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use roam_nats::{Headers, Message};
 use roam_schemas::{
-    Action, Applied, EncodeError, Encoding, JournalBatch, Notice, NoticeOperation, Outcome, Problem, Receipt,
+    Action, Applied, Device, EncodeError, Encoding, JournalBatch, Notice, NoticeOperation, Outcome, Problem, Receipt,
     RejectedEntry, StampedChange, State, Stored, encode, headers, limits, subjects,
 };
 
 use crate::{
     apply::{AppliedBatch, Verdict},
+    planted::planted,
     store::{Snapshot, StoreError},
 };
 
@@ -67,9 +68,12 @@ fn receipt(stamped: &StampedChange, verdict: &Verdict) -> Result<Message, Encode
         Verdict::Mismatch(problem) => (false, Outcome::Rejected(problem.clone())),
     };
     let sequence = stamped.stamp.origin.sequence;
+    let another =
+        Device::parse("device-0").ok().filter(|_| planted("receipt-to-another") && sequence.is_multiple_of(50));
+    let device = another.unwrap_or_else(|| stamped.device.clone());
     let receipt = Receipt { sequence, id: Some(stamped.change.id()), again, outcome };
     Ok(Message {
-        subject: subjects::receipt(&stamped.profile, &stamped.device),
+        subject: subjects::receipt(&stamped.profile, &device),
         reply: None,
         headers: Headers::new().with_content_type(stamped.encoding),
         payload: encode(&receipt, stamped.encoding)?.into(),

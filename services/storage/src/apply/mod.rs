@@ -11,6 +11,7 @@ use roam_schemas::{
     Action, BatchId, Control, Erase, JournalBatch, Outcome, Problem, Revision, StampedChange, Timestamp,
 };
 
+use crate::planted::planted;
 use crate::{
     decide::{Decision, Effect, Effects, Facts, Known, KnownValue, bytes_of, decide, skip},
     store::{
@@ -240,6 +241,10 @@ impl Applier {
 
     fn write(&mut self, commit: &mut Commit, change: InBatch<'_>, decision: Decision) -> Result<Verdict, StoreError> {
         let (time, outcome, effects) = match decision {
+            Decision::Again(Outcome::Applied(mut applied)) if planted("another-outcome-again") => {
+                applied.revision = applied.revision.next().unwrap_or(applied.revision);
+                return Ok(Verdict::Again(Outcome::Applied(applied)));
+            }
             Decision::Again(outcome) => return Ok(Verdict::Again(outcome)),
             Decision::Mismatch(problem) => return Ok(Verdict::Mismatch(problem)),
             Decision::Decided { time, outcome, effects } => (time, outcome, effects),
@@ -263,6 +268,11 @@ impl Applier {
         let operations =
             change.stamped.change.ops().iter().zip(&effects.operations).zip(&change.records).zip(&change.keys);
         for (((op, effect), old), key) in operations {
+            if (planted("delete-ignored") && op.action == Action::Delete)
+                || (planted("half-a-change") && op.key != change.stamped.change.ops()[0].key)
+            {
+                continue;
+            }
             match (*effect, effects.head) {
                 (Effect::Record { expires, conflict }, Some(head)) => {
                     let shows = old.as_ref().is_some_and(|old| old.shows_rollback(change.stamped.stamp));
@@ -330,7 +340,7 @@ impl InBatch<'_> {
             change: self.stamped.change.id(),
             base: self.stamped.change.base(),
             stamp: self.stamped.stamp,
-            conflict,
+            conflict: conflict != planted("replica-differs"),
             state,
         }
     }

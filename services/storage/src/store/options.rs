@@ -11,6 +11,7 @@ use super::{
     forget::{ForgetSeen, ForgetVersions, SharedHorizon},
     keys, meta, seen, version,
 };
+use crate::planted::planted;
 
 /// The hint goes by the first bytes of a row's key, which are those of its tenant and user. Shorter keys go without.
 pub(super) const HINTED_BY: &str = "memtable_insert_with_hint_prefix_extractor=fixed:16";
@@ -72,6 +73,9 @@ fn database_options(settings: &StoreSettings, buffers: &WriteBufferManager) -> O
     // A torn tail was never acknowledged. Anything else that does not read is damage: the default mode would open
     // silently with half of the data (measured with RocksDB 11.8), this one refuses.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    if planted("damage-tolerated") {
+        options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
+    }
     options.set_paranoid_checks(true);
     // A log that is gone, or shorter than it was, refuses too.
     options.set_track_and_verify_wals_in_manifest(true);

@@ -16,6 +16,7 @@ use super::{
     seen::{self, Seen},
     version::{self, Place, VersionRow},
 };
+use crate::planted::planted;
 
 /// The right to write. There is one a directory.
 pub struct Writer {
@@ -56,6 +57,13 @@ impl Writer {
     /// [`StoreError::Full`] may be tried again with the same commit; after any other the process must end.
     pub fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
         let copy = WriteBatch::from_data(commit.batch.data());
+        if planted("position-before-batch") {
+            // So that a kill comes in between.
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+        }
+        if planted("receipt-before-fsync") {
+            return Ok(self.store.db.write_opt(copy, &WriteOptions::default())?);
+        }
         Ok(self.store.db.write_opt(copy, &synced())?)
     }
 
@@ -95,7 +103,9 @@ impl Writer {
                 commit.batch.single_delete_cf(self.store.table(expiry::TABLE)?, row);
             }
         }
-        commit.batch.put_cf(self.store.table(feed::TABLE)?, feed::key(key, new.revision), []);
+        if !(planted("feed-row-forgotten") && new.deleted.is_some()) {
+            commit.batch.put_cf(self.store.table(feed::TABLE)?, feed::key(key, new.revision), []);
+        }
         if let Some((time, ending)) = new.ending() {
             let row = expiry::key(time, ending, key);
             commit.batch.put_cf(self.store.table(expiry::TABLE)?, row, []);
@@ -175,6 +185,10 @@ impl Writer {
 
     /// Writes which batch of the journal this commit is.
     pub(crate) fn put_position(&self, commit: &mut Commit, position: &Position) -> Result<(), StoreError> {
+        if planted("position-before-batch") {
+            self.store.db.put_cf_opt(self.store.table(meta::TABLE)?, meta::POSITION, position.write()?, &synced())?;
+            return Ok(());
+        }
         commit.batch.put_cf(self.store.table(meta::TABLE)?, meta::POSITION, position.write()?);
         Ok(())
     }

@@ -1,0 +1,187 @@
+//! Faults of the bus: its leader dies or steps down, a stream is deleted and made again, and what a server keeps is put back
+//! to what it was a while ago.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+use roam_nats::{ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM};
+
+use super::{Doing, Fault, Hazard, Stage, processes::Who};
+use crate::site::Shape;
+
+/// The server that leads the journal dies.
+#[derive(Default)]
+struct KillLeader {
+    index: usize,
+}
+
+/// The leaders of the streams and of a durable step down.
+struct StepDown;
+
+/// A stream is deleted with all that is in it, and made again.
+struct Delete {
+    name: &'static str,
+    stream: &'static str,
+}
+
+/// A part of what the server keeps is put back to an older copy.
+struct RollBack {
+    name: &'static str,
+    part: &'static str,
+}
+
+pub(super) fn add(all: &mut Vec<Box<dyn Fault>>) {
+    all.push(Box::new(KillLeader::default()));
+    all.push(Box::new(StepDown));
+    all.push(Box::new(Delete { name: "delete-journal", stream: JOURNAL_STREAM }));
+    all.push(Box::new(Delete { name: "delete-changes", stream: CHANGES_STREAM }));
+    all.push(Box::new(RollBack { name: "roll-back-bus", part: "" }));
+    all.push(Box::new(RollBack { name: "roll-back-journal", part: JOURNAL_STREAM }));
+    all.push(Box::new(RollBack { name: "roll-back-changes", part: CHANGES_STREAM }));
+}
+
+impl Fault for KillLeader {
+    fn name(&self) -> &'static str {
+        "kill-leader"
+    }
+
+    fn shapes(&self) -> &'static [Shape] {
+        &[Shape::Cluster]
+    }
+
+    fn lasts(&self) -> (u64, u64) {
+        (1_000, 6_000)
+    }
+
+    fn inject<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
+        Box::pin(async {
+            self.index = stage.site.servers.leader().await?;
+            stage.kill(Who::Server, self.index).await
+        })
+    }
+
+    fn heal<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
+        Box::pin(stage.start(Who::Server, self.index))
+    }
+}
+
+impl Fault for StepDown {
+    fn name(&self) -> &'static str {
+        "step-down"
+    }
+
+    fn shapes(&self) -> &'static [Shape] {
+        &[Shape::Cluster]
+    }
+
+    fn inject<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
+        Box::pin(async {
+            for what in [
+                format!("STREAM.LEADER.STEPDOWN.{JOURNAL_STREAM}"),
+                format!("STREAM.LEADER.STEPDOWN.{CHANGES_STREAM}"),
+                format!("CONSUMER.LEADER.STEPDOWN.{JOURNAL_STREAM}.{ANNOUNCE_DURABLE}"),
+            ] {
+                stage.site.servers.ask(&format!("$JS.API.{what}")).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn heal<'a>(&'a mut self, _stage: &'a mut Stage) -> Doing<'a> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Fault for Delete {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn shapes(&self) -> &'static [Shape] {
+        &[Shape::Single, Shape::Lazy]
+    }
+
+    fn hazard(&self, _shape: Shape) -> Hazard {
+        Hazard::BusLoses
+    }
+
+    fn inject<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
+        Box::pin(async {
+            stage.site.servers.ask(&format!("$JS.API.STREAM.DELETE.{}", self.stream)).await?;
+            Ok(())
+        })
+    }
+
+    fn heal<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
+        Box::pin(stage.site.repair())
+    }
+}
+
+impl RollBack {
+    fn streams(stage: &mut Stage) -> PathBuf {
+        stage.site.servers.all()[0].dir().join("jetstream/$G/streams")
+    }
+}
+
+impl Fault for RollBack {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn shapes(&self) -> &'static [Shape] {
+        &[Shape::Single, Shape::Lazy]
+    }
+
+    fn hazard(&self, _shape: Shape) -> Hazard {
+        Hazard::BusLoses
+    }
+
+    fn lasts(&self) -> (u64, u64) {
+        (1_000, 5_000)
+    }
+
+    /// Keeps a copy, and lets things go on.
+    fn inject<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
+        Box::pin(async {
+            let (streams, aside) = (Self::streams(stage), stage.site.aside());
+            stage.kill(Who::Server, 0).await?;
+            make_same(&streams, &aside)?;
+            stage.start(Who::Server, 0).await
+        })
+    }
+
+    /// Puts the copy back.
+    fn heal<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
+        Box::pin(async {
+            let (streams, aside) = (Self::streams(stage), stage.site.aside());
+            stage.kill(Who::Server, 0).await?;
+            if aside.join(self.part).is_dir() {
+                make_same(&aside.join(self.part), &streams.join(self.part))?;
+                fs::remove_dir_all(&aside)?;
+            }
+            stage.start(Who::Server, 0).await?;
+            stage.site.repair().await
+        })
+    }
+}
+
+/// Makes `to` what `from` is.
+fn make_same(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            make_same(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

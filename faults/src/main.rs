@@ -1,0 +1,294 @@
+//! `roam-faults`: a deployment of Roam, made of the programs that are shipped, under faults that really happen, and the
+//! checkers of what it promises. `scripts/faults` builds and runs it; see docs/reliability.md.
+//!
+//! **Architecture Invariant:** it is never shipped, and nothing depends on it. Faults are made from outside: it kills, stops and
+//! restarts processes, takes their disks and lines away and damages their files, as the world does; it reaches into no service.
+
+mod act;
+mod check;
+mod disk;
+mod fault;
+mod history;
+mod link;
+mod planted;
+mod settle;
+mod site;
+mod workload;
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::time::Instant;
+
+use crate::{
+    act::{Outcome, Script},
+    check::Kind,
+    fault::Hazard,
+    site::Shape,
+    workload::Load,
+};
+
+/// Which kinds of act there are: of which shape, and what its faults may do.
+const ACTS: [(Shape, Hazard); 7] = [
+    (Shape::Cluster, Hazard::Nothing),
+    (Shape::Single, Hazard::BusLoses),
+    (Shape::Cluster, Hazard::StoreDamaged),
+    (Shape::Lazy, Hazard::BusLoses),
+    (Shape::Single, Hazard::Nothing),
+    (Shape::Cluster, Hazard::Nothing),
+    (Shape::Single, Hazard::StoreDamaged),
+];
+
+/// How many acts may pass until a planted bug is found, and how long the faults of each go on.
+const PLANTED_ACTS: u64 = 4;
+const PLANTED_LASTS: Duration = Duration::from_secs(8);
+
+/// Breaks Roam, and shows that it keeps its promises.
+#[derive(Debug, Parser)]
+struct Options {
+    /// How long, in minutes; at least one act is played to its end.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// What decides everything that is left to chance. The threads and the network still do as they like.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Only the fault of this name; may be given again for more.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Lists the faults, and why some cannot be made here.
+    #[arg(long)]
+    list: bool,
+    /// How long the faults of one act go on, in seconds.
+    #[arg(long, default_value_t = 40)]
+    act: u64,
+    /// How many clients there are.
+    #[arg(long, default_value_t = 64)]
+    clients: usize,
+    /// How many operations a second they aim at together.
+    #[arg(long, default_value_t = 1_500.0)]
+    rate: f64,
+    /// Where roam-access-server and roam-storage are; beside this program unless it is said.
+    #[arg(long)]
+    programs: Option<PathBuf>,
+    /// Plants bugs, all or that of a name, and shows that each is found. The services have to be built for it.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "all")]
+    planted: Option<String>,
+    /// Where the history of what was found is left.
+    #[arg(long, default_value = "target/faults")]
+    leave: PathBuf,
+}
+
+/// The sums over all acts.
+#[derive(Debug, Default)]
+struct Sums {
+    checked: usize,
+    ok: usize,
+    failed: usize,
+    unknown: usize,
+    found: BTreeMap<Kind, usize>,
+    faults: BTreeMap<String, usize>,
+}
+
+#[tokio::main]
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "this program tells people what it found")]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.list {
+        list().into_iter().for_each(|line| println!("{line}"));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(name) = &options.planted {
+        return match Box::pin(find_planted(&options, name)).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("roam-faults: {error:#}");
+                ExitCode::from(2)
+            }
+        };
+    }
+    match Box::pin(campaign(&options)).await {
+        Ok(sums) => {
+            eprintln!("{}", sums.faults());
+            println!("{}", sums.line());
+            if sums.found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("roam-faults: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Every fault, one a line.
+fn list() -> Vec<String> {
+    let line = |fault: Box<dyn fault::Fault>| match fault::skipped(fault.as_ref()) {
+        None => fault.name().to_owned(),
+        Some(why) => format!("{} (skipped: {why})", fault.name()),
+    };
+    fault::all().into_iter().map(line).collect()
+}
+
+/// Plays acts until the time is over.
+#[expect(clippy::print_stderr, reason = "this program tells people how far it is")]
+async fn campaign(options: &Options) -> Result<Sums> {
+    let seed = options.seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let names: Vec<&str> = fault::all().iter().map(|fault| fault.name()).collect();
+    if let Some(unknown) = options.only.iter().find(|only| !names.contains(&only.as_str())) {
+        bail!("there is no fault {unknown}; --list names them");
+    }
+    let until = Instant::now() + Duration::from_secs_f64(options.minutes * 60.0);
+    let (mut sums, mut dice) = (Sums::default(), StdRng::seed_from_u64(seed));
+    let kinds = kinds_of_acts(options);
+    if kinds.is_empty() {
+        bail!("none of these faults can be made here; --list says why");
+    }
+    // Seeds that follow one another begin with another kind of act each.
+    let first = usize::try_from(seed % kinds.len() as u64)?;
+    eprintln!("seed {seed}");
+    for number in 0.. {
+        let (shape, hazard) = kinds[(first + number) % kinds.len()];
+        let script = script(options, (shape, hazard), dice.random())?;
+        let outcome = script.play().await?;
+        eprintln!("act {number}, {shape:?}, {hazard:?}: {}", describe(&outcome));
+        for text in outcome.findings.texts().take(20) {
+            eprintln!("  {text}");
+        }
+        if !outcome.findings.is_empty() {
+            let directory = options.leave.join(format!("{seed}-{number}"));
+            outcome.leave_in(&directory, &script)?;
+            eprintln!("  its history is in {}", directory.display());
+        }
+        sums.add(&outcome);
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    Ok(sums)
+}
+
+/// Plays acts with each planted bug until it is found, at most so many. Says whether all were.
+#[expect(clippy::print_stdout, reason = "this program tells people what it found")]
+async fn find_planted(options: &Options, name: &str) -> Result<bool> {
+    let first = options.seed.unwrap_or(1);
+    let bugs: Vec<_> = planted::ALL.iter().filter(|bug| name == "all" || bug.name == name).collect();
+    if bugs.is_empty() {
+        bail!("there is no planted bug {name}");
+    }
+    let mut missed = 0;
+    for bug in &bugs {
+        let mut caught = None;
+        for seed in first..first + PLANTED_ACTS {
+            let mut script = script(options, (bug.shape, bug.hazard), seed)?;
+            script.only = bug.faults.iter().map(ToString::to_string).collect();
+            (script.lasts, script.planted) = (PLANTED_LASTS, Some(bug.name.to_owned()));
+            caught = script.play().await?.findings.texts().next().map(|text| (seed, text));
+            if caught.is_some() {
+                break;
+            }
+        }
+        match &caught {
+            Some((seed, text)) => println!("{}: caught by seed {seed}: {text}", bug.name),
+            None => println!("{}: MISSED", bug.name),
+        }
+        missed += usize::from(caught.is_none());
+    }
+    println!("planted={} caught={} missed={missed}", bugs.len(), bugs.len() - missed);
+    Ok(missed == 0)
+}
+
+fn script(options: &Options, (shape, hazard): (Shape, Hazard), seed: u64) -> Result<Script> {
+    let beside = || Some(std::env::current_exe().ok()?.parent()?.to_owned());
+    let programs = options.programs.clone().or_else(beside).context("where are the programs?")?;
+    Ok(Script {
+        seed,
+        shape,
+        hazard,
+        only: options.only.clone(),
+        lasts: Duration::from_secs(options.act),
+        load: Load { clients: options.clients, rate: options.rate },
+        programs,
+        planted: None,
+    })
+}
+
+/// The kinds of act in which the faults that are asked for can be made.
+fn kinds_of_acts(options: &Options) -> Vec<(Shape, Hazard)> {
+    let possible = |(shape, hazard): &(Shape, Hazard)| {
+        options.only.is_empty()
+            || fault::all().iter().any(|fault| {
+                options.only.iter().any(|only| only == fault.name())
+                    && fault.shapes().contains(shape)
+                    && fault.hazard(*shape) == *hazard
+                    && fault::skipped(fault.as_ref()).is_none()
+            })
+    };
+    let mut kinds: Vec<_> = ACTS.into_iter().filter(possible).collect();
+    kinds.dedup();
+    kinds
+}
+
+fn describe(outcome: &Outcome) -> String {
+    let (ok, failed, _) = outcome.ended;
+    let faults: usize = outcome.faults.values().sum();
+    let verdict = if outcome.findings.is_empty() { "nothing found" } else { "PROMISES BROKEN" };
+    format!(
+        "{faults} faults, {ok} ok, {failed} failed, {} unknown, {} checked, {:.0} s: {verdict}",
+        outcome.unknown,
+        outcome.findings.checked,
+        outcome.took.as_secs_f64()
+    )
+}
+
+impl Sums {
+    fn add(&mut self, outcome: &Outcome) {
+        let (ok, failed, _) = outcome.ended;
+        self.checked += outcome.findings.checked;
+        // A change whose outcome was found out in the end was unknown to its client all the same.
+        self.unknown += outcome.unknown;
+        self.ok += ok.saturating_sub(outcome.unknown);
+        self.failed += failed;
+        for kind in [Kind::Lost, Kind::Stale, Kind::Duplicated, Kind::Disordered, Kind::Crossed] {
+            let count = outcome.findings.count(kind);
+            if count > 0 {
+                *self.found.entry(kind).or_default() += count;
+            }
+        }
+        for (name, count) in &outcome.faults {
+            *self.faults.entry(name.clone()).or_default() += count;
+        }
+    }
+
+    fn faults(&self) -> String {
+        let skipped: Vec<_> = list().into_iter().filter(|line| line.contains("skipped")).collect();
+        let made: Vec<_> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let total: usize = self.faults.values().sum();
+        format!(
+            "{total} faults of {} kinds: {}\n{} kinds skipped{}{}",
+            self.faults.len(),
+            made.join(", "),
+            skipped.len(),
+            if skipped.is_empty() { "" } else { ": " },
+            skipped.join(", ")
+        )
+    }
+
+    /// The last line.
+    fn line(&self) -> String {
+        let found = |kind| self.found.get(&kind).copied().unwrap_or_default();
+        format!(
+            "checked={} ok={} failed={} unknown={} lost={} stale={} duplicated={} disordered={} crossed={}",
+            self.checked,
+            self.ok,
+            self.failed,
+            self.unknown,
+            found(Kind::Lost),
+            found(Kind::Stale),
+            found(Kind::Duplicated),
+            found(Kind::Disordered),
+            found(Kind::Crossed)
+        )
+    }
+}

@@ -1,0 +1,119 @@
+//! The servers of a site: one, or a cluster of three, and what an operator asks of them and does to them.
+
+use std::{slice, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use roam_client::BusSettings;
+use roam_nats::{
+    ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, Cluster, Deployment, Headers, JOURNAL_STREAM, NatsServer, consumer_state,
+    provision, repair_consumers, stream_state,
+};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::link::Link;
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a cluster may be without a leader.
+const LEADER_WITHIN: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The servers.
+#[derive(Debug)]
+pub(crate) enum Servers {
+    One(Box<NatsServer>),
+    Three(Cluster),
+}
+
+impl Servers {
+    pub(crate) fn all(&mut self) -> &mut [NatsServer] {
+        match self {
+            Self::One(server) => slice::from_mut(server),
+            Self::Three(cluster) => cluster.servers(),
+        }
+    }
+
+    fn urls(&self) -> Vec<String> {
+        match self {
+            Self::One(server) => vec![server.client_url()],
+            Self::Three(cluster) => cluster.client_urls(),
+        }
+    }
+
+    /// A link to each.
+    pub(crate) async fn links(&self) -> Result<Vec<Link>> {
+        let mut links = Vec::new();
+        for url in self.urls() {
+            links.push(Link::to(&url).await?);
+        }
+        Ok(links)
+    }
+
+    pub(crate) fn bus_settings(&self) -> BusSettings {
+        BusSettings { servers: self.urls(), ..BusSettings::default() }
+    }
+
+    /// A connection of an operator.
+    pub(crate) async fn operator(&self) -> Result<Bus> {
+        let settings =
+            BusSettings { inbox_prefix: Some(roam_schemas::subjects::operator_inbox()), ..self.bus_settings() };
+        Ok(Bus::connect(&settings, "roam-faults operator").await?)
+    }
+
+    /// Makes what is missing. A cluster may need a moment to find its leader.
+    pub(crate) async fn provision(&self, deployment: &Deployment) -> Result<()> {
+        let until = Instant::now() + LEADER_WITHIN;
+        let bus = self.operator().await?;
+        loop {
+            match provision(&bus, deployment).await {
+                Ok(_) => break,
+                Err(error) if Instant::now() > until => return Err(error).context("provisioning"),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+        bus.close().await;
+        Ok(())
+    }
+
+    /// Sets back durables that stand ahead of their streams.
+    pub(crate) async fn repair(&self) -> Result<()> {
+        let until = Instant::now() + LEADER_WITHIN;
+        let bus = self.operator().await?;
+        loop {
+            match repair_consumers(&bus).await {
+                Ok(_) => break,
+                Err(error) if Instant::now() > until => return Err(error).context("repairing durables"),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+        bus.close().await;
+        Ok(())
+    }
+
+    /// How many changes wait for access servers, and how many batches for the announcer.
+    pub(crate) async fn backlog(&self) -> Result<(u64, u64)> {
+        let bus = self.operator().await?;
+        let changes = stream_state(&bus, CHANGES_STREAM).await?.messages;
+        let announce = consumer_state(&bus, JOURNAL_STREAM, ANNOUNCE_DURABLE).await?;
+        bus.close().await;
+        Ok((changes, announce.pending + announce.unacked))
+    }
+
+    /// Asks JetStream for something, which it must not refuse.
+    pub(crate) async fn ask(&self, subject: &str) -> Result<Value> {
+        let bus = self.operator().await?;
+        let answer = bus.request(subject.to_owned(), Headers::new(), "{}".into(), ANSWER_WITHIN).await?;
+        bus.close().await;
+        let answer: Value = serde_json::from_slice(&answer.payload)?;
+        ensure!(answer.get("error").is_none(), "{subject}: {}", answer["error"]);
+        Ok(answer)
+    }
+
+    /// Which server leads the journal, by its place.
+    pub(crate) async fn leader(&self) -> Result<usize> {
+        let info = self.ask(&format!("$JS.API.STREAM.INFO.{JOURNAL_STREAM}")).await?;
+        let name = info["cluster"]["leader"].as_str().context("the journal has no leader")?;
+        let number: usize = name.trim_start_matches("nats-").parse()?;
+        Ok(number - 1)
+    }
+}
