@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 
 use futures_util::TryStreamExt;
 use roam_client::{Identity, LocalProfile, LocalStore, ProfileClient, Record, Revision, Select, State};
-use roam_nats::{Bus, Headers, JOURNAL_STREAM, Role};
+use roam_nats::{Bus, BusSettings, Headers, JOURNAL_STREAM, Role};
 use roam_schemas::{Control, ReplicaName, Resume, subjects};
 use roam_storage::{
     BackupSettings,
@@ -33,7 +33,8 @@ fn directory_of(world: &World) -> Repository {
 async fn back_up(world: &World, replica: &str, repository: &Repository) -> Manifest {
     let last = world.stream(JOURNAL_STREAM).await.last_sequence;
     // Orders are answered into inboxes of operators alone.
-    let settings = world.bus_settings_of(Role::Operator).signed_in_as(Role::Operator);
+    let inbox_prefix = Some(Role::Operator.inbox_prefix());
+    let settings = BusSettings { inbox_prefix, ..world.bus_settings_of(Role::Operator) };
     let bus = Bus::connect(&settings, "an operator").await.unwrap();
     let name = ReplicaName::parse(replica).unwrap();
     bus.request(subjects::order_backup(Some(&name)), Headers::new(), "{}".into(), PATIENCE).await.unwrap();
