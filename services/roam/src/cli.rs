@@ -16,7 +16,9 @@ mod tests;
 
 #[cfg(feature = "embedded")]
 use std::net::SocketAddr;
-use std::{path::PathBuf, process::ExitCode};
+#[cfg(feature = "embedded")]
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;

@@ -38,6 +38,7 @@ use roam_process::{Condition, Context, Tasks, TasksError, clock};
 use roam_schemas::{ReplicaName, Timestamp};
 use tokio::{
     sync::{mpsc, watch},
+    task::spawn_blocking,
     time::{interval, sleep},
 };
 use tokio_util::sync::CancellationToken;

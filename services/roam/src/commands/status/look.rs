@@ -109,7 +109,6 @@ pub(super) enum State {
 }
 
 /// The newest backup of a repository.
-#[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "only the whole program can look into a repository"))]
 #[derive(Debug, Serialize)]
 pub(super) struct BackupSeen {
     pub(super) id: String,
