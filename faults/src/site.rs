@@ -215,7 +215,7 @@ impl Site {
         let mut settings = roam_storage::Settings {
             process: ProcessSettings::on_port(0),
             bus: self.bus_over(&links),
-            name: ReplicaName::parse(&name).map_err(|error| anyhow::anyhow!("{error}"))?,
+            name: Some(ReplicaName::parse(&name).map_err(|error| anyhow::anyhow!("{error}"))?),
             directory: directory.clone(),
             ..roam_storage::Settings::default()
         };

@@ -2,7 +2,7 @@
 //! the replica decides when it starts.
 
 use roam_nats::{Bus, BusSettings, JOURNAL_STREAM, STORAGE_REPLICAS_KEY, StreamState, stream_state};
-use roam_storage::backup::JournalPosition;
+use roam_schemas::JournalPosition;
 use serde::Serialize;
 
 /// What the replica does that is started with it.

@@ -82,7 +82,7 @@ async fn the_only_replica_begins_an_epoch_with_what_was_restored_and_says_so_in_
         assert_eq!(empty.next().await, expected);
     }
     empty.stands_still().await;
-    assert!(empty.progress.halt().unwrap().contains("since line 4"));
+    assert!(empty.progress.halt().unwrap().reason.contains("since line 4"));
     empty.context.shutdown.cancel();
     empty.running.join_next().await.unwrap().unwrap().unwrap();
 }
@@ -96,7 +96,7 @@ async fn an_order_that_is_older_than_the_directory_means_the_one_before_it() {
     let lost = Position { incarnation: CREATED, ..world.stands_at(7, 7).await };
     let mut following = world.follow_as(Some(lost), Some(restored(0)), since);
     following.stands_still().await;
-    assert!(following.progress.halt().unwrap().contains("since line 4"));
+    assert!(following.progress.halt().unwrap().reason.contains("since line 4"));
     world.order(order(5)).await;
     for expected in [Given::Epoch(1), Given::Passed(0), Given::Control(1, 5), Given::Control(2, 5)] {
         assert_eq!(following.next().await, expected);
