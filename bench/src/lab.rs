@@ -25,6 +25,8 @@ pub(crate) struct Scale {
     pub(crate) keys: u64,
     /// How many records the one large profile holds.
     pub(crate) large_profile: u64,
+    /// How many other profiles there are beside it.
+    pub(crate) others: u64,
     /// At how many records the growth is looked at.
     pub(crate) growth: &'static [u64],
     /// How many devices watch, and how many are connected and idle.
@@ -58,6 +60,7 @@ impl Scale {
             profiles: 64,
             keys: 1_000,
             large_profile: 50_000,
+            others: 10_000,
             growth: &[10_000, 1_000_000],
             watching: 1_000,
             idle: 10_000,
@@ -69,7 +72,18 @@ impl Scale {
         if options.quick {
             let duration = Duration::from_millis(options.millis.unwrap_or(200));
             let (large_profile, growth) = (5_000, [1_000, 10_000].as_slice());
-            return Self { duration, keys: 100, large_profile, growth, watching: 50, idle: 500, goals: false, ..usual };
+            let others = 100;
+            return Self {
+                duration,
+                keys: 100,
+                large_profile,
+                others,
+                growth,
+                watching: 50,
+                idle: 500,
+                goals: false,
+                ..usual
+            };
         }
         usual
     }

@@ -19,6 +19,9 @@ use crate::streams::api::{self, ApiError, code};
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
 /// After so long without a reader the server removes the consumer.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
+/// How often the server gives a sign of life. After two without one the reader is lost, and its owner knows that it may be behind:
+/// the server that had the consumer may be gone while all connections stand (seen with three servers of which one was killed).
+const HEARTBEAT: Duration = Duration::from_millis(500);
 /// What may be on its way or wait to be taken. The bytes are twice the largest message and some: two pulls stand, and
 /// each must have room for one.
 const MAX_MESSAGES: usize = 4_000;
@@ -172,8 +175,12 @@ impl JournalReader {
     ) -> Result<Self, JournalError> {
         let inbox = bus.new_inbox();
         let name = inbox.rsplit('.').next().unwrap_or_default();
-        let settings =
-            PullSettings { max_messages: MAX_MESSAGES, max_bytes: Some(MAX_BYTES), ..PullSettings::default() };
+        let settings = PullSettings {
+            max_messages: MAX_MESSAGES,
+            max_bytes: Some(MAX_BYTES),
+            heartbeat: HEARTBEAT,
+            ..PullSettings::default()
+        };
         // The puller remembers under which connection it began, so it comes before what belongs to that connection.
         let puller = Puller::open(bus, stream, name, settings, None).await.map_err(|error| match error {
             SubscribeError::Closed => JournalError::Closed,

@@ -107,6 +107,8 @@ impl Follower {
         let mut suspicion = Suspicion::default();
         while !self.context.shutdown.is_cancelled() {
             let stop = self.read(&mut suspicion).await?;
+            // Until it is followed again nobody knows how much of it is missing here.
+            self.progress.follows(None);
             suspicion.forked = false;
             match stop {
                 // Also if the applying thread is gone: it failed, and its reason is the one to tell.
@@ -227,6 +229,7 @@ impl Follower {
         if start.sequence > last {
             self.goes_on();
         }
+        self.progress.follows(Some(last));
         for needed in start.sequence.. {
             let next = async {
                 tokio::select! {

@@ -137,9 +137,9 @@ async fn run_once(
     let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(false);
     };
-    let Some(catch_up_to) = journal_end(&connections.following, context, &conditions.journal).await else {
+    if journal_exists(&connections.following, context, &conditions.journal).await.is_none() {
         return Ok(false);
-    };
+    }
     let name = settings.replica_name();
     tracing::info!(%name, "operators call this replica so");
     let Settings { backup, bus, .. } = settings;
@@ -148,7 +148,7 @@ async fn run_once(
     let rescue = Rescue::new(keeper.clone(), restored, since, adopted.clone());
     let closing = reader.closing();
     let parts = Parts { context, conditions, metrics, reader, name, keeper, rescue };
-    let ended = parts.start(&connections, writer, catch_up_to)?.join(context.grace).await;
+    let ended = parts.start(&connections, writer)?.join(context.grace).await;
     connections.close().await;
     ended?;
     while *adopted.borrow() && !closing.is_closed() {
@@ -210,7 +210,7 @@ impl Conditions {
 }
 
 impl Parts<'_> {
-    fn start(self, connections: &Connections, writer: Writer, catch_up_to: u64) -> Result<Tasks, StoreError> {
+    fn start(self, connections: &Connections, writer: Writer) -> Result<Tasks, StoreError> {
         let Self { context, conditions, metrics, reader, name, keeper, rescue } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
@@ -293,7 +293,6 @@ impl Parts<'_> {
             chunks: chunks.clone(),
             metrics,
             condition: conditions.respond,
-            catch_up_to,
         };
         let mut tasks = Tasks::new(context);
         tasks.spawn("connections", connections.observe(conditions.bus, context.shutdown.clone()));
@@ -329,11 +328,11 @@ async fn remind_to_clean(work: mpsc::Sender<Work>, shutdown: CancellationToken) 
     Ok(())
 }
 
-/// The last sequence of the journal now; none at shutdown.
-async fn journal_end(bus: &Bus, context: &Context, condition: &Condition) -> Option<u64> {
+/// Returns once there is a journal; none at shutdown.
+async fn journal_exists(bus: &Bus, context: &Context, condition: &Condition) -> Option<()> {
     loop {
         match context.shutdown.run_until_cancelled(stream_state(bus, JOURNAL_STREAM)).await? {
-            Ok(state) => return Some(state.last_sequence),
+            Ok(_) => return Some(()),
             Err(error) => {
                 condition.set_not_ready(error.to_string());
                 context.shutdown.run_until_cancelled(sleep(ASK_AGAIN_AFTER)).await?;

@@ -35,6 +35,8 @@ type Waiting = HashMap<ProfileKey, Vec<(Revision, oneshot::Sender<()>)>>;
 struct Shared {
     applied: watch::Sender<u64>,
     halted: watch::Sender<Option<Halted>>,
+    /// Up to where the journal went when it was last begun to be followed; none while it is not followed.
+    follows: watch::Sender<Option<u64>>,
     recent: Mutex<Recent>,
     waiting: Mutex<Waiting>,
     /// How many wait, so that the applying side takes no lock while nobody does.
@@ -52,6 +54,7 @@ impl Default for Progress {
         let shared = Shared {
             applied: watch::Sender::new(0),
             halted: watch::Sender::new(None),
+            follows: watch::Sender::new(None),
             recent: Mutex::default(),
             waiting: Mutex::default(),
             waiters: AtomicUsize::new(0),
@@ -114,6 +117,39 @@ impl Progress {
         let mut halted = self.shared.halted.subscribe();
         // The sender lives as long as `self`.
         let _ = halted.wait_for(|halted| halted.is_some() == stands_still).await;
+    }
+
+    /// The journal is followed from here on, and went up to `last` when that began; none: it is not followed any more.
+    pub(crate) fn follows(&self, last: Option<u64>) {
+        self.shared.follows.send_replace(last);
+    }
+
+    /// Returns once the replica is as new as the journal was when it last began to follow it, and does not stand still.
+    pub(crate) async fn current(&self) {
+        let mut follows = self.shared.follows.subscribe();
+        loop {
+            // The sender lives as long as `self`.
+            let last = follows.wait_for(Option::is_some).await.ok().and_then(|last| *last);
+            let applied = async {
+                self.reached(last.unwrap_or(u64::MAX)).await;
+                self.halted(false).await;
+            };
+            tokio::select! {
+                biased;
+                _ = follows.changed() => {}
+                () = applied => return,
+            }
+        }
+    }
+
+    /// Returns once the replica stands still, or does not follow the journal any more: what it has grows old.
+    pub(crate) async fn outdated(&self) {
+        let mut follows = self.shared.follows.subscribe();
+        tokio::select! {
+            () = self.halted(true) => {}
+            // The sender lives as long as `self`.
+            _ = follows.wait_for(Option::is_none) => {}
+        }
     }
 
     /// All of the journal up to `sequence` is applied, or was none of ours. Goes back when a new line begins.

@@ -1,6 +1,7 @@
 //! Every case of the position check, and every kind of entry.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod following;
 mod restored;
 
 use roam_nats::{

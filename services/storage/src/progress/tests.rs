@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use futures_util::FutureExt;
-use roam_schemas::{BatchId, JournalBatch, Profile, RULES, Terms};
+use roam_schemas::{BatchId, Halted, JournalBatch, Profile, RULES, Remedy, Terms};
 
 use super::*;
 use crate::fixture::{Fixture, put};
@@ -34,6 +34,39 @@ fn a_sequence_is_reached_once_it_is_applied_or_passed() {
     progress.applied([batch(2), batch(3)].into_iter(), &Vec::new());
     assert!(progress.reached(3).now_or_never().is_some());
     assert!(progress.reached(4).now_or_never().is_none());
+}
+
+#[test]
+fn a_replica_is_current_while_it_follows_the_journal_and_has_what_was_there_when_it_began() {
+    let progress = Progress::default();
+    assert!(progress.current().now_or_never().is_none(), "it does not follow yet");
+    assert!(progress.outdated().now_or_never().is_some());
+    progress.follows(Some(2));
+    assert!(progress.current().now_or_never().is_none(), "nothing is applied yet");
+    assert!(progress.outdated().now_or_never().is_none());
+    progress.passed(2);
+    assert!(progress.current().now_or_never().is_some());
+    progress.set_halted(Some(Halted { reason: "a gap".to_owned(), remedy: Remedy::BackupOrResume }));
+    assert!(progress.current().now_or_never().is_none() && progress.outdated().now_or_never().is_some());
+    progress.set_halted(None);
+    assert!(progress.current().now_or_never().is_some() && progress.outdated().now_or_never().is_none());
+    progress.follows(None);
+    assert!(progress.current().now_or_never().is_none() && progress.outdated().now_or_never().is_some());
+}
+
+#[test]
+fn whoever_becomes_current_waits_for_the_newest_beginning() {
+    let progress = Progress::default();
+    progress.follows(Some(2));
+    let mut current = std::pin::pin!(progress.current());
+    assert!(current.as_mut().now_or_never().is_none());
+    progress.follows(None);
+    progress.passed(2);
+    assert!(current.as_mut().now_or_never().is_none(), "more may have come meanwhile");
+    progress.follows(Some(3));
+    assert!(current.as_mut().now_or_never().is_none());
+    progress.passed(3);
+    assert!(current.as_mut().now_or_never().is_some());
 }
 
 #[test]

@@ -75,35 +75,33 @@ pub(crate) struct Responder {
     pub(crate) chunks: Chunks,
     pub(crate) metrics: Metrics,
     pub(crate) condition: Condition,
-    /// The sequence of the journal that must be applied before the first answer.
-    pub(crate) catch_up_to: u64,
 }
 
 impl Responder {
     /// Answers until shutdown, whenever the replica is able to.
     pub(crate) async fn respond(self) -> Result<(), RespondError> {
         let shutdown = self.context.shutdown.clone();
-        self.condition.set_not_ready(format!("catching up to {} of the journal", self.catch_up_to));
-        let able = async || {
-            self.progress.reached(self.catch_up_to).await;
-            self.progress.halted(false).await;
-        };
-        while shutdown.run_until_cancelled(able()).await.is_some() {
-            self.serve().await?;
-            self.condition.set_not_ready("the replica stands still");
+        while !shutdown.is_cancelled() {
+            self.condition.set_not_ready(match self.progress.is_halted() {
+                true => "the replica stands still",
+                false => "the replica catches up with the journal",
+            });
+            if shutdown.run_until_cancelled(self.progress.current()).await.is_some() {
+                self.serve().await?;
+            }
         }
         Ok(())
     }
 
-    /// Joins the queue group, and answers until shutdown, or until the replica stands still: it would answer with what
-    /// grows old.
+    /// Joins the queue group, and answers until shutdown, or until the replica stands still or no longer follows the journal:
+    /// it would answer with what grows old.
     async fn serve(&self) -> Result<(), RespondError> {
         let (service, mut requests) = Service::start(&self.bus, specification()).await?;
         self.condition.set_ready();
         let stop = async {
             tokio::select! {
                 () = self.context.shutdown.cancelled() => {}
-                () = self.progress.halted(true) => {}
+                () = self.progress.outdated() => {}
             }
             service.stop();
             std::future::pending::<RespondError>().await
