@@ -32,6 +32,7 @@ async fn a_follower_whose_consumer_is_gone_says_so_until_it_follows_again() {
     let outdated = tokio::time::timeout(PATIENCE, following.progress.outdated());
     let ((), outdated) = tokio::join!(gone, outdated);
     outdated.unwrap();
+    assert_eq!(following.next().await, Given::Passed(2), "its batch is still there");
     tokio::time::timeout(PATIENCE, following.progress.current()).await.unwrap();
     following.end().await;
 }
