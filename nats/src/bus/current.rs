@@ -119,11 +119,20 @@ impl Lasting {
         }
     }
 
-    /// Tells the server that nobody listens any more. What has come can still be taken.
+    /// Tells the server that nobody listens any more. What has come can still be taken. The connection has to end soon: see
+    /// [`crate::Requests`].
     pub(crate) async fn drain(&mut self) {
         self.drained = true;
         // Fails only if the client is gone, which ends the subscriber too.
         let _ = self.subscriber.drain().await;
+    }
+
+    /// Tells the server that nobody listens any more, whatever becomes of the connection. What has come can still be taken; what
+    /// is on its way is lost.
+    pub(crate) async fn unsubscribe(&mut self) {
+        self.drained = true;
+        // Fails only if the client is gone, which ends the subscriber too.
+        let _ = self.subscriber.unsubscribe().await;
     }
 }
 

@@ -185,7 +185,7 @@ impl Puller {
     /// Asks for nothing more, and tells the server that nobody listens. What it has on its way then is lost.
     pub(crate) async fn stop(&mut self) {
         self.paused = true;
-        self.incoming.drain().await;
+        self.incoming.unsubscribe().await;
     }
 
     /// Cancel-safe: a pull that was not sent does not count as standing.

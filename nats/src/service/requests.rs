@@ -20,6 +20,10 @@ const ERROR_TEXT: &str = "Nats-Service-Error";
 const ERROR_CODE: &str = "Nats-Service-Error-Code";
 
 /// The requests to all endpoints of a service. One loop takes them; each may be answered anywhere, in any order.
+///
+/// Dropping them leaves at once. Stopping the service takes first what has come, and is for the end of the connection: the
+/// library subscribes again, on a connection that is made anew meanwhile, to what is being drained, and then forgets it. The
+/// server goes on sending requests there, which nobody takes (async-nats 0.51; seen under faults, seed 3629).
 #[derive(Debug)]
 pub struct Requests {
     shared: Arc<Shared>,

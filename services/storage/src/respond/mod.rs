@@ -99,16 +99,16 @@ impl Responder {
         let (service, mut requests) = Service::start(&self.bus, specification()).await?;
         self.condition.set_ready();
         let stop = async {
-            tokio::select! {
-                () = self.context.shutdown.cancelled() => {}
-                () = self.progress.outdated() => {}
-            }
+            self.context.shutdown.cancelled().await;
             service.stop();
             std::future::pending::<RespondError>().await
         };
         tokio::select! {
             answered = self.answer_all(&mut requests) => answered,
             error = stop => Err(error),
+            // What has come is left unanswered, and asked again: the answer would be of what grows old. To take it first would
+            // also mean to drain, which must not be done on a connection that goes on (`Requests`).
+            () = self.progress.outdated() => Ok(()),
         }
     }
 
