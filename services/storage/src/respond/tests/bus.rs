@@ -15,7 +15,7 @@ struct World {
     device: Bus,
     context: Context,
     running: JoinSet<Result<(), RespondError>>,
-    _server: NatsServer,
+    server: NatsServer,
     _directory: tempfile::TempDir,
 }
 
@@ -45,7 +45,7 @@ impl World {
         progress.follows(Some(0));
         let mut running = JoinSet::new();
         running.spawn(responder.respond());
-        let mut world = Self { fixture, progress, device, context, running, _server: server, _directory: directory };
+        let mut world = Self { fixture, progress, device, context, running, server, _directory: directory };
         world.until_ready().await;
         // The server knows by now what is listened on.
         answering.round_trip(WITHIN).await.unwrap();
@@ -195,5 +195,37 @@ async fn whoever_does_not_follow_the_journal_answers_nobody_until_it_has_what_ca
     world.until_ready().await;
     while asked().await.is_err() {
         tokio::task::yield_now().await;
+    }
+}
+
+/// What was seen under faults: the server is silent, so that what leaves does not arrive, and the connection is lost then.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_leaves_while_the_connection_is_lost_leaves_no_ghost_behind_that_takes_requests() {
+    let mut world = World::start().await;
+    world.write("a");
+    let pid = world.server.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::STOP).unwrap();
+    world.progress.follows(None);
+    let deadline = tokio::time::Instant::now() + WITHIN;
+    while world.context.health.is_ready() {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    world.server.kill().await.unwrap();
+    world.server.restart().await.unwrap();
+    world.progress.follows(Some(0));
+    world.until_ready().await;
+    let mut bus = world.device.watch_state();
+    timeout(WITHIN, bus.wait_for(|state| state.connected && state.generation > 1)).await.unwrap().unwrap();
+    let answered = async |within| {
+        let subject = roam_schemas::subjects::request(Verb::Latest, &world.fixture.profile);
+        world.device.request(subject, Headers::new(), Vec::new().into(), within).await
+    };
+    // The responder's own connection may come later than the device's.
+    while answered(WITHIN).await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline + WITHIN);
+    }
+    for _ in 0..64 {
+        assert!(answered(Duration::from_secs(2)).await.is_ok(), "each request finds somebody");
     }
 }
