@@ -4,6 +4,7 @@
 mod bus;
 mod consume;
 mod journal;
+mod leaving;
 mod objects;
 mod provision;
 mod publish;

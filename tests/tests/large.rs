@@ -10,7 +10,7 @@ use std::{
 
 use roam_client::{
     Action, ChangeError, Code, ContentType, Encoding, Expect, Lookup, Manifest, Operation, ProfileClient, Put,
-    ReadError, Record, State, Transferred, Value,
+    ReadError, Record, Revision, State, Transferred, Value,
 };
 use roam_nats::{CHUNKS_STREAM, Headers, PublishError};
 use roam_schemas::{
@@ -56,11 +56,20 @@ async fn got(profile: &ProfileClient, name: &str) -> Record {
     }
 }
 
-/// Puts what is read, and tells how much of it travelled.
-async fn put_counted(profile: &ProfileClient, name: &str, mut value: &[u8]) -> Transferred {
+/// What another device wrote, as soon as the replica that answers has it.
+async fn got_at(profile: &ProfileClient, name: &str, revision: Revision) -> Record {
+    eventually("the replica has the revision", async || match profile.get(key(name)).await.unwrap() {
+        Lookup::Found(record) if record.revision >= revision => Some(record),
+        _ => None,
+    })
+    .await
+}
+
+/// Puts what is read, and tells how much of it travelled and which revision it made.
+async fn put_counted(profile: &ProfileClient, name: &str, mut value: &[u8]) -> (Transferred, Revision) {
     let mut last = Transferred::default();
-    profile.put_from(key(name), &mut value, pdf(), |transferred| last = transferred).await.unwrap();
-    last
+    let saved = profile.put_from(key(name), &mut value, pdf(), |transferred| last = transferred).await.unwrap();
+    (last, saved.revision)
 }
 
 /// Uploads without writing a record.
@@ -90,19 +99,19 @@ async fn a_large_value_roams_and_an_edited_copy_sends_only_what_was_edited() {
     let phone = world.device("acme", "alice", "phone").await.profile(app("editor"));
     let mut value = noise(1, 30 * MIB);
 
-    let first = put_counted(&laptop, "book", &value).await;
+    let (first, revision) = put_counted(&laptop, "book", &value).await;
     assert_eq!((first.bytes, first.sent_bytes), (value.len() as u64, value.len() as u64));
-    let record = got(&phone, "book").await;
+    let record = got_at(&phone, "book", revision).await;
     assert!(content(&record) == (&value[..], &pdf()), "another value came");
     assert_eq!(record.device, device("laptop"));
 
-    let again = put_counted(&phone, "copy", &value).await;
+    let (again, _) = put_counted(&phone, "copy", &value).await;
     assert_eq!((again.chunks, again.sent_chunks), (first.chunks, 0));
 
     value.splice(15 * MIB..15 * MIB, *b"an edit in the middle");
-    let edited = put_counted(&phone, "book", &value).await;
+    let (edited, revision) = put_counted(&phone, "book", &value).await;
     assert!((1..=3).contains(&edited.sent_chunks), "{edited:?}");
-    assert!(content(&got(&laptop, "book").await).0 == value, "another value came");
+    assert!(content(&got_at(&laptop, "book", revision).await).0 == value, "another value came");
 
     // Whoever lists records is handed the manifest, and fetches what is wanted.
     let versions = laptop.history(key("book"), None).await.unwrap();
@@ -156,7 +165,7 @@ async fn an_interrupted_upload_goes_on_where_it_was() {
     assert_eq!(laptop.get(key("book")).await.unwrap(), Lookup::Unknown);
 
     let later = world.device("acme", "alice", "laptop").await.profile(app("editor"));
-    let after = put_counted(&later, "book", &value).await;
+    let (after, _) = put_counted(&later, "book", &value).await;
     assert!(after.sent_chunks + before.sent_chunks <= after.chunks, "{before:?}, then {after:?}");
     assert!(after.sent_bytes < 16 * MIB as u64, "{after:?}");
     assert!(content(&got(&later, "book").await).0 == value, "another value came");
@@ -283,7 +292,7 @@ async fn a_chunk_with_another_hash_is_missing_until_it_is_uploaded_again() {
         (looks == [1, 1]).then_some(())
     })
     .await;
-    let again = put_counted(&alice, "book", &value).await;
+    let (again, _) = put_counted(&alice, "book", &value).await;
     assert_eq!(again.sent_chunks, 1);
     assert!(content(&got(&alice, "book").await).0 == value, "another value came");
 }
@@ -386,6 +395,6 @@ async fn what_an_operator_purges_is_missing_and_comes_again() {
         (missing(&post, "acme/alice/editor", &manifest).await == manifest.chunks.len()).then_some(())
     })
     .await;
-    assert_eq!(put_counted(&alice, "book", &value).await.sent_bytes, value.len() as u64);
+    assert_eq!(put_counted(&alice, "book", &value).await.0.sent_bytes, value.len() as u64);
     assert!(content(&got(&alice, "book").await).0 == value, "another value came");
 }

@@ -21,9 +21,9 @@ const ERROR_CODE: &str = "Nats-Service-Error-Code";
 
 /// The requests to all endpoints of a service. One loop takes them; each may be answered anywhere, in any order.
 ///
-/// Dropping them leaves at once. Stopping the service takes first what has come, and is for the end of the connection: the
-/// library subscribes again, on a connection that is made anew meanwhile, to what is being drained, and then forgets it. The
-/// server goes on sending requests there, which nobody takes (async-nats 0.51; seen under faults, seed 3629).
+/// Dropping them leaves at once. Stopping the service takes first what has come, and is for the end of the connection: if that
+/// breaks meanwhile and these are still held, the library subscribes on the next one to what is being drained, and then forgets
+/// it. The server goes on sending requests there, which nobody takes (async-nats 0.51; seen under faults, seed 3629).
 #[derive(Debug)]
 pub struct Requests {
     shared: Arc<Shared>,
@@ -81,7 +81,10 @@ impl Requests {
                 biased;
                 request = poll_fn(|context| self.poll_next(context)) => return request,
                 () = leaving.cancelled(), if !self.left => {}
-                () = disconnected(left) => return None,
+                () = disconnected(left) => {
+                    self.endpoints.clear();
+                    return None;
+                }
             }
         }
     }
