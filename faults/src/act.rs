@@ -16,6 +16,7 @@ use crate::{
     check::{Findings, Given, check, outcomes},
     fault::{self, Fault, Hazard, Need, Stage},
     history::{History, Recorder},
+    kill_points::Kills,
     settle::settle,
     site::{Plan, Shape, Site},
     workload::{Load, Workload},
@@ -45,6 +46,8 @@ pub(crate) struct Script {
     pub(crate) load: Load,
     pub(crate) programs: PathBuf,
     pub(crate) planted: Option<String>,
+    /// The point at which services kill themselves, instead of all other faults.
+    pub(crate) kills: Option<Kills>,
 }
 
 /// What came of an act.
@@ -86,7 +89,7 @@ impl Script {
     pub(crate) async fn play(&self) -> Result<Outcome> {
         let began = Instant::now();
         let mut dice = StdRng::seed_from_u64(self.seed);
-        let mut faults = self.faults(&mut dice);
+        let mut faults = if self.kills.is_some() { Vec::new() } else { self.faults(&mut dice) };
         let needed = |need| faults.iter().any(|fault| fault.needs().contains(&need));
         let plan = Plan {
             shape: self.shape,
@@ -101,7 +104,10 @@ impl Script {
         let mut workload = Workload::start(&site, self.load, recorder.clone(), &mut dice).await?;
         let mut stage = Stage { site, shared: Arc::clone(&workload.shared), dice };
         stage.site.supervise_for(CALM).await;
-        let made = self.run_faults(&mut stage, &mut faults).await;
+        let made = match &self.kills {
+            Some(kills) => kills.make(&mut stage).await?,
+            None => self.run_faults(&mut stage, &mut faults).await,
+        };
         if let Err(error) = stage.site.ready(READY_WITHIN).await {
             recorder.failure(format!("the site does not recover: {error:#}"));
         }

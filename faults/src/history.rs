@@ -164,9 +164,10 @@ pub(crate) struct History {
     /// The state of each profile at the end, as the responders tell it.
     pub(crate) finals: Vec<(usize, Answer)>,
     pub(crate) standings: Vec<Standing>,
-    /// Sequences of changes that nobody can decode and that were accepted; of those, what is in ROAM_REJECTED.
+    /// Sequences of changes that nobody can decode and that were accepted.
     pub(crate) spoiled: Vec<u64>,
-    pub(crate) filed: Vec<u64>,
+    /// Sequences of what is in ROAM_REJECTED, if it could be read.
+    pub(crate) filed: Option<Vec<u64>>,
     /// What the nemesis did, and when.
     pub(crate) faults: Vec<(Nanos, String)>,
     /// Changes that were accepted and of which nothing was decided.
@@ -228,7 +229,7 @@ impl History {
         lines(&mut out, "final", &self.finals)?;
         lines(&mut out, "standing", &self.standings)?;
         lines(&mut out, "spoiled", &self.spoiled)?;
-        lines(&mut out, "filed", &self.filed)?;
+        lines(&mut out, "filed", self.filed.as_deref().unwrap_or_default())?;
         out.flush()
     }
 }

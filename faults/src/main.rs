@@ -9,13 +9,19 @@ mod check;
 mod disk;
 mod fault;
 mod history;
+mod kill_points;
 mod link;
 mod planted;
 mod settle;
 mod site;
 mod workload;
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -26,6 +32,7 @@ use crate::{
     act::{Outcome, Script},
     check::Kind,
     fault::Hazard,
+    kill_points::Kills,
     site::Shape,
     workload::Load,
 };
@@ -75,6 +82,12 @@ struct Options {
     /// Plants bugs, all or that of a name, and shows that each is found. The services have to be built for it.
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "all")]
     planted: Option<String>,
+    /// Has the services kill themselves at each point between two steps, all or that of a name. They have to be built for it.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "all")]
+    kill_points: Option<String>,
+    /// How often they do so at each point.
+    #[arg(long, default_value_t = 100, requires = "kill_points")]
+    hits: usize,
     /// Where the history of what was found is left.
     #[arg(long, default_value = "target/faults")]
     leave: PathBuf,
@@ -109,7 +122,11 @@ async fn main() -> ExitCode {
             }
         };
     }
-    match Box::pin(campaign(&options)).await {
+    let played = match &options.kill_points {
+        Some(name) => Box::pin(kill_at_points(&options, name)).await,
+        None => Box::pin(campaign(&options)).await,
+    };
+    match played {
         Ok(sums) => {
             eprintln!("{}", sums.faults());
             println!("{}", sums.line());
@@ -153,18 +170,44 @@ async fn campaign(options: &Options) -> Result<Sums> {
         let script = script(options, (shape, hazard), dice.random())?;
         let outcome = script.play().await?;
         eprintln!("act {number}, {shape:?}, {hazard:?}: {}", describe(&outcome));
-        for text in outcome.findings.texts().take(20) {
-            eprintln!("  {text}");
-        }
-        if !outcome.findings.is_empty() {
-            let directory = options.leave.join(format!("{seed}-{number}"));
-            outcome.leave_in(&directory, &script)?;
-            eprintln!("  its history is in {}", directory.display());
-        }
+        tell_findings(&outcome, &script, &options.leave.join(format!("{seed}-{number}")))?;
         sums.add(&outcome);
         if Instant::now() >= until {
             break;
         }
+    }
+    Ok(sums)
+}
+
+/// Says what was found in an act, if anything was, and leaves behind what is needed to look into it.
+#[expect(clippy::print_stderr, reason = "this program tells people what it found")]
+fn tell_findings(outcome: &Outcome, script: &Script, directory: &Path) -> Result<()> {
+    for text in outcome.findings.texts().take(20) {
+        eprintln!("  {text}");
+    }
+    if !outcome.findings.is_empty() {
+        outcome.leave_in(directory, script)?;
+        eprintln!("  its history is in {}", directory.display());
+    }
+    Ok(())
+}
+
+/// Plays one act with each kill point, which lasts until it was hit often enough.
+#[expect(clippy::print_stderr, reason = "this program tells people how far it is")]
+async fn kill_at_points(options: &Options, name: &str) -> Result<Sums> {
+    let points: Vec<_> = kill_points::ALL.iter().filter(|point| name == "all" || point.name == name).collect();
+    if points.is_empty() {
+        let names: Vec<_> = kill_points::ALL.iter().map(|point| point.name).collect();
+        bail!("there is no kill point {name}, but {}", names.join(", "));
+    }
+    let mut sums = Sums::default();
+    for point in points {
+        let mut script = script(options, (point.shape, Hazard::Nothing), options.seed.unwrap_or(1))?;
+        script.kills = Some(Kills { point: *point, wanted: options.hits });
+        let outcome = script.play().await?;
+        eprintln!("{}, {:?}: {}", point.name, point.shape, describe(&outcome));
+        tell_findings(&outcome, &script, &options.leave.join(point.name))?;
+        sums.add(&outcome);
     }
     Ok(sums)
 }
@@ -211,6 +254,7 @@ fn script(options: &Options, (shape, hazard): (Shape, Hazard), seed: u64) -> Res
         load: Load { clients: options.clients, rate: options.rate },
         programs,
         planted: None,
+        kills: None,
     })
 }
 

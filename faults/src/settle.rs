@@ -29,7 +29,10 @@ const DIGESTS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Does all of it. Everything that can be recorded is; an error means that nothing more can be learned.
 pub(crate) async fn settle(site: &mut Site, shared: &Shared, clients: usize) -> Result<()> {
-    drained(site).await.context("what was accepted is not worked off")?;
+    if let Err(error) = drained(site).await {
+        // The rest tells what that means to clients.
+        shared.recorder.failure(format!("what was accepted is not worked off: {error:#}"));
+    }
     let identity = Identity::Service { tenant: tenant()?, name: ServiceName::parse("settler")? };
     let mut settings = site.client_settings(0);
     settings.bus = site.direct();
@@ -55,9 +58,9 @@ async fn drained(site: &mut Site) -> Result<()> {
         site.supervise().await;
         let backlog = site.servers.backlog().await;
         match backlog {
-            Ok((0, 0)) => return Ok(()),
-            Ok((changes, batches)) if Instant::now() > until => {
-                anyhow::bail!("{changes} changes and {batches} batches still wait after {PATIENCE:?}")
+            Ok(backlog) if backlog.is_none() => return Ok(()),
+            Ok(backlog) if Instant::now() > until => {
+                anyhow::bail!("what still waits after {PATIENCE:?}: {backlog}")
             }
             Err(error) if Instant::now() > until => return Err(error),
             _ => sleep(PAUSE).await,
@@ -220,6 +223,6 @@ async fn filed(site: &mut Site, shared: &Shared) -> Result<()> {
             }
         }
     }
-    shared.recorder.history().filed = filed;
+    shared.recorder.history().filed = Some(filed);
     Ok(())
 }

@@ -85,9 +85,10 @@ impl Site {
                 server_disks.push(Disk::mount(image, place.join("jetstream"), SERVER_DISK).await?);
             }
         }
-        let servers = start_servers(&plan, dir.path()).await?;
+        let mut servers = start_servers(&plan, dir.path()).await?;
         let deployment = deployment(plan.shape);
         servers.provision(&deployment).await?;
+        servers.sync_to_disk().await?;
         let mut client_lines = Vec::new();
         for _ in 0..CLIENT_LINES {
             client_lines.push(servers.links().await?);
@@ -164,10 +165,12 @@ impl Site {
         done
     }
 
-    /// Provisions once more what was lost, and sets back durables that stand ahead of their streams.
-    pub(crate) async fn repair(&self) -> Result<()> {
+    /// Provisions once more what was lost, and sets back durables that stand ahead of their streams. What was made or copied
+    /// is on the disk then.
+    pub(crate) async fn repair(&mut self) -> Result<()> {
         self.servers.provision(&self.deployment).await?;
-        self.servers.repair().await
+        self.servers.repair().await?;
+        self.servers.sync_to_disk().await
     }
 
     /// Waits until all parts say that they are ready, supervising.

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use crate::support::scripted::{End, connect};
 use crate::support::{Guarded, WITHIN, World, eventually, soon};
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use roam_nats::{Failure, Headers, PublishError, PublishSettings, Publisher, stream_state};
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout};
 
 /// One attempt, and no more.
@@ -84,6 +86,26 @@ async fn a_full_subject_is_busy_and_the_others_are_not() {
     publish("S.a").await.unwrap();
     assert_eq!(publish("S.a").await.unwrap_err(), PublishError::Busy { code: 10_077 });
     publish("S.b").await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_had_no_answer_does_not_take_a_full_stream_for_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (bus, mut server) = tokio::join!(connect(listener.local_addr().unwrap()), End::accept(&listener));
+    let settings = PublishSettings { window: 1, ack_timeout: Duration::from_millis(50), retry_for: WITHIN };
+    let pending = soon(Publisher::new(&bus, settings).publish("S.a".to_owned(), Headers::new(), payload())).await;
+    let answering = async {
+        let said = server.until("PUB S.a ").await;
+        let inbox = said.iter().find(|line| line.starts_with("SUB _INBOX")).unwrap();
+        let number = inbox.rsplit(' ').next().unwrap();
+        // The first one is stored, for all that anybody knows, and takes the last place.
+        let again = server.until("PUB S.a ").await;
+        let reply = again.last().unwrap().split(' ').nth(2).unwrap();
+        let busy = r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"}}"#;
+        server.say(&format!("MSG {reply} {number} {}\r\n{busy}", busy.len())).await;
+    };
+    let (answer, ()) = soon(async { tokio::join!(pending, answering) }).await;
+    assert_eq!(answer, Err(PublishError::Unavailable { source: Failure::TimedOut }));
 }
 
 #[tokio::test]

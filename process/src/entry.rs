@@ -44,6 +44,8 @@ where
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    #[cfg(feature = "kill-points")]
+    let _armed = crate::kill::arm();
     let arguments = std::env::args_os();
     let environment = std::env::vars_os().collect();
     match configure::<S>(name, arguments, environment) {

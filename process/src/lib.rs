@@ -17,11 +17,13 @@ pub mod telemetry;
 mod context;
 mod entry;
 mod flags;
+mod kill;
 mod runtime;
 
 pub use context::Context;
 pub use entry::{EXIT_CONFIGURATION, EXIT_FAILED, launch, main};
 pub use health::{Condition, Health};
+pub use kill::kill_point;
 pub use metrics::Metrics;
 pub use runtime::{half_of_the_processors, runtime};
 pub use settings::{Problem, Problems, ProcessSettings, Settings};

@@ -97,6 +97,12 @@ impl Part {
         Part { environment, ..self }
     }
 
+    /// Sets a variable in the environment of its next process, or takes it out.
+    pub fn set_variable(&mut self, name: &str, value: Option<&str>) {
+        self.environment.retain(|(there, _)| there != name);
+        self.environment.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+
     /// Starts it, and returns once its pages answer. It need not be ready then.
     ///
     /// # Panics

@@ -23,9 +23,11 @@ pub(super) fn check(history: &History, timelines: &[Timeline<'_>], given: Given,
         for write in undecided {
             findings.object(Kind::Lost, format!("nobody decides change {}", write.id));
         }
-        let filed: HashSet<u64> = history.filed.iter().copied().collect();
-        for sequence in history.spoiled.iter().filter(|sequence| !filed.contains(sequence)) {
-            findings.object(Kind::Lost, format!("change {sequence} is not decodable and not in ROAM_REJECTED"));
+        if let Some(filed) = &history.filed {
+            let filed: HashSet<u64> = filed.iter().copied().collect();
+            for sequence in history.spoiled.iter().filter(|sequence| !filed.contains(sequence)) {
+                findings.object(Kind::Lost, format!("change {sequence} is not decodable and not in ROAM_REJECTED"));
+            }
         }
     }
     same_everywhere(history, findings);
@@ -92,7 +94,7 @@ mod tests {
         let mut forge = Forge::good();
         forge.history.vanished.push("it".to_owned());
         forge.history.spoiled.extend([1, 2]);
-        forge.history.filed.push(2);
+        forge.history.filed = Some(vec![2]);
         forge.finds(&[Kind::Lost, Kind::Lost]);
         forge.given.bus_lost = true;
         forge.finds(&[]);

@@ -220,6 +220,7 @@ pub(super) async fn submit(
     let copied = copies::offer(shared, client, &change);
     let mut accepted = false;
     let mut told = attempt(profile, change.clone(), &mut accepted).await;
+    let unknown = matches!(told, Told::Unknown { .. });
     for _ in 0..resent {
         if !matches!(told, Told::Unknown { .. }) {
             break;
@@ -227,8 +228,8 @@ pub(super) async fn submit(
         sleep(RESENT_AFTER).await;
         told = attempt(profile, change.clone(), &mut accepted).await;
     }
-    if copied && is_busy(&told) {
-        // There was no room for this one; but a copy may be taken in.
+    if (copied || unknown) && is_busy(&told) {
+        // There was no room for this one; but a copy, or the one before, may be taken in.
         told = Told::Unknown { accepted };
     }
     if let Told::Saved(saved) = &told {

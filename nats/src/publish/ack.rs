@@ -75,6 +75,13 @@ pub enum Failure {
     Malformed,
 }
 
+impl Failure {
+    /// Whether the message may be stored all the same.
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self, Self::NoStream)
+    }
+}
+
 /// What follows from an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {

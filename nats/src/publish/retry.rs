@@ -13,7 +13,8 @@ use crate::bus::{Reply, SendError};
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(1);
 
-/// `why` is the reason of the attempt that came first. No attempt begins after `deadline`.
+/// `why` is the reason of the attempt that came first. No attempt begins after `deadline`. Of an attempt that may have been
+/// stored it is not forgotten that it may, whatever is said of those after it.
 pub(super) async fn until_final(attempt: Attempt, deadline: Instant, mut why: Failure) -> Result<PubAck, PublishError> {
     let mut mean = PAUSE_FIRST;
     loop {
@@ -27,8 +28,13 @@ pub(super) async fn until_final(attempt: Attempt, deadline: Instant, mut why: Fa
             return Err(PublishError::Unavailable { source: Failure::Disconnected });
         };
         match judge(handed_over.map_err(unsent)?.await) {
+            // The one that takes the last place may be ours.
+            Verdict::Final(Err(PublishError::Busy { .. })) if why.is_open() => {
+                return Err(PublishError::Unavailable { source: why });
+            }
             Verdict::Final(result) => return result,
-            Verdict::Again(failure) => why = failure,
+            Verdict::Again(failure) if failure.is_open() || !why.is_open() => why = failure,
+            Verdict::Again(_) => {}
         }
     }
 }

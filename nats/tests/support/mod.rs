@@ -2,6 +2,8 @@
 //! streams: that is provisioning's.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
 
+pub mod scripted;
+
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;

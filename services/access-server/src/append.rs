@@ -12,6 +12,7 @@ use std::{
 };
 
 use roam_nats::{AckDuty, Bus, Headers, PublishError, PublishSettings, Publisher};
+use roam_process::kill_point;
 use roam_schemas::{
     BatchId, EncodeError, Encoding, JournalBatch, StampedChange, TenantQuota, Terms, encode,
     limits::{BATCH_BYTES, BATCH_CHANGES},
@@ -130,6 +131,7 @@ impl Appender {
         let shutdown = self.shutdown.clone();
         let appending = async move {
             let begun = Instant::now();
+            kill_point("batched");
             let duties = if planted("ack-before-append") {
                 duties.into_iter().for_each(AckDuty::ack);
                 sleep(PAUSE / 10).await;
@@ -141,7 +143,9 @@ impl Appender {
                 Ok(sequence) => {
                     metrics.appended(duties.len(), begun.elapsed());
                     tracing::debug!(sequence, "appended");
+                    kill_point("appended");
                     duties.into_iter().for_each(AckDuty::ack);
+                    kill_point("acked");
                     Some(Appended { sequence })
                 }
                 Err(error) => {
@@ -182,7 +186,11 @@ async fn send(
     metrics.batched(journal.changes.len(), payload.len());
     let headers = Headers::new().with_content_type(Encoding::Postcard).with_batch(journal.id.to_string());
     drop(journal);
-    let publishing = async { publisher.publish(subject, headers, payload.into()).await.await };
+    let publishing = async {
+        let ack = publisher.publish(subject, headers, payload.into()).await;
+        kill_point("appending");
+        ack.await
+    };
     let ack = timeout_at(deadline.into(), publishing).await.map_err(|_| AppendError::Late)??;
     Ok(ack.sequence)
 }

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use roam_nats::{
     ACCESS_DURABLE, Bus, CHANGES_STREAM, ConsumeError, Deliveries, Delivery, PullSettings, StateError, stream_state,
 };
-use roam_process::Condition;
+use roam_process::{Condition, kill_point};
 use roam_schemas::limits::{BATCH_BYTES, BATCH_CHANGES};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -136,7 +136,9 @@ impl Line {
                     }
                 }
                 taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if in_flight.len() < self.appends => {
-                    if let Some(trusted) = self.trust(taken?, &mut incarnation).await {
+                    let taken = taken?;
+                    kill_point("pulled");
+                    if let Some(trusted) = self.trust(taken, &mut incarnation).await {
                         self.handle(trusted, &incarnation, in_flight);
                     }
                 }

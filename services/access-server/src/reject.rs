@@ -13,6 +13,7 @@ use std::{
 
 use futures_util::future::join_all;
 use roam_nats::{AckDuty, Bus, Delivery, PublishError, PublishSettings, Publisher, SendError};
+use roam_process::kill_point;
 use roam_schemas::Code;
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -114,6 +115,7 @@ impl Rejecter {
             group.into_iter().partition(|filing| filing.refused.received_at.elapsed() >= ACK_WAIT);
         self.give_back(late.into_iter().map(|filing| filing.refused));
         let (filed, unfiled) = self.file(group).await;
+        kill_point("refusal-filed");
         let all = unfiled.is_empty();
         self.give_back(unfiled);
         if let Err(error) = self.tell(&filed).await {
@@ -121,6 +123,7 @@ impl Rejecter {
             self.give_back(filed);
             return Err(Failed);
         }
+        kill_point("refusal-told");
         self.terminate(filed);
         all.then_some(()).ok_or(Failed)
     }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roam_process::{Condition, clock};
+use roam_process::{Condition, clock, kill_point};
 use roam_schemas::{Control, JournalBatch, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -209,9 +209,11 @@ impl Fold {
             pause(FULL_AGAIN_AFTER);
         }
         let began = Instant::now();
+        kill_point("decided");
         if self.while_full(last.sequence, |applier| applier.commit(&prepared))?.is_none() {
             return Ok(false);
         }
+        kill_point("committed");
         self.metrics.applied(&last, group.len(), &prepared.verdicts, decided, began.elapsed());
         let rolled_back = self.applier.take_rolled_back();
         if rolled_back > 0 {
@@ -227,6 +229,7 @@ impl Fold {
             AppliedBatch { sequence: position.sequence, batch, verdicts }
         });
         self.progress.applied(applied, &prepared.heads);
+        kill_point("applied");
         Ok(true)
     }
 

@@ -13,7 +13,7 @@ mod tests;
 use std::{error::Error, ops::ControlFlow, time::Duration};
 
 use roam_nats::{Bus, Entry, JOURNAL_STREAM, JournalReader, StreamState, stream_state};
-use roam_process::{Condition, Context};
+use roam_process::{Condition, Context, kill_point};
 use roam_schemas::{Control, JournalBatch, ReplicaName, Terms};
 use tokio::{
     sync::{mpsc, watch},
@@ -278,6 +278,7 @@ impl Follower {
 
     /// Hands an entry to the applying thread; false once that is gone.
     async fn hand_over(&mut self, start: &Start, entry: &Entry) -> Result<bool, Halt> {
+        kill_point("received");
         let skipped = self.orders.skips(entry);
         let work = match read_entry(entry) {
             Ok(Read::Batch(batch)) => {

@@ -11,7 +11,8 @@ use std::{process::ExitCode, time::Duration};
 
 use roam_client::{App, Client, ClientSettings, ConnectError, Identity, ServiceName, Tenant, User};
 use roam_nats::{
-    Bus, BusSettings, Deployment, NatsServer, Overrides, Role, ServerSettings, StartError, SyncInterval, provision,
+    Bus, BusSettings, Deployment, NatsServer, Overrides, Report, Role, ServerSettings, StartError, SyncInterval,
+    provision,
 };
 use roam_process::{Context, ProcessSettings};
 use roam_schemas::{LatestRequest, NameError, ReplicaName};
@@ -103,7 +104,9 @@ impl System {
             Some(secure) => secure.bus(role, &server),
             None => BusSettings::at(&server),
         };
-        make_streams(&bus(Role::Operator), args.room).await?;
+        if !make_streams(&bus(Role::Operator), args.room).await?.created.is_empty() {
+            nats.sync_to_disk().await.map_err(|error| Failure::because(WHAT, &error))?;
+        }
         let mut auth = None;
         if let Some(secure) = &secure {
             secure.prepare(&server).await?;
@@ -206,7 +209,7 @@ fn sync(chosen: Sync) -> SyncInterval {
     }
 }
 
-async fn make_streams(settings: &BusSettings, room: Room) -> Result<(), Failure> {
+async fn make_streams(settings: &BusSettings, room: Room) -> Result<Report, Failure> {
     let bus = Bus::connect(settings, "roam-up").await.map_err(|error| not_on_the_bus(WHAT, &error))?;
     let made = provisioned(bus.clone(), room).await;
     bus.close().await;
@@ -214,14 +217,14 @@ async fn make_streams(settings: &BusSettings, room: Room) -> Result<(), Failure>
 }
 
 /// Provisions on a thread of its own, because the compiler cannot tell that its future may move between threads.
-async fn provisioned(bus: Bus, room: Room) -> Result<(), Failure> {
+async fn provisioned(bus: Bus, room: Room) -> Result<Report, Failure> {
     let runtime = Handle::current();
     // Backups go into a directory: a bucket would take as much of the same disk again, in advance.
     let overrides = Overrides { backups_max_bytes: Some(0), ..overrides(room) };
     let deployment = Deployment { overrides, ..Deployment::new(1, 1) };
     let made = spawn_blocking(move || runtime.block_on(provision(&bus, &deployment))).await;
     let made = made.map_err(|error| Failure::because(WHAT, &error))?;
-    made.map(drop).map_err(|error| not_provisioned(WHAT, &error))
+    made.map_err(|error| not_provisioned(WHAT, &error))
 }
 
 /// Waits until a request is answered and every part says that it is ready. The answer comes first: a part that has not

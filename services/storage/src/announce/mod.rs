@@ -21,7 +21,7 @@ use roam_nats::{
     ANNOUNCE_DURABLE, Bus, ConsumeError, Delivery, Entry, JOURNAL_STREAM, JournalReader, PinnedDeliveries, Publisher,
     SendError,
 };
-use roam_process::{Condition, Context};
+use roam_process::{Condition, Context, kill_point};
 use roam_schemas::{BatchId, EncodeError};
 use tokio::time::{interval, sleep, sleep_until};
 
@@ -167,8 +167,10 @@ impl Announcer {
         for batch in batches {
             announcement.add(&batch)?;
         }
+        kill_point("announcing");
         self.file(&announcement).await;
         let sent = self.send(&announcement).await;
+        kill_point("announced");
         Ok(Some((announcement, sent)))
     }
 
@@ -249,6 +251,7 @@ impl Announcer {
             if arrived.is_ok() && said.sent == Ok(generation) {
                 self.metrics.announced(said.announcement.receipts, said.announcement.notices);
                 said.of.into_iter().for_each(Delivery::ack);
+                kill_point("announcement-acked");
             } else {
                 lost.push(said);
             }
