@@ -1,6 +1,8 @@
 //! Files roam: agents with real files on a real system, cut off and killed. `ROAM_TESTS_SECONDS` has the random ones go on
 //! for longer.
 
+mod figures;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -283,6 +285,22 @@ impl Written {
     }
 }
 
+/// Tells of a device if it is dropped by a panic.
+struct Apart<'d> {
+    device: &'d Laptop,
+    written: &'d Written,
+}
+
+impl Drop for Apart<'_> {
+    fn drop(&mut self) {
+        let Self { device, written } = self;
+        let found: BTreeSet<String> = device.files().into_values().collect();
+        let lost: Vec<&String> = written.live.difference(&found).collect();
+        println!("{}: {:?}\nlacks {lost:?}", device.name, device.files().keys());
+        println!("{}", fs::read_to_string(device.place.path().join("log")).unwrap_or_default());
+    }
+}
+
 /// All devices come to hold the same files, with everything that nobody replaced, and nothing that nobody wrote.
 async fn come_together(devices: &[Laptop], written: &Written) {
     let together = async || {
@@ -292,23 +310,9 @@ async fn come_together(devices: &[Laptop], written: &Written) {
         let same = others.iter().all(|device| device.files() == files);
         (same && found.is_superset(&written.live)).then_some(found)
     };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let found = loop {
-        match together().await {
-            Some(found) => break found,
-            None if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
-            None => {
-                for device in devices {
-                    let found: BTreeSet<String> = device.files().into_values().collect();
-                    let lost: Vec<&String> = written.live.difference(&found).collect();
-                    let status = roam_agent::ask(&device.settings().directory, &Question::Status).await;
-                    println!("{}: {:?}\nlacks {lost:?}\n{status:?}", device.name, device.files().keys());
-                    println!("{}", fs::read_to_string(device.place.path().join("log")).unwrap_or_default());
-                }
-                panic!("the devices do not come together");
-            }
-        }
-    };
+    let apart = devices.iter().map(|device| Apart { device, written }).collect::<Vec<_>>();
+    let found = eventually("the devices come together", together).await;
+    apart.into_iter().for_each(std::mem::forget);
     let unknown: Vec<&String> = found.difference(&written.all).collect();
     assert!(unknown.is_empty(), "torn, or written by nobody: {unknown:?}");
 }

@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use roam_schemas::Key;
 
-use super::{Done, Edit, FilesError, Look, whole::in_directory};
+use super::{Done, Edit, FilesError, Look, New, running, whole::in_directory};
 use crate::{
     beside,
     format::{Entries, Format},
-    tree::{Directory, NewFile, Over, Reason, WriteError, read_up_to, sweep},
+    tree::{Directory, NewFile, Over, Reason, Source, WriteError, read_up_to, sweep},
 };
 
 /// The largest file that is taken apart, in bytes: as much as a profile may hold.
 const FILE_BYTES: usize = 64 * 1024 * 1024;
+/// Why a large value is not written.
+pub(super) const TOO_LARGE: &str = "it is over 256 KiB, which is too large for a part of a file";
 /// How many names are tried for a file that is set aside.
 const ATTEMPTS: u32 = 1_000;
 
@@ -63,11 +65,18 @@ impl Taken {
     }
 
     pub(super) fn put(&mut self, edits: &[Edit]) -> Result<Vec<Done>, FilesError> {
+        if self.format == Format::Bookmarks
+            && let Some(why) = running::browser(&self.directory)
+        {
+            return Ok(vec![Done::Later(why); edits.len()]);
+        }
         let before = self.bytes.as_deref().unwrap_or_default();
         let mut wanted = self.entries.clone();
         for edit in edits {
             match &edit.value {
-                Some(value) => drop(wanted.insert(edit.key.clone(), value.clone())),
+                Some(New::Bytes(value)) => drop(wanted.insert(edit.key.clone(), value.clone())),
+                // It has no place in a file that is taken apart.
+                Some(New::File(_)) => {}
                 None => drop(wanted.remove(&edit.key)),
             }
         }
@@ -81,7 +90,7 @@ impl Taken {
                 })?),
                 None => None,
             };
-        let file = NewFile { names: vec![&self.name], bytes: &writing.bytes, over };
+        let file = NewFile { names: vec![&self.name], holds: Source::Bytes(&writing.bytes), over };
         match directory.write(&[file]).pop() {
             Some(Ok(_)) => directory.sync()?,
             Some(Err(WriteError::Edited { .. })) | None => return Ok(vec![Done::Edited; edits.len()]),
@@ -90,6 +99,7 @@ impl Taken {
         let refused = |edit: &Edit| writing.refused.iter().find(|left_out| left_out.key == edit.key.as_str());
         let done = edits.iter().map(|edit| match (refused(edit), &edit.value) {
             (Some(left_out), Some(_)) => Done::Refused(left_out.why.clone()),
+            (None, Some(New::File(_))) => Done::Refused(TOO_LARGE.to_owned()),
             _ => Done::Made(edit.aside.as_ref().and(aside.clone())),
         });
         Ok(done.collect())
@@ -104,7 +114,7 @@ impl Taken {
     ) -> Result<String, FilesError> {
         for attempt in 1..=ATTEMPTS {
             let name = name(attempt);
-            let file = NewFile { names: vec![&name], bytes, over: Over::Nothing };
+            let file = NewFile { names: vec![&name], holds: Source::Bytes(bytes), over: Over::Nothing };
             match directory.write(&[file]).pop() {
                 Some(Ok(_)) => return Ok(name),
                 Some(Err(WriteError::Edited { .. } | WriteError::InTheWay { .. })) | None => {}
