@@ -2,6 +2,7 @@
 //! for longer.
 
 mod figures;
+mod more;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use rand::{Rng, rngs::StdRng};
-use roam_agent::{Kind, ProfileSettings, Question, Settings};
+use roam_agent::{HookSettings, Kind, ProfileSettings, Question, Settings};
 use roam_client::{BusSettings, Lookup};
 use roam_process::{Context, ProcessSettings};
 use roam_tests::{AGENT, SERVICE_VARIABLE, Wire, World, app, device, dice, eventually, key, tenant, text, user};
@@ -35,6 +36,10 @@ struct Laptop {
     place: tempfile::TempDir,
     url: String,
     kind: Kind,
+    hook: HookSettings,
+    per_device: Vec<String>,
+    /// How large a file the agent's process may write, as `ulimit -f` counts it.
+    blocks: Option<u32>,
     running: Option<Running>,
 }
 
@@ -48,7 +53,8 @@ impl Laptop {
     fn new(name: &str, url: &str, kind: Kind) -> Self {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("files")).unwrap();
-        Self { name: name.to_owned(), place, url: url.to_owned(), kind, running: None }
+        let (name, url, hook) = (name.to_owned(), url.to_owned(), HookSettings::default());
+        Self { name, place, url, kind, hook, per_device: Vec::new(), blocks: None, running: None }
     }
 
     fn settings(&self) -> Settings {
@@ -61,6 +67,7 @@ impl Laptop {
             app: "files".to_owned(),
             path: self.at(file),
             kind: self.kind,
+            per_device: self.per_device.clone(),
             ..ProfileSettings::default()
         };
         Settings {
@@ -70,6 +77,7 @@ impl Laptop {
             user: Some(user("alice")),
             device: Some(device(&self.name)),
             directory: self.place.path().join("agent"),
+            hook: self.hook.clone(),
             profiles: vec![profile],
         }
     }
@@ -93,7 +101,18 @@ impl Laptop {
         let configuration = self.place.path().join("agent.toml");
         fs::write(&configuration, roam_process::settings::print(&self.settings()).unwrap()).unwrap();
         let log = fs::File::options().create(true).append(true).open(self.place.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_roam-tests-service"))
+        let program = env!("CARGO_BIN_EXE_roam-tests-service");
+        let mut command = match self.blocks {
+            None => Command::new(program),
+            Some(blocks) => {
+                let mut shell = Command::new("/bin/sh");
+                // The signal would end it, where a full disk only refuses.
+                let script = "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"";
+                shell.arg("-c").arg(script).arg(blocks.to_string()).arg(program);
+                shell
+            }
+        };
+        let child = command
             .env(SERVICE_VARIABLE, AGENT)
             .arg("--config")
             .arg(&configuration)

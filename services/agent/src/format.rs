@@ -187,7 +187,8 @@ impl Format {
             Self::Json => json::fitting(wanted),
             Self::Toml => toml::fitting(wanted),
             Self::Vcard => vcard::fitting(wanted),
-            Self::Bookmarks | Self::BookmarksHtml => bookmarks::fitting(wanted),
+            Self::Bookmarks => bookmarks::fitting(wanted),
+            Self::BookmarksHtml => netscape::fitting(wanted),
         };
         for LeftOut { key, .. } in &before.left_out {
             let Ok(key) = Key::parse(key.as_str()) else { continue };

@@ -230,7 +230,7 @@ fn globs(patterns: &[String]) -> Result<GlobSet, globset::Error> {
     set.build()
 }
 
-/// What is known of all profiles while no agent runs, by their apps: read from the agent's database, which is left as it is.
+/// What is known of all profiles while no agent runs, by their apps: read from the agent's database.
 ///
 /// # Errors
 /// [`RunError::Store`] if there is none, or an agent has it open.

@@ -4,10 +4,10 @@
 mod batch;
 mod large;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use roam_client::{ChangeError, Client, Code, Event, ProfileClient, ReadError, Watch, WatchError, WatchFrom};
-use roam_schemas::{App, Cursor, Operation, Revision, Timestamp};
+use roam_schemas::{App, Cursor, Key, Operation, Revision, Timestamp};
 use tokio::{
     sync::mpsc,
     task::{JoinError, spawn_blocking},
@@ -65,6 +65,8 @@ pub(crate) struct Roamer {
     hook: Hook,
     orders: mpsc::Receiver<Order>,
     watcher: Option<Watcher>,
+    /// Large values that could not be had, until when they are not tried again, and why.
+    unfetched: BTreeMap<Key, (Instant, String)>,
     /// Whether the next look is at everything.
     all: bool,
     pauses: u32,
@@ -99,7 +101,18 @@ impl Roamer {
     ) -> Self {
         let name = app.as_str().to_owned();
         let profile = client.profile(app);
-        Self { app: name, profile, desk: Some(desk), board, hook, orders, watcher: None, all: true, pauses: 0 }
+        Self {
+            app: name,
+            profile,
+            desk: Some(desk),
+            board,
+            hook,
+            orders,
+            watcher: None,
+            unfetched: BTreeMap::new(),
+            all: true,
+            pauses: 0,
+        }
     }
 
     /// Roams until it is dropped. It may be dropped at any time.
@@ -399,7 +412,7 @@ impl Roamer {
     }
 }
 
-fn left_out(entries: &std::collections::BTreeMap<roam_schemas::Key, String>) -> Vec<LeftOut> {
+fn left_out(entries: &BTreeMap<Key, String>) -> Vec<LeftOut> {
     entries.iter().map(|(key, why)| LeftOut { key: key.to_string(), why: why.clone() }).collect()
 }
 

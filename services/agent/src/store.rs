@@ -7,7 +7,10 @@ mod tests;
 
 use std::{collections::BTreeMap, path::Path};
 
-use redb::{Database, Durability, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableDefinition, TableError};
+use redb::{
+    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableDefinition,
+    TableError,
+};
 use roam_schemas::{Cursor, Key, Manifest, Record, Revision};
 use serde::{Deserialize, Serialize};
 
@@ -288,17 +291,18 @@ impl Store {
     }
 }
 
-/// Everything that is known of a profile in a database that no agent has open. It is not changed.
+/// Everything that is known of profiles in a database that no agent has open. It is changed in one case alone: if the agent
+/// was killed, it is brought back to its last commit, as the agent would do.
 ///
 /// # Errors
 /// See [`StoreError`].
 pub(crate) fn known_at_rest(path: &Path, apps: &[String]) -> Result<Vec<Known>, StoreError> {
-    let failed = |error: redb::DatabaseError| StoreError::Open {
-        path: path.display().to_string(),
-        source: Box::new(error.into()),
+    let failed =
+        |error: DatabaseError| StoreError::Open { path: path.display().to_string(), source: Box::new(error.into()) };
+    let read = match ReadOnlyDatabase::open(path) {
+        Err(DatabaseError::RepairAborted) => Database::open(path).map_err(failed)?.begin_read()?,
+        database => database.map_err(failed)?.begin_read()?,
     };
-    let database = ReadOnlyDatabase::open(path).map_err(failed)?;
-    let read = database.begin_read()?;
     apps.iter().map(|app| known(&read, app)).collect()
 }
 

@@ -122,7 +122,9 @@ impl WriteError {
     fn io(names: &[&str], error: impl Into<io::Error>) -> Self {
         let (at, source) = (names.join("/"), error.into());
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { at },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::Full { at }
+            }
             _ => Self::Io { at, source },
         }
     }

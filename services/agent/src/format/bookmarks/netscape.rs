@@ -62,6 +62,21 @@ pub(in crate::format) fn write(file: &[u8], wanted: &Entries) -> Result<Vec<u8>,
     Ok(page.print().into_bytes())
 }
 
+/// Of the entries those that a page can hold.
+pub(in crate::format) fn fitting(wanted: &Entries) -> Reading {
+    let is_time = |added: &String| added.parse::<u64>().is_ok();
+    let has_no_time = |value: &Vec<u8>| {
+        Entry::parse(value).is_ok_and(|entry| entry.added.as_ref().is_some_and(|added| !is_time(added)))
+    };
+    let mut rest = wanted.clone();
+    let timeless: Vec<(Key, Vec<u8>)> = rest.extract_if(.., |_, value| has_no_time(value)).collect();
+    let mut reading = super::fitting(&rest);
+    for (key, _) in timeless {
+        reading.leave_out(&key, "when it was made is no time");
+    }
+    reading
+}
+
 /// Gives every node its GUID, and takes down what it is.
 fn collect(
     nodes: &mut [Node],
@@ -312,6 +327,31 @@ mod tests {
         let page = Format::BookmarksHtml.write(b"", &chromium).unwrap();
         assert!(page.refused.is_empty());
         assert_eq!(Format::BookmarksHtml.read(&page.bytes, &chromium).unwrap().entries, chromium);
+    }
+
+    #[test]
+    fn what_no_page_can_hold_is_left_out_and_holds_up_nothing() {
+        let key =
+            |digit: char| Key::parse("x0000000-0000-4000-8000-000000000000".replace('x', &digit.to_string())).unwrap();
+        let entry = |name: &str, parent: &str, added: &str| Entry {
+            kind: Kind::Folder,
+            name: name.to_owned(),
+            url: None,
+            added: Some(added.to_owned()),
+            parent: parent.to_owned(),
+            position: "i".to_owned(),
+        };
+        let wanted = Entries::from([
+            (key('a'), entry("</H3><DL>\u{0}\r\n&amp;", "other", "0").to_bytes()),
+            (key('b'), entry("b", "other", "yesterday").to_bytes()),
+            (key('c'), entry("c", key('b').as_str(), "13344473600000123").to_bytes()),
+        ]);
+        let written = Format::BookmarksHtml.write(b"", &wanted).unwrap();
+        assert_eq!(
+            written.refused.iter().map(|left_out| left_out.key.as_str()).collect::<Vec<_>>(),
+            [key('b').as_str()]
+        );
+        assert_eq!(entries(&written.bytes, &wanted).len(), 2);
     }
 
     #[test]
