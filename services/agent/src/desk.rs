@@ -27,6 +27,7 @@ use crate::{
     spool::Spool,
     status::KnownStatus,
     store::{Agreed, Known, Store, StoreError},
+    tree::ancestors,
     watcher::Changed,
 };
 
@@ -463,9 +464,4 @@ impl Planned {
     fn taking(edit: Edit, agreed: Option<Content>) -> Self {
         Self { edit: Some(edit), agreed, key: None, again: false }
     }
-}
-
-/// A path and all directories above it.
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::once(path).chain(path.match_indices('/').map(|(at, _)| &path[..at]))
 }

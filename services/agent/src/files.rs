@@ -20,8 +20,11 @@ use crate::{
     format::{Entries, Format, LeftOut, Malformed},
     reconcile::Digest,
     settings::{Kind, ProfileSettings},
-    tree::{OpenError, Reason, ScanError, Source, WriteError},
+    tree::{Directory, NewFile, OpenError, Over, Reason, ScanError, Source, WriteError},
 };
+
+/// How many names are tried for a file that must not take another one's.
+const ATTEMPTS: u32 = 1_000;
 
 /// The files of a profile.
 #[derive(Debug)]
@@ -213,4 +216,18 @@ impl Files {
             Self::Cards(cards) => (cards.directory(), false),
         }
     }
+}
+
+/// Keeps these bytes in a file of a name that nothing has yet. Its name then.
+fn keep(directory: &mut Directory, bytes: &[u8], name: impl Fn(u32) -> String) -> Result<String, FilesError> {
+    for attempt in 1..=ATTEMPTS {
+        let name = name(attempt);
+        let file = NewFile { names: vec![&name], holds: Source::Bytes(bytes), over: Over::Nothing };
+        match directory.write(&[file]).pop() {
+            Some(Ok(_)) => return Ok(name),
+            Some(Err(WriteError::Edited { .. } | WriteError::InTheWay { .. })) | None => {}
+            Some(Err(error)) => return Err(error.into()),
+        }
+    }
+    Err(FilesError::Path(name(ATTEMPTS)))
 }

@@ -12,6 +12,7 @@ pub use guess::guess_content_type;
 pub use keys::{RefusedPath, path_of};
 pub(crate) use keys::{is_temporary, key_of};
 pub use read::{Contents, contents, digest, open, read, read_up_to};
+pub(crate) use scan::ancestors;
 pub use scan::{Candidate, LeftOut, Reason, Scan, ScanError, scan};
 pub use sweep::sweep;
 pub use write::{Directory, NewFile, OpenError, Over, Source, WriteError, Written};

@@ -9,7 +9,7 @@ use std::{
 
 use roam_schemas::Key;
 
-use super::{Done, Edit, FilesError, Look, New, names::Names};
+use super::{ATTEMPTS, Done, Edit, FilesError, Look, New, keep, names::Names};
 use crate::{
     beside,
     format::{Entries, Format, LeftOut, Malformed},
@@ -20,8 +20,6 @@ use crate::{
 const FILE_BYTES: usize = 64 * 1024 * 1024;
 /// Most bytes of a contact's name in the name of its file, which has an ending and perhaps a number besides.
 const NAME_BYTES: usize = 200;
-/// How many names are tried for a new file.
-const ATTEMPTS: u32 = 1_000;
 const ENDING: &str = ".vcf";
 
 /// A directory of address books.
@@ -199,20 +197,6 @@ impl Cards {
         }
         Err(FilesError::Path(key.to_string()))
     }
-}
-
-/// Keeps a copy beside the file.
-fn keep(directory: &mut Directory, bytes: &[u8], name: impl Fn(u32) -> String) -> Result<String, FilesError> {
-    for attempt in 1..=ATTEMPTS {
-        let name = name(attempt);
-        let file = NewFile { names: vec![&name], holds: Source::Bytes(bytes), over: Over::Nothing };
-        match directory.write(&[file]).pop() {
-            Some(Ok(_)) => return Ok(name),
-            Some(Err(WriteError::Edited { .. } | WriteError::InTheWay { .. })) | None => {}
-            Some(Err(error)) => return Err(error.into()),
-        }
-    }
-    Err(FilesError::Path(name(ATTEMPTS)))
 }
 
 /// Hidden ones are what programs are writing.

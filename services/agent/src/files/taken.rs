@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use roam_schemas::Key;
 
-use super::{Done, Edit, FilesError, Look, New, running, whole::in_directory};
+use super::{Done, Edit, FilesError, Look, New, keep, running, whole::in_directory};
 use crate::{
     beside,
     format::{Entries, Format},
@@ -15,8 +15,6 @@ use crate::{
 const FILE_BYTES: usize = 64 * 1024 * 1024;
 /// Why a large value is not written.
 pub(super) const TOO_LARGE: &str = "it is over 256 KiB, which is too large for a part of a file";
-/// How many names are tried for a file that is set aside.
-const ATTEMPTS: u32 = 1_000;
 
 /// One file that is taken apart.
 #[derive(Debug)]
@@ -83,13 +81,12 @@ impl Taken {
         let writing = self.format.write(before, &wanted)?;
         let mut directory = Directory::open(&self.directory)?;
         let over = self.bytes.as_deref().map_or(Over::Nothing, |bytes| Over::Contents(blake3::hash(bytes)));
-        let aside =
-            match edits.iter().find_map(|edit| edit.aside.as_ref()).zip(self.bytes.as_deref()) {
-                Some((aside, bytes)) => Some(self.keep(&mut directory, bytes, |attempt| {
-                    beside::name(&self.name, &aside.device, aside.time, attempt)
-                })?),
-                None => None,
-            };
+        let aside = match edits.iter().find_map(|edit| edit.aside.as_ref()).zip(self.bytes.as_deref()) {
+            Some((aside, bytes)) => Some(keep(&mut directory, bytes, |attempt| {
+                beside::name(&self.name, &aside.device, aside.time, attempt)
+            })?),
+            None => None,
+        };
         let file = NewFile { names: vec![&self.name], holds: Source::Bytes(&writing.bytes), over };
         match directory.write(&[file]).pop() {
             Some(Ok(_)) => directory.sync()?,
@@ -103,24 +100,5 @@ impl Taken {
             _ => Done::Made(edit.aside.as_ref().and(aside.clone())),
         });
         Ok(done.collect())
-    }
-
-    /// Keeps a copy beside the file.
-    fn keep(
-        &self,
-        directory: &mut Directory,
-        bytes: &[u8],
-        name: impl Fn(u32) -> String,
-    ) -> Result<String, FilesError> {
-        for attempt in 1..=ATTEMPTS {
-            let name = name(attempt);
-            let file = NewFile { names: vec![&name], holds: Source::Bytes(bytes), over: Over::Nothing };
-            match directory.write(&[file]).pop() {
-                Some(Ok(_)) => return Ok(name),
-                Some(Err(WriteError::Edited { .. } | WriteError::InTheWay { .. })) | None => {}
-                Some(Err(error)) => return Err(error.into()),
-            }
-        }
-        Err(FilesError::Path(self.name.clone()))
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use roam_schemas::Key;
 
-use super::{Aside, Done, Edit, FilesError, Look, names::Names};
+use super::{ATTEMPTS, Aside, Done, Edit, FilesError, Look, names::Names};
 use crate::{
     beside,
     format::LeftOut,
@@ -26,8 +26,6 @@ use crate::{
 
 /// A file that was written less than this before it was read may be written again without a trace in its times.
 const SETTLED: Duration = Duration::from_secs(2);
-/// How many names are tried for a file that is set aside.
-const ATTEMPTS: u32 = 1_000;
 
 /// Files that are values as a whole.
 #[derive(Debug)]

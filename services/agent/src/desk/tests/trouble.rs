@@ -74,14 +74,20 @@ fn keys_that_are_no_files_here_are_refused_and_nothing_outside_is_touched() {
     assert_eq!(server.value("README").as_deref(), Some("hostile"), "a refused key is not deleted for the others");
 }
 
-#[test]
-fn a_change_whose_receipt_was_lost_is_not_made_twice() {
+/// A device whose first edit took effect without its knowledge.
+fn with_a_lost_receipt() -> (Server, Laptop) {
     let mut server = Server::default();
     let mut laptop = Laptop::tree("laptop");
     laptop.write("a", "one");
     laptop.hear(&server);
     let round = laptop.round();
     server.decide("laptop", &round.publish).unwrap();
+    (server, laptop)
+}
+
+#[test]
+fn a_change_whose_receipt_was_lost_is_not_made_twice() {
+    let (mut server, mut laptop) = with_a_lost_receipt();
     laptop.restart();
     let round = laptop.round();
     assert_eq!(server.decide("laptop", &round.publish), None, "the same edit is refused");
@@ -92,12 +98,7 @@ fn a_change_whose_receipt_was_lost_is_not_made_twice() {
 
 #[test]
 fn an_own_change_whose_receipt_was_lost_is_no_conflict_with_a_later_edit() {
-    let mut server = Server::default();
-    let mut laptop = Laptop::tree("laptop");
-    laptop.write("a", "one");
-    laptop.hear(&server);
-    let round = laptop.round();
-    server.decide("laptop", &round.publish).unwrap();
+    let (mut server, mut laptop) = with_a_lost_receipt();
     laptop.write("a", "two");
     laptop.sync(&mut server);
     assert_eq!((laptop.files().len(), server.value("a").as_deref()), (1, Some("two")));

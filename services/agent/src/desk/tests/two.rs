@@ -135,3 +135,48 @@ fn an_edit_that_is_made_while_another_ones_is_applied_is_not_lost() {
     let texts: BTreeSet<String> = laptop.files().into_values().collect();
     assert_eq!(texts, BTreeSet::from(["mine".to_owned(), "theirs".to_owned()]));
 }
+
+#[test]
+fn a_directory_of_contacts_and_an_address_book_of_one_file_are_one_profile() {
+    let mut server = Server::default();
+    let mut laptop = Laptop::new("laptop", Kind::Vcard, "book.vcf");
+    let mut phone = Laptop::new("phone", Kind::Vcards, "");
+    let card = |uid: &str, tel: &str, mail: &str| {
+        format!("BEGIN:VCARD\r\nVERSION:3.0\r\nUID:{uid}\r\nFN:{uid}\r\nTEL:{tel}\r\nEMAIL:{mail}\r\nEND:VCARD\r\n")
+    };
+    laptop.write("book.vcf", &(card("ann", "1", "a@x") + &card("bob", "1", "b@x")));
+    laptop.sync(&mut server);
+    phone.sync(&mut server);
+    assert_eq!(phone.read("ann.vcf"), Some(card("ann", "1", "a@x")));
+    phone.write("ann.vcf", &card("ann", "1", "new@x"));
+    phone.remove("bob.vcf");
+    phone.write("cem.vcf", &card("cem", "3", "c@x"));
+    laptop.write("book.vcf", &(card("ann", "2", "a@x") + &card("bob", "1", "b@x")));
+    for _ in 0..2 {
+        phone.sync(&mut server);
+        laptop.sync(&mut server);
+    }
+    let merged = phone.read("ann.vcf").unwrap();
+    assert!(merged.contains("TEL:2\r\n") && merged.contains("EMAIL:new@x\r\n"), "{merged}");
+    let book = laptop.read("book.vcf").unwrap();
+    assert!(book.contains("UID:cem") && !book.contains("UID:bob") && book.contains("EMAIL:new@x"), "{book}");
+    assert_eq!(phone.files().into_keys().collect::<Vec<_>>(), ["ann.vcf", "cem.vcf"]);
+}
+
+#[test]
+fn bookmarks_wait_until_the_browser_ends() {
+    let mut server = Server::default();
+    let mut laptop = Laptop::new("laptop", Kind::Bookmarks, "Default/Bookmarks");
+    fs::create_dir(laptop.at("Default")).unwrap();
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    let lock = laptop.at("SingletonLock");
+    std::os::unix::fs::symlink(format!("{host}-{}", std::process::id()), &lock).unwrap();
+    let entry = r#"{"type":"url","name":"n","url":"https://n/","parent":"other","position":"i"}"#;
+    server.write("aaaaaaaa-0000-4000-8000-000000000000", Some(entry));
+    let round = laptop.sync(&mut server);
+    assert!(round.waits_for.unwrap().contains("the browser runs"));
+    assert!(laptop.read("Default/Bookmarks").is_none() && laptop.desk().refused().is_empty());
+    fs::remove_file(lock).unwrap();
+    assert_eq!(laptop.sync(&mut server).waits_for, None);
+    assert!(laptop.read("Default/Bookmarks").unwrap().contains("https://n/"));
+}
