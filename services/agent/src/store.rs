@@ -299,10 +299,15 @@ impl Store {
 pub(crate) fn known_at_rest(path: &Path, apps: &[String]) -> Result<Vec<Known>, StoreError> {
     let failed =
         |error: DatabaseError| StoreError::Open { path: path.display().to_string(), source: Box::new(error.into()) };
-    let read = match ReadOnlyDatabase::open(path) {
-        Err(DatabaseError::RepairAborted) => Database::open(path).map_err(failed)?.begin_read()?,
-        database => database.map_err(failed)?.begin_read()?,
+    let database = match ReadOnlyDatabase::open(path) {
+        Err(DatabaseError::RepairAborted) => {
+            drop(Database::open(path).map_err(failed)?);
+            ReadOnlyDatabase::open(path)
+        }
+        database => database,
     };
+    let database = database.map_err(failed)?;
+    let read = database.begin_read()?;
     apps.iter().map(|app| known(&read, app)).collect()
 }
 
