@@ -312,6 +312,9 @@ struct Apart<'d> {
 
 impl Drop for Apart<'_> {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
         let Self { device, written } = self;
         let found: BTreeSet<String> = device.files().into_values().collect();
         let lost: Vec<&String> = written.live.difference(&found).collect();
@@ -329,9 +332,8 @@ async fn come_together(devices: &[Laptop], written: &Written) {
         let same = others.iter().all(|device| device.files() == files);
         (same && found.is_superset(&written.live)).then_some(found)
     };
-    let apart = devices.iter().map(|device| Apart { device, written }).collect::<Vec<_>>();
+    let _tell = devices.iter().map(|device| Apart { device, written }).collect::<Vec<_>>();
     let found = eventually("the devices come together", together).await;
-    apart.into_iter().for_each(std::mem::forget);
     let unknown: Vec<&String> = found.difference(&written.all).collect();
     assert!(unknown.is_empty(), "torn, or written by nobody: {unknown:?}");
 }

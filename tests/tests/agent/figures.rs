@@ -4,7 +4,7 @@
 //! `cargo nextest run --release -p roam-tests --run-ignored only -E 'test(figures)' --no-capture`
 
 use std::{
-    fs, thread,
+    fs,
     time::{Duration, Instant as Clock},
 };
 
@@ -50,7 +50,7 @@ async fn figures_of_a_tree_of_ten_thousand_files() {
             let file = name(dice.random_range(0..FILES));
             let (from, to) = if edit % 2 == 0 { (&laptop, &phone) } else { (&phone, &laptop) };
             let text = format!("edit {edit} after {calm:?}");
-            took.push(roams(from, to, &file, &text));
+            took.push(roams(from, to, &file, &text).await);
         }
         took.sort_unstable();
         let at = |part: usize| took[EDITS * part / 100].as_secs_f64() * 1e3;
@@ -82,12 +82,12 @@ async fn agrees(device: &Laptop) {
 }
 
 /// From the close of one file until the other has what it holds.
-fn roams(from: &Laptop, to: &Laptop, file: &str, text: &str) -> Duration {
+async fn roams(from: &Laptop, to: &Laptop, file: &str, text: &str) -> Duration {
     from.write(file, text);
     let closed = Clock::now();
     while to.read(file).as_deref() != Some(text) {
         assert!(closed.elapsed() < Duration::from_secs(60), "{file} of {} does not come to {}", from.name, to.name);
-        thread::sleep(Duration::from_micros(300));
+        sleep(Duration::from_millis(1)).await;
     }
     closed.elapsed()
 }
