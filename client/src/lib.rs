@@ -42,6 +42,9 @@
 //! manifest, because nobody wants a gigabyte by asking what there is: [`ProfileClient::whole`] and
 //! [`ProfileClient::download`] fetch the value.
 //!
+//! A value of one device or one platform lies under a key of its own, and overrides the one that all devices share for
+//! whoever reads [effectively](ProfileClient::effective); see [`Layers`].
+//!
 //! What must survive a restart and go on without a connection uses a [`LocalStore`] in place of a [`Client`]: an outbox and
 //! a local copy in one file.
 //!
@@ -53,6 +56,7 @@ mod client;
 mod durable;
 mod identity;
 mod large;
+mod layers;
 mod profile;
 mod publish;
 mod read;
@@ -67,6 +71,7 @@ pub use durable::{
 };
 pub use identity::{Identity, IdentityError};
 pub use large::Transferred;
+pub use layers::{Effective, Layer, Layers};
 pub use profile::ProfileClient;
 pub use publish::{Accepted, ChangeError, Pending, Saved};
 pub use read::{Delta, Lookup, ReadError, Silence};

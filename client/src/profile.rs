@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt};
 use roam_schemas::{
     Action, Change, ChangeId, ContentType, Cursor, Expect, HistoryReply, HistoryRequest, Key, LatestReply,
     LatestRequest, Manifest, Operation, Put, Record, Revision, Select, Version, limits,
@@ -15,7 +15,10 @@ use crate::publish::Lane;
 #[cfg(feature = "durable")]
 use crate::publish::Patience;
 use crate::read::{self, Delta, Lookup, Reader};
-use crate::{ChangeError, IdentityError, Pending, ReadError, Saved, Transferred, Watch, WatchFrom, large};
+use crate::{
+    ChangeError, Effective, IdentityError, Layer, Layers, Pending, ReadError, Saved, Transferred, Watch, WatchFrom,
+    large,
+};
 
 /// One profile. Cheap to clone; all of one client's profile clients of a profile share what they have seen of it, and the
 /// window of changes in flight.
@@ -142,6 +145,27 @@ impl ProfileClient {
     pub async fn get_record(&self, key: Key) -> Result<Lookup, ReadError> {
         let request = LatestRequest { select: Select::Keys(vec![key]), ..LatestRequest::default() };
         read::lookup(self.latest(request).await?)
+    }
+
+    /// The value of a key as a device is to have it, and the layer that it is of; none if no layer has one. A large value is
+    /// not fetched: the record holds its manifest.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn effective(&self, key: &Key, layers: &Layers) -> Result<Option<Effective>, ReadError> {
+        // What is too long for a key was never written.
+        let keys = Layer::ALL.iter().filter_map(|layer| layers.key(*layer, key).ok()).collect();
+        let request = LatestRequest { select: Select::Keys(keys), ..LatestRequest::default() };
+        Ok(layers.resolve(self.latest(request).await?.records).pop())
+    }
+
+    /// The value of every key as a device is to have it, in the order of the keys. As [`Self::effective`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn all_effective(&self, layers: &Layers) -> Result<Vec<Effective>, ReadError> {
+        let records: Vec<Record> = self.records(Select::All).try_collect().await?;
+        Ok(layers.resolve(records))
     }
 
     /// The record with its whole value: a large one is fetched, and is then of its own content type.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::support::{World, app, eventually, key, profile, soon, tenant, user};
 use roam_client::{
-    Client, ClientSettings, Code, ContentType, Device, Identity, LocalEvent, LocalEvents, LocalProfile, LocalStore,
-    Operation, ProfileClient, State, SyncState,
+    Client, ClientSettings, Code, ContentType, Device, Identity, Layer, Layers, LocalEvent, LocalEvents, LocalProfile,
+    LocalStore, Operation, ProfileClient, State, SyncState,
 };
 use tokio::time::timeout;
 
@@ -93,6 +93,26 @@ async fn what_is_written_offline_is_read_at_once_survives_a_restart_and_is_sent_
     assert!(mail.unsaved().await.unwrap().is_empty());
     let record = mail.get(key("a")).await.unwrap().unwrap();
     assert_eq!((record.saved.unwrap().revision.get(), record.unsaved), (1, None));
+}
+
+#[tokio::test]
+async fn a_value_of_this_device_is_read_over_the_shared_one_without_a_connection() {
+    let world = World::running().await;
+    let mail = open_offline(&world, "laptop").await.profile(app("mail")).await.unwrap();
+    let layers = Layers::new(&Device::parse("laptop").unwrap(), "linux").unwrap();
+    let read = async || {
+        let found = mail.effective(&key("size"), &layers).await.unwrap();
+        found.map(|(layer, record)| (layer, record.value().unwrap().value.as_text().unwrap().to_owned()))
+    };
+    assert_eq!(read().await, None);
+    put(&mail, "size", "12").await;
+    put(&mail, "@device/phone/size", "20").await;
+    assert_eq!(read().await, Some((Layer::Shared, "12".to_owned())));
+    put(&mail, "@platform/linux/size", "13").await;
+    put(&mail, "@device/laptop/size", "14").await;
+    assert_eq!(read().await, Some((Layer::Device, "14".to_owned())));
+    mail.delete(key("@device/laptop/size")).await.unwrap();
+    assert_eq!(read().await, Some((Layer::Platform, "13".to_owned())));
 }
 
 #[tokio::test]

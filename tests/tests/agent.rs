@@ -1,6 +1,9 @@
 //! Files roam: agents with real files on a real system, cut off and killed. `ROAM_TESTS_SECONDS` has the random ones go on
 //! for longer.
 
+mod figures;
+mod more;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -10,7 +13,7 @@ use std::{
 };
 
 use rand::{Rng, rngs::StdRng};
-use roam_agent::{Kind, ProfileSettings, Question, Settings};
+use roam_agent::{HookSettings, Kind, ProfileSettings, Question, Settings};
 use roam_client::{BusSettings, Lookup};
 use roam_process::{Context, ProcessSettings};
 use roam_tests::{AGENT, SERVICE_VARIABLE, Wire, World, app, device, dice, eventually, key, tenant, text, user};
@@ -33,6 +36,10 @@ struct Laptop {
     place: tempfile::TempDir,
     url: String,
     kind: Kind,
+    hook: HookSettings,
+    per_device: Vec<String>,
+    /// How large a file the agent's process may write, as `ulimit -f` counts it.
+    blocks: Option<u32>,
     running: Option<Running>,
 }
 
@@ -46,7 +53,8 @@ impl Laptop {
     fn new(name: &str, url: &str, kind: Kind) -> Self {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("files")).unwrap();
-        Self { name: name.to_owned(), place, url: url.to_owned(), kind, running: None }
+        let (name, url, hook) = (name.to_owned(), url.to_owned(), HookSettings::default());
+        Self { name, place, url, kind, hook, per_device: Vec::new(), blocks: None, running: None }
     }
 
     fn settings(&self) -> Settings {
@@ -59,6 +67,7 @@ impl Laptop {
             app: "files".to_owned(),
             path: self.at(file),
             kind: self.kind,
+            per_device: self.per_device.clone(),
             ..ProfileSettings::default()
         };
         Settings {
@@ -68,6 +77,7 @@ impl Laptop {
             user: Some(user("alice")),
             device: Some(device(&self.name)),
             directory: self.place.path().join("agent"),
+            hook: self.hook.clone(),
             profiles: vec![profile],
         }
     }
@@ -91,7 +101,18 @@ impl Laptop {
         let configuration = self.place.path().join("agent.toml");
         fs::write(&configuration, roam_process::settings::print(&self.settings()).unwrap()).unwrap();
         let log = fs::File::options().create(true).append(true).open(self.place.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_roam-tests-service"))
+        let program = env!("CARGO_BIN_EXE_roam-tests-service");
+        let mut command = match self.blocks {
+            None => Command::new(program),
+            Some(blocks) => {
+                let mut shell = Command::new("/bin/sh");
+                // The signal would end it, where a full disk only refuses.
+                let script = "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"";
+                shell.arg("-c").arg(script).arg(blocks.to_string()).arg(program);
+                shell
+            }
+        };
+        let child = command
             .env(SERVICE_VARIABLE, AGENT)
             .arg("--config")
             .arg(&configuration)
@@ -283,6 +304,25 @@ impl Written {
     }
 }
 
+/// Tells of a device if it is dropped by a panic.
+struct Apart<'d> {
+    device: &'d Laptop,
+    written: &'d Written,
+}
+
+impl Drop for Apart<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let Self { device, written } = self;
+        let found: BTreeSet<String> = device.files().into_values().collect();
+        let lost: Vec<&String> = written.live.difference(&found).collect();
+        println!("{}: {:?}\nlacks {lost:?}", device.name, device.files().keys());
+        println!("{}", fs::read_to_string(device.place.path().join("log")).unwrap_or_default());
+    }
+}
+
 /// All devices come to hold the same files, with everything that nobody replaced, and nothing that nobody wrote.
 async fn come_together(devices: &[Laptop], written: &Written) {
     let together = async || {
@@ -292,23 +332,8 @@ async fn come_together(devices: &[Laptop], written: &Written) {
         let same = others.iter().all(|device| device.files() == files);
         (same && found.is_superset(&written.live)).then_some(found)
     };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let found = loop {
-        match together().await {
-            Some(found) => break found,
-            None if Instant::now() < deadline => sleep(Duration::from_millis(50)).await,
-            None => {
-                for device in devices {
-                    let found: BTreeSet<String> = device.files().into_values().collect();
-                    let lost: Vec<&String> = written.live.difference(&found).collect();
-                    let status = roam_agent::ask(&device.settings().directory, &Question::Status).await;
-                    println!("{}: {:?}\nlacks {lost:?}\n{status:?}", device.name, device.files().keys());
-                    println!("{}", fs::read_to_string(device.place.path().join("log")).unwrap_or_default());
-                }
-                panic!("the devices do not come together");
-            }
-        }
-    };
+    let _tell = devices.iter().map(|device| Apart { device, written }).collect::<Vec<_>>();
+    let found = eventually("the devices come together", together).await;
     let unknown: Vec<&String> = found.difference(&written.all).collect();
     assert!(unknown.is_empty(), "torn, or written by nobody: {unknown:?}");
 }

@@ -15,6 +15,7 @@ use super::layout::ProfileRow;
 use super::local::Inner;
 use super::tables::Tables;
 use super::view::{LocalRecord, Parked, Unsaved, View};
+use crate::{Layer, Layers};
 
 /// One profile of a local store. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -148,6 +149,21 @@ impl LocalProfile {
     /// See [`LocalError`].
     pub async fn change_each(&self, ops: Vec<Operation>) -> Result<(), LocalError> {
         self.shared.append(ops.into_iter().map(|op| vec![op]).collect()).await
+    }
+
+    /// What this device knows of the value of a key as it is to have it, and the layer that it is of; needs no connection.
+    /// None if no layer has a value.
+    ///
+    /// # Errors
+    /// See [`LocalError`].
+    pub async fn effective(&self, key: &Key, layers: &Layers) -> Result<Option<(Layer, LocalRecord)>, LocalError> {
+        for layer in Layer::ALL {
+            let Ok(key) = layers.key(layer, key) else { continue };
+            if let Some(record) = self.get(key).await?.filter(|record| record.value().is_some()) {
+                return Ok(Some((layer, record)));
+            }
+        }
+        Ok(None)
     }
 
     /// What this device knows of a key; needs no connection. None if it knows nothing.

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use roam_schemas::Key;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -45,13 +46,21 @@ pub enum Question {
         /// The app.
         app: String,
     },
+    /// Let go of what of an app was parked.
+    Drop {
+        /// The app.
+        app: String,
+        /// Only what is parked under this key.
+        key: Option<Key>,
+    },
 }
 
 /// What a profile is told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Order {
     Confirm,
     Retry,
+    Drop(Option<Key>),
 }
 
 /// An agent could not be asked.
@@ -158,6 +167,13 @@ impl Control {
             }
             Question::Confirm { app } => (app, Order::Confirm),
             Question::Retry { app } => (app, Order::Retry),
+            Question::Drop { app, key } => {
+                let parked = self.board.read_one(&app).parked;
+                if let Some(key) = key.as_ref().filter(|key| parked.iter().all(|entry| entry.key != key.as_str())) {
+                    return Answer::Refused(format!("nothing is parked in {app} under {key}"));
+                }
+                (app, Order::Drop(key))
+            }
         };
         match self.orders.get(&app).map(|profile| profile.try_send(order)) {
             Some(Ok(())) => Answer::Done(serde_json::Value::Null),
@@ -171,6 +187,7 @@ impl Control {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::format::LeftOut;
 
     #[tokio::test]
     async fn the_agent_says_how_it_is_and_passes_orders_on() {
@@ -178,7 +195,10 @@ mod tests {
         let missing = ask(directory.path(), &Question::Status).await;
         assert!(matches!(missing, Err(AskError::NotRunning { .. })));
         let board = Board::default();
-        board.update("editor", |status| status.waiting = 3);
+        board.update("editor", |status| {
+            status.waiting = 3;
+            status.parked = vec![LeftOut { key: "parked".to_owned(), why: "over_quota".to_owned() }];
+        });
         let (sender, mut orders) = mpsc::channel(1);
         // What an agent left behind that was killed.
         fs::write(directory.path().join(SOCKET), "").unwrap();
@@ -191,6 +211,11 @@ mod tests {
             let confirm = |app: &str| Question::Confirm { app: app.to_owned() };
             ask(directory.path(), &confirm("editor")).await.unwrap();
             assert_eq!(orders.recv().await, Some(Order::Confirm));
+            let drop = |key: &str| Question::Drop { app: "editor".to_owned(), key: Some(Key::parse(key).unwrap()) };
+            ask(directory.path(), &drop("parked")).await.unwrap();
+            assert_eq!(orders.recv().await, Some(Order::Drop(Some(Key::parse("parked").unwrap()))));
+            let none = ask(directory.path(), &drop("other")).await;
+            assert!(matches!(none, Err(AskError::Refused(why)) if why.contains("nothing is parked")));
             let unknown = ask(directory.path(), &confirm("other")).await;
             assert!(matches!(unknown, Err(AskError::Refused(why)) if why.contains("no profile other")));
         };

@@ -6,20 +6,29 @@
 //! the later one is refused, hears of the other's edit, and merges or keeps both; nothing is overwritten unseen, and a
 //! change of which no receipt came may be published again under another id.
 
+mod heard;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
-use globset::GlobSet;
-use roam_schemas::{Action, Cursor, Expect, Key, Operation, Record, Revision, State, Timestamp};
+use roam_schemas::{ContentType, Cursor, Expect, Key, Manifest, Operation, Timestamp};
 
 use crate::{
-    files::{Aside, Done, Edit, Files, FilesError},
+    content::Content,
+    files::{Aside, Done, Edit, Files, FilesError, New},
     format::{Entries, LeftOut},
+    layered::Layered,
     reconcile::{Digest, Held, Sides, Step, reconcile},
-    store::{Agreed, Known, Parked, Store, StoreError},
+    spool::Spool,
+    status::KnownStatus,
+    store::{Agreed, Known, Store, StoreError},
+    tree::ancestors,
+    watcher::Changed,
 };
 
 /// Deletions of more keys than this are held back if they are more than half of all.
@@ -34,14 +43,18 @@ pub(crate) struct Desk {
     store: Arc<Store>,
     files: Files,
     known: Known,
-    /// Keys that stay on this device.
-    kept_local: GlobSet,
+    layered: Layered,
+    spool: Spool,
     /// Whether the next round may delete as much as it likes.
     confirmed: bool,
     /// Keys of the profile that the files cannot hold, and why.
     refused: BTreeMap<Key, String>,
     /// What was given out to be published and is not known to have been, since this process began.
     sent: BTreeMap<Key, Option<Digest>>,
+    /// Keys that the next round is to look at, whatever changed.
+    touched: BTreeSet<Key>,
+    /// Whether it is to look at all.
+    all: bool,
 }
 
 /// What a round found.
@@ -49,16 +62,41 @@ pub(crate) struct Desk {
 pub(crate) struct Round {
     /// What is to be published.
     pub(crate) publish: Vec<Operation>,
+    /// Large files that are to be published.
+    pub(crate) upload: Vec<Upload>,
+    /// Large values that are to be fetched before the files can have them.
+    pub(crate) fetch: Vec<Fetch>,
     /// Whether there is more to do at once.
     pub(crate) again: bool,
-    /// How many keys the files took over from the profile.
-    pub(crate) taken: usize,
+    /// Keys whose values the files took over from the profile.
+    pub(crate) taken: Vec<Key>,
     /// Files that were set aside, by the names that they have now.
     pub(crate) set_aside: Vec<String>,
     /// What is held back until somebody confirms it.
     pub(crate) held_back: Option<HeldBack>,
+    /// What has to end before the files can have what they lack.
+    pub(crate) waits_for: Option<String>,
     /// What the files hold and does not roam.
     pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// A file that is too large for a record.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    /// The key of the record.
+    pub(crate) key: Key,
+    pub(crate) path: PathBuf,
+    pub(crate) digest: Digest,
+    pub(crate) content_type: ContentType,
+    pub(crate) expect: Expect,
+}
+
+/// A value that lies in chunks.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    /// The key as the files have it.
+    pub(crate) key: Key,
+    pub(crate) manifest: Manifest,
 }
 
 /// Deletions that look like a mistake.
@@ -90,7 +128,8 @@ impl Desk {
         device: &str,
         store: Arc<Store>,
         files: Files,
-        kept_local: GlobSet,
+        layered: Layered,
+        spool: Spool,
     ) -> Result<Self, StoreError> {
         let known = store.known(scope)?;
         let (scope, device) = (scope.to_owned(), device.to_owned());
@@ -100,10 +139,13 @@ impl Desk {
             store,
             files,
             known,
-            kept_local,
+            layered,
+            spool,
             confirmed: false,
             refused: BTreeMap::new(),
             sent: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            all: true,
         })
     }
 
@@ -112,18 +154,23 @@ impl Desk {
         self.known.cursor
     }
 
-    /// The highest revision that was heard of.
-    pub(crate) fn revision(&self) -> Revision {
-        self.known.remote.values().map(|held| held.revision).max().unwrap_or_default()
+    #[cfg(test)]
+    fn revision(&self) -> roam_schemas::Revision {
+        self.known.revision()
     }
 
-    /// How many keys file and profile agree on.
-    pub(crate) fn agreed(&self) -> usize {
-        self.known.base.len()
+    /// Where large values are kept until the files have them.
+    pub(crate) fn spool(&self) -> &Spool {
+        &self.spool
     }
 
-    /// What cannot be published, by key.
-    pub(crate) fn parked(&self) -> &BTreeMap<Key, Parked> {
+    /// What is known of the profile, as it is told.
+    pub(crate) fn known_status(&self) -> KnownStatus {
+        KnownStatus::of(&self.known)
+    }
+
+    #[cfg(test)]
+    fn parked(&self) -> &BTreeMap<Key, crate::store::Parked> {
         &self.known.parked
     }
 
@@ -139,104 +186,118 @@ impl Desk {
 
     /// The next round may delete as much as it likes.
     pub(crate) fn confirm(&mut self) {
-        self.confirmed = true;
+        (self.confirmed, self.all) = (true, true);
     }
 
-    /// Takes in what the profile holds; `whole` if it is all of it.
-    pub(crate) fn hear(&mut self, records: &[Record], cursor: Cursor, whole: bool) -> Result<(), StoreError> {
-        self.store.hear(&self.scope, &mut self.known, records, cursor, whole)?;
-        // Of an own change the receipt may have been lost, and the file edited again since: that is no conflict.
-        let own = records.iter().filter(|record| record.device.as_str() == self.device).filter_map(|record| {
-            let value = value_of(record);
-            let is_sent = self.sent.get(&record.key) == Some(&value.as_deref().map(blake3::hash));
-            is_sent.then(|| Agreed { key: record.key.clone(), value, revision: None })
-        });
-        let own: Vec<Agreed> = own.collect();
-        for Agreed { key, .. } in &own {
-            self.sent.remove(key);
-        }
-        self.store.agree(&self.scope, &mut self.known, own)
+    /// The next round is to look at what a record is about.
+    pub(crate) fn touch(&mut self, record: &Key) {
+        self.touched.extend(self.layered.local(record));
     }
 
-    /// A backup was restored on the servers, so what they hold may be older than what was heard of before; `epoch` is the
-    /// first revision since then. What this device alone has now counts as its own edit: it is published, or kept beside what
-    /// another device wrote since. To be called before the whole profile is heard.
-    pub(crate) fn restored(&mut self, records: &[Record], epoch: Revision) -> Result<(), StoreError> {
-        let found: BTreeMap<&Key, &Record> = records.iter().map(|record| (&record.key, record)).collect();
-        let keys: BTreeSet<&Key> = self.known.base.keys().chain(self.known.remote.keys()).collect();
-        let agreed = keys.into_iter().filter_map(|key| {
-            let before = self.known.remote.get(key).map_or(Revision::ZERO, |held| held.revision);
-            let value = match found.get(key) {
-                // As it was heard of, or newer and of before the restore.
-                Some(record) if record.revision >= before && (record.revision < epoch || record.revision == before) => {
-                    return None;
-                }
-                Some(record) if record.revision < before => value_of(record),
-                // Gone with what was lost, or written since by somebody who may not have seen it.
-                Some(_) | None => None,
-            };
-            Some(Agreed { key: key.clone(), value, revision: None })
-        });
-        let agreed = agreed.collect();
-        self.store.agree(&self.scope, &mut self.known, agreed)
+    /// A large value cannot be had now, and why.
+    pub(crate) fn unfetched(&mut self, key: Key, why: String) {
+        self.refused.insert(key, why);
     }
 
-    /// An operation took effect, as part of the revision.
-    pub(crate) fn published(&mut self, ops: Vec<Operation>, revision: Revision) -> Result<(), StoreError> {
-        for op in &ops {
-            self.sent.remove(&op.key);
-        }
-        let agreed = ops.into_iter().map(|op| Agreed {
-            key: op.key,
-            value: match op.action {
-                Action::Put(put) => Some(put.value.into_bytes()),
-                Action::Delete => None,
-            },
-            revision: Some(revision),
-        });
-        self.store.agree(&self.scope, &mut self.known, agreed.collect())
-    }
-
-    /// An operation was refused for good: it is put aside until its value changes or somebody asks for it.
-    pub(crate) fn park(&mut self, op: &Operation, reason: String) -> Result<(), StoreError> {
-        let digest = digest(op).map(|digest| *digest.as_bytes());
-        self.store.park(&self.scope, &mut self.known, op.key.clone(), Parked { digest, reason })
-    }
-
-    /// What was put aside is tried again.
-    pub(crate) fn retry(&mut self) -> Result<(), StoreError> {
-        self.store.unpark(&self.scope, &mut self.known)
-    }
-
-    /// Looks at the files, takes into them what others changed, and says what is to be published.
-    pub(crate) fn round(&mut self, now: Timestamp) -> Result<Round, DeskError> {
+    /// Looks at the files, takes into them what others changed, and says what is to be published. It looks only at what
+    /// changed and at what is not settled, if that is known.
+    pub(crate) fn round(&mut self, now: Timestamp, changed: &Changed) -> Result<Round, DeskError> {
+        let only = self.only(changed);
+        self.touched.clear();
+        // Whatever goes wrong, the next round looks at all again.
+        self.all = true;
         let base = if self.files.needs_base() { self.store.base(&self.scope)? } else { Entries::new() };
-        let look = self.files.look(&base)?;
+        let mut look = self.files.look(&base, only.as_ref())?;
+        look.left_out.extend(look.local.keys().filter(|key| Layered::is_reserved(key)).map(|key| LeftOut {
+            key: key.to_string(),
+            why: "such names are for the values of one device or platform".to_owned(),
+        }));
         let unknown: BTreeSet<&str> = look.left_out.iter().map(|left_out| left_out.key.as_str()).collect();
-        let is_unknown = |key: &Key| {
-            self.kept_local.is_match(key.as_str()) || ancestors(key.as_str()).any(|path| unknown.contains(path))
-        };
-        let sides = Sides { local: &look.local, base: &self.known.base, remote: &self.known.remote };
+        let is_unknown =
+            |key: &Key| self.layered.stays(key) || ancestors(key.as_str()).any(|path| unknown.contains(path));
+        let (known_base, remote) = self.known_of(only.as_ref());
+        let base_side = known_base.as_ref().unwrap_or(&self.known.base);
+        let sides = Sides { local: &look.local, base: base_side, remote: &remote };
         let mut steps = reconcile(sides, is_unknown);
-        let mut round = Round { held_back: self.hold_back(&mut steps, &look.local), ..Round::default() };
-        let mut agreed = Vec::new();
-        let mut edits = Vec::new();
+        let mut round = Round { held_back: self.hold_back(&mut steps, &look.local, &remote), ..Round::default() };
+        let mut refused = BTreeMap::new();
+        let (mut agreed, mut edits) = (Vec::new(), Vec::new());
         for (key, step) in steps {
             let local = look.local.get(&key).copied();
-            match step {
-                Step::Settle => agreed.push(Agreed { value: self.remote_value(&key)?, key, revision: None }),
-                Step::Publish => round.publish.extend(self.operation(&key, local)),
-                Step::Take => {
-                    let value = self.remote_value(&key)?;
-                    edits.push(Planned::taking(Edit { key, value, over: local, aside: None }));
-                }
-                Step::Clash => edits.push(self.settle_clash(key, local, &base, now)?),
+            if step == Step::Publish {
+                self.operation(&key, local, &mut round, &mut refused);
+                continue;
             }
+            let content = self.content(&key)?;
+            if step == Step::Settle {
+                agreed.push(Agreed { value: content, key, written: None });
+                continue;
+            }
+            let value = match self.ready(content.as_ref()) {
+                Ok(value) => value,
+                Err(Unready::Refused(why)) => {
+                    refused.insert(key, why.to_owned());
+                    continue;
+                }
+                Err(Unready::Fetch(manifest)) => {
+                    round.fetch.push(Fetch { key, manifest });
+                    continue;
+                }
+            };
+            edits.push(match step {
+                Step::Clash => self.settle_clash(key, local, (content, value), &base, now),
+                _ => Planned::taking(Edit { key, value, over: local, aside: None }, content),
+            });
         }
-        self.sent.extend(round.publish.iter().map(|op| (op.key.clone(), digest(op))));
+        self.refused.retain(|key, _| only.as_ref().is_some_and(|keys| !keys.contains(key)));
+        self.refused.extend(refused);
+        self.touched.extend(round.fetch.iter().map(|fetch| fetch.key.clone()));
         self.make(edits, agreed, &mut round)?;
+        self.all = round.held_back.is_some();
         round.left_out = look.left_out;
         Ok(round)
+    }
+
+    /// The keys to look at; none if it is all of them.
+    fn only(&self, changed: &Changed) -> Option<BTreeSet<Key>> {
+        let Changed::Paths(paths) = changed else { return None };
+        let mut keys = self.files.keys_at(paths).filter(|_| !self.all)?;
+        keys.extend(self.touched.iter().chain(self.refused.keys()).chain(self.sent.keys()).cloned());
+        Some(keys)
+    }
+
+    /// What was agreed on and what stands in the profile under these keys. Of all keys the former is as it is known.
+    fn known_of(&self, only: Option<&BTreeSet<Key>>) -> (Option<BTreeMap<Key, Digest>>, BTreeMap<Key, Held>) {
+        let Some(keys) = only else { return (None, self.layered.all_in_force(&self.known.remote)) };
+        let base = keys.iter().filter_map(|key| Some((key.clone(), *self.known.base.get(key)?)));
+        let remote = keys.iter().filter_map(|key| {
+            let (_, _, held) = self.layered.in_force(&self.known.remote, key)?;
+            Some((key.clone(), held))
+        });
+        (Some(base.collect()), remote.collect())
+    }
+
+    /// What the profile holds for a key of the files.
+    fn content(&self, key: &Key) -> Result<Option<Content>, StoreError> {
+        match self.layered.in_force(&self.known.remote, key) {
+            Some((_, record, held)) if held.value.is_some() => self.store.remote(&self.scope, &record),
+            _ => Ok(None),
+        }
+    }
+
+    /// That as the files are to have it.
+    fn ready(&self, content: Option<&Content>) -> Result<Option<New>, Unready> {
+        match content {
+            None => Ok(None),
+            Some(Content::Whole(bytes)) => Ok(Some(New::Bytes(bytes.clone()))),
+            Some(Content::Large(_)) if self.files.needs_base() => {
+                Err(Unready::Refused("it is over 256 KiB, which is too large for a part of a file"))
+            }
+            Some(Content::Large(manifest)) => match self.spool.fetched(manifest.hash) {
+                Some(path) => Ok(Some(New::File(path))),
+                None => Err(Unready::Fetch(manifest.clone())),
+            },
+        }
     }
 
     /// What to do about a key that has two values.
@@ -244,86 +305,122 @@ impl Desk {
         &self,
         key: Key,
         local: Option<Digest>,
+        (remote, value): (Option<Content>, Option<New>),
         base: &Entries,
         now: Timestamp,
-    ) -> Result<Planned, DeskError> {
-        let remote = self.remote_value(&key)?;
-        let merged = match (self.files.value(&key), &remote) {
-            (Some(mine), Some(theirs)) => self.files.merge(base.get(&key).map(Vec::as_slice), &mine, theirs),
+    ) -> Planned {
+        let merged = match (self.files.needs_base().then(|| self.files.value(&key)).flatten(), &remote) {
+            (Some(mine), Some(Content::Whole(theirs))) => {
+                self.files.merge(base.get(&key).map(Vec::as_slice), &mine, theirs)
+            }
             _ => None,
         };
         // What is agreed on is the other side's value: so the merged one, or the local one, is published next.
-        if merged.is_some() {
-            let edit = Edit { key, value: merged, over: local, aside: None };
-            return Ok(Planned { edit: Some(edit), agreed: remote, key: None });
+        if let Some(merged) = merged {
+            let again = !matches!(&remote, Some(Content::Whole(theirs)) if *theirs == merged);
+            let edit = Edit { key, value: Some(New::Bytes(merged)), over: local, aside: None };
+            return Planned { edit: Some(edit), agreed: remote, key: None, again };
         }
         if self.files.needs_base() && base.contains_key(&key) {
-            return Ok(Planned { edit: None, agreed: remote, key: Some(key) });
+            return Planned { edit: None, agreed: remote, key: Some(key), again: true };
         }
         let aside = Some(Aside { device: self.device.clone(), time: now });
-        Ok(Planned::taking(Edit { key, value: remote, over: local, aside }))
+        Planned::taking(Edit { key, value, over: local, aside }, remote)
     }
 
     /// Changes the files, and remembers what they and the profile agree on then.
     fn make(&mut self, planned: Vec<Planned>, mut agreed: Vec<Agreed>, round: &mut Round) -> Result<(), DeskError> {
         let mut edits = Vec::new();
         let mut after = Vec::new();
-        for Planned { edit, agreed: value, key } in planned {
+        for Planned { edit, agreed: value, key, again } in planned {
             match (edit, key) {
                 (Some(edit), _) => {
-                    after.push((edit.key.clone(), value));
+                    after.push((edit.key.clone(), value, again));
                     edits.push(edit);
                 }
                 (None, Some(key)) => {
-                    round.again = true;
-                    agreed.push(Agreed { key, value, revision: None });
+                    round.again |= again;
+                    agreed.push(Agreed { key, value, written: None });
                 }
                 (None, None) => {}
             }
         }
         let done = self.files.put(&edits)?;
-        let mut refused = BTreeMap::new();
-        for ((edit, (key, value)), done) in edits.iter().zip(after).zip(done) {
+        for ((edit, (key, value, again)), done) in edits.iter().zip(after).zip(done) {
+            // What was fetched for it and is not in its place yet is needed still.
+            if let (Some(New::File(path)), false) = (&edit.value, done == Done::Edited) {
+                self.spool.forget(path);
+            }
             match done {
                 Done::Made(aside) => {
-                    round.taken += 1;
+                    round.taken.push(key.clone());
                     // A merged value is to be published, and so is what was set aside.
-                    round.again |= edit.value != value || aside.is_some();
+                    round.again |= again || aside.is_some();
+                    self.touched.extend(aside.as_ref().and_then(|name| Key::parse(name.as_str()).ok()));
                     round.set_aside.extend(aside);
-                    agreed.push(Agreed { key, value, revision: None });
+                    agreed.push(Agreed { key, value, written: None });
                 }
-                Done::Edited => round.again = true,
-                Done::Refused(why) => drop(refused.insert(key, why)),
+                Done::Edited => {
+                    round.again = true;
+                    self.touched.insert(key);
+                }
+                Done::Refused(why) => drop(self.refused.insert(key, why)),
+                Done::Later(why) => {
+                    round.waits_for = Some(why);
+                    self.touched.insert(key);
+                }
             }
         }
         round.set_aside.sort_unstable();
         round.set_aside.dedup();
-        self.refused = refused;
         Ok(self.store.agree(&self.scope, &mut self.known, agreed)?)
     }
 
-    /// The operation that makes the profile hold what the files do, as long as it still is as it was heard of.
-    fn operation(&self, key: &Key, local: Option<Digest>) -> Option<Operation> {
-        let op = match local {
-            // What cannot be read any more was edited since, and the next round sees it.
-            Some(_) => Operation::put(key.clone(), self.files.value(key)?, self.files.content_type(key)),
-            None => Operation::delete(key.clone()),
+    /// Adds what makes the profile hold what the files do, as long as it still is as it was heard of.
+    fn operation(&mut self, key: &Key, local: Option<Digest>, round: &mut Round, refused: &mut BTreeMap<Key, String>) {
+        let is = |digest: &Option<[u8; 32]>| *digest == local.map(|digest| *digest.as_bytes());
+        if self.known.parked.get(key).is_some_and(|parked| is(&parked.digest))
+            || self.known.dropped.get(key).is_some_and(is)
+        {
+            return;
+        }
+        let record = match self.layered.target(&self.known.remote, key) {
+            Ok(record) => record,
+            Err(problem) => return drop(refused.insert(key.clone(), problem.to_string())),
         };
-        let parked =
-            self.known.parked.get(key).is_some_and(|parked| parked.digest == local.map(|digest| *digest.as_bytes()));
-        let expect = match self.known.remote.get(key) {
+        let expect = match self.known.remote.get(&record) {
             Some(Held { revision, value: Some(_) }) => Expect::At(*revision),
             _ => Expect::Absent,
         };
-        (!parked).then(|| op.expecting(expect))
+        let content_type = || self.files.content_type(key);
+        match (local, self.files.large(key)) {
+            (None, _) => round.publish.push(Operation::delete(record).expecting(expect)),
+            (Some(digest), Some(path)) => {
+                round.upload.push(Upload { key: record, path, digest, content_type: content_type(), expect });
+            }
+            (Some(_), None) => match self.files.value(key) {
+                Some(value) => round.publish.push(Operation::put(record, value, content_type()).expecting(expect)),
+                // What cannot be read any more was edited since, and the next round sees it.
+                None => {
+                    self.touched.insert(key.clone());
+                    return;
+                }
+            },
+        }
+        self.sent.insert(key.clone(), local);
     }
 
     /// Takes deletions out of the steps if they look like a mistake: an emptied directory, a settings file that was reset,
     /// a server that lost its data.
-    fn hold_back(&mut self, steps: &mut Vec<(Key, Step)>, local: &BTreeMap<Key, Digest>) -> Option<HeldBack> {
+    fn hold_back(
+        &mut self,
+        steps: &mut Vec<(Key, Step)>,
+        local: &BTreeMap<Key, Digest>,
+        remote: &BTreeMap<Key, Held>,
+    ) -> Option<HeldBack> {
         let deletes = |key: &Key, step: Step| match step {
             Step::Publish => !local.contains_key(key),
-            Step::Take => local.contains_key(key) && self.known.remote.get(key).is_none_or(|held| held.value.is_none()),
+            Step::Take => local.contains_key(key) && remote.get(key).is_none_or(|held| held.value.is_none()),
             Step::Settle | Step::Clash => false,
         };
         let count = |which: Step| steps.iter().filter(|(key, step)| *step == which && deletes(key, *step)).count();
@@ -343,41 +440,28 @@ impl Desk {
         steps.retain(|(key, step)| !deletes(key, *step));
         Some(held_back)
     }
-
-    fn remote_value(&self, key: &Key) -> Result<Option<Vec<u8>>, StoreError> {
-        self.store.remote_value(&self.scope, key)
-    }
 }
 
-fn value_of(record: &Record) -> Option<Vec<u8>> {
-    match &record.state {
-        State::Value(stored) => Some(stored.value.as_bytes().to_vec()),
-        State::Deleted | State::Expired => None,
-    }
-}
-
-fn digest(op: &Operation) -> Option<Digest> {
-    match &op.action {
-        Action::Put(put) => Some(blake3::hash(put.value.as_bytes())),
-        Action::Delete => None,
-    }
+/// Why the files cannot have a value now.
+enum Unready {
+    /// They never can.
+    Refused(&'static str),
+    /// It is to be fetched first.
+    Fetch(Manifest),
 }
 
 /// An edit, and what file and profile agree on once it is made. Without an edit they agree already, about the key.
 struct Planned {
     edit: Option<Edit>,
-    agreed: Option<Vec<u8>>,
+    agreed: Option<Content>,
     key: Option<Key>,
+    /// Whether there is something to publish then.
+    again: bool,
 }
 
 impl Planned {
     /// The profile's value goes into the files.
-    fn taking(edit: Edit) -> Self {
-        Self { agreed: edit.value.clone(), edit: Some(edit), key: None }
+    fn taking(edit: Edit, agreed: Option<Content>) -> Self {
+        Self { edit: Some(edit), agreed, key: None, again: false }
     }
-}
-
-/// A path and all directories above it.
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    std::iter::once(path).chain(path.match_indices('/').map(|(at, _)| &path[..at]))
 }

@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use roam_schemas::{Key, limits::VALUE_BYTES};
 use serde::{Deserialize, Serialize};
 
+use self::bookmarks::netscape;
+
 /// Keys and values, as they stand in a file or in a profile.
 pub type Entries = BTreeMap<Key, Vec<u8>>;
 
@@ -35,6 +37,8 @@ pub enum Format {
     Vcard,
     /// The file `Bookmarks` of Chromium: a key per bookmark and folder, by its GUID.
     Bookmarks,
+    /// Bookmarks in HTML, the format of Netscape: the same entries.
+    BookmarksHtml,
 }
 
 /// What a file holds.
@@ -75,6 +79,14 @@ pub enum Malformed {
         /// What is wrong with it.
         why: String,
     },
+    /// A file of several cannot be taken apart.
+    #[error("{file}: {why}")]
+    Within {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// What would be written does not read back as what was asked for.
     #[error("what would be written does not read back the same: {0}")]
     Unfaithful(String),
@@ -97,6 +109,7 @@ impl Format {
             Self::Toml => toml::read(file),
             Self::Vcard => vcard::read(file),
             Self::Bookmarks => bookmarks::read(file, base),
+            Self::BookmarksHtml => netscape::read(file, base),
         };
         let reading = reading.map_err(|why| Malformed::Local { format: self.name(), why })?;
         Ok(reading.without_large_values())
@@ -121,6 +134,7 @@ impl Format {
             Self::Toml => toml::write(file, &fitting.entries),
             Self::Vcard => vcard::write(file, &fitting.entries),
             Self::Bookmarks => bookmarks::write(file, &fitting.entries),
+            Self::BookmarksHtml => netscape::write(file, &fitting.entries),
         };
         let bytes = bytes.map_err(local)?;
         let after = self.read(&bytes, &fitting.entries)?;
@@ -135,14 +149,14 @@ impl Format {
         match self {
             Self::Json | Self::Toml => None,
             Self::Vcard => card::merge(base, local, remote),
-            Self::Bookmarks => bookmarks::merge(base, local, remote),
+            Self::Bookmarks | Self::BookmarksHtml => bookmarks::merge(base, local, remote),
         }
     }
 
     /// The content type of the values.
     pub fn content_type(self) -> &'static str {
         match self {
-            Self::Json | Self::Bookmarks => "application/json",
+            Self::Json | Self::Bookmarks | Self::BookmarksHtml => "application/json",
             Self::Toml => "application/toml",
             Self::Vcard => "text/vcard",
         }
@@ -154,6 +168,7 @@ impl Format {
             Self::Toml => "TOML",
             Self::Vcard => "address book",
             Self::Bookmarks => "file of Chromium's bookmarks",
+            Self::BookmarksHtml => "page of bookmarks",
         }
     }
 
@@ -161,7 +176,7 @@ impl Format {
     fn empty(self) -> &'static [u8] {
         match self {
             Self::Json => b"{}\n",
-            Self::Toml | Self::Vcard => b"",
+            Self::Toml | Self::Vcard | Self::BookmarksHtml => b"",
             Self::Bookmarks => bookmarks::EMPTY.as_bytes(),
         }
     }
@@ -173,6 +188,7 @@ impl Format {
             Self::Toml => toml::fitting(wanted),
             Self::Vcard => vcard::fitting(wanted),
             Self::Bookmarks => bookmarks::fitting(wanted),
+            Self::BookmarksHtml => netscape::fitting(wanted),
         };
         for LeftOut { key, .. } in &before.left_out {
             let Ok(key) = Key::parse(key.as_str()) else { continue };

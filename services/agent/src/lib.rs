@@ -10,14 +10,18 @@
 //! heard of.
 
 mod beside;
+mod content;
 mod control;
 mod desk;
 mod files;
 pub mod format;
+mod hook;
 pub mod init;
+mod layered;
 mod reconcile;
 mod roam;
 mod settings;
+mod spool;
 mod status;
 mod store;
 pub mod tree;
@@ -33,10 +37,10 @@ use std::{
     time::Duration,
 };
 
-use globset::{Glob, GlobSetBuilder};
-use roam_client::{Client, ClientSettings, ConnectError, Identity};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use roam_client::{Client, ClientSettings, ConnectError, Identity, Layers};
 use roam_process::{Condition, Context, Tasks, TasksError};
-use roam_schemas::{App, Tenant, User};
+use roam_schemas::{App, Device, Tenant, User};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -45,6 +49,7 @@ use tokio::{
 
 pub use control::{AskError, Question, ask};
 pub use desk::HeldBack;
+pub use hook::HookSettings;
 pub use settings::{Kind, ProfileSettings, Settings};
 pub use status::ProfileStatus;
 pub use store::StoreError;
@@ -53,10 +58,13 @@ use crate::{
     control::Control,
     desk::Desk,
     files::Files,
+    hook::Hook,
+    layered::Layered,
     roam::{RoamError, Roamer},
     settings::at_home,
-    status::Board,
-    store::Store,
+    spool::Spool,
+    status::{Board, KnownStatus},
+    store::{Store, known_at_rest},
 };
 
 /// The mean pause between attempts to connect for the first time.
@@ -69,6 +77,8 @@ const RECEIPT_TIMEOUT: Duration = Duration::from_secs(10);
 const ORDERS: usize = 8;
 /// The database's name in the agent's directory.
 const DATABASE: &str = "agent.redb";
+/// The name of the directory in it where large values wait until the files have them.
+const SPOOL: &str = "large";
 
 /// Why an agent ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +124,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     for profile in &settings.profiles {
         let app = app(profile)?;
         let scope = scope(&settings, &app);
-        desks.push((app, desk(profile, &scope, device.as_str(), &store)?));
+        desks.push((app, desk(profile, &scope, &device, &store, &directory)?));
         let (sender, receiver) = mpsc::channel(ORDERS);
         orders.insert(profile.app.clone(), sender);
         ordered.push(receiver);
@@ -126,6 +136,17 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let control = Control::bind(&directory, board.clone(), orders).map_err(RunError::Directory)?;
     let bus = context.health.condition("bus");
     let mut tasks = Tasks::new(&context);
+    let (hook, runner) = Hook::new(&settings.hook);
+    if let Some(runner) = runner {
+        let shutdown = context.shutdown.clone();
+        // As long as one may still be told of something, it does not end by itself.
+        let telling = hook.clone();
+        tasks.spawn("hook", async move {
+            shutdown.run_until_cancelled(runner.run()).await;
+            drop(telling);
+            Ok::<_, RunError>(())
+        });
+    }
     let shutdown = context.shutdown.clone();
     tasks.spawn("control", async move { shutdown.run_until_cancelled(control.answer()).await.unwrap_or(Ok(())) });
     let shutdown = context.shutdown.clone();
@@ -134,7 +155,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
         let Some(client) = shutdown.run_until_cancelled(connecting).await.transpose()? else { return Ok(()) };
         let mut roamers = JoinSet::new();
         for ((app, desk), orders) in desks.into_iter().zip(ordered) {
-            roamers.spawn(Roamer::new(&client, app, desk, board.clone(), orders).run());
+            roamers.spawn(Roamer::new(&client, app, desk, board.clone(), hook.clone(), orders).run());
         }
         let ended = shutdown.run_until_cancelled(first_end(&mut roamers)).await.unwrap_or(Ok(()));
         roamers.shutdown().await;
@@ -184,15 +205,49 @@ fn scope(settings: &Settings, app: &App) -> String {
     format!("{}.{}.{}", tenant.unwrap_or_default(), user.unwrap_or_default(), app.token())
 }
 
-fn desk(profile: &ProfileSettings, scope: &str, device: &str, store: &Arc<Store>) -> Result<Desk, RunError> {
-    let mut local = GlobSetBuilder::new();
-    for pattern in &profile.local {
-        local.add(Glob::new(pattern).map_err(|error| wrong(profile, &error))?);
-    }
-    let local = local.build().map_err(|error| wrong(profile, &error))?;
+fn desk(
+    profile: &ProfileSettings,
+    scope: &str,
+    device: &Device,
+    store: &Arc<Store>,
+    directory: &Path,
+) -> Result<Desk, RunError> {
+    let layers = Layers::new(device, Layers::this_platform()).map_err(|error| wrong(profile, &error))?;
+    let globs = |patterns: &[String]| globs(patterns).map_err(|error| wrong(profile, &error));
+    let layered =
+        Layered::new(layers, globs(&profile.local)?, globs(&profile.per_device)?, globs(&profile.per_platform)?);
     let at_home = ProfileSettings { path: at_home(&profile.path), ..profile.clone() };
     let files = Files::of(&at_home).map_err(|error| wrong(profile, &error))?;
-    Ok(Desk::new(scope, device, Arc::clone(store), files, local)?)
+    let spool = Spool::open(directory.join(SPOOL).join(scope)).map_err(RunError::Directory)?;
+    Ok(Desk::new(scope, device.as_str(), Arc::clone(store), files, layered, spool)?)
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(Glob::new(pattern)?);
+    }
+    set.build()
+}
+
+/// What is known of all profiles while no agent runs, by their apps: read from the agent's database.
+///
+/// # Errors
+/// [`RunError::Store`] if there is none, or an agent has it open.
+pub fn status_at_rest(settings: &Settings) -> Result<BTreeMap<String, ProfileStatus>, RunError> {
+    let scopes = settings.profiles.iter().map(|profile| Ok(scope(settings, &app(profile)?)));
+    let scopes = scopes.collect::<Result<Vec<_>, RunError>>()?;
+    let known = known_at_rest(&settings.directory().join(DATABASE), &scopes)?;
+    let status = settings.profiles.iter().zip(known).map(|(profile, known)| {
+        let mut status = ProfileStatus {
+            path: at_home(&profile.path),
+            trouble: Some("the agent does not run".to_owned()),
+            ..ProfileStatus::default()
+        };
+        status.set_known(KnownStatus::of(&known));
+        (profile.app.clone(), status)
+    });
+    Ok(status.collect())
 }
 
 fn wrong(profile: &ProfileSettings, why: &dyn std::error::Error) -> RunError {

@@ -2,11 +2,12 @@
 //! This is the shell around `desk.rs`, which decides.
 
 mod batch;
+mod large;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use roam_client::{ChangeError, Client, Code, Event, ProfileClient, ReadError, Watch, WatchError, WatchFrom};
-use roam_schemas::{App, Cursor, Operation, Record, Revision, Timestamp};
+use roam_schemas::{App, Cursor, Key, Operation, Revision, Timestamp};
 use tokio::{
     sync::mpsc,
     task::{JoinError, spawn_blocking},
@@ -17,9 +18,10 @@ use crate::{
     control::Order,
     desk::{Desk, DeskError, Round},
     format::LeftOut,
+    hook::{self, Hook, Names},
     status::Board,
     store::StoreError,
-    watcher::Watcher,
+    watcher::{Changed, Watcher},
 };
 
 /// A burst of changes is over once there was none for this long. An editor that saves writes a few times.
@@ -28,6 +30,8 @@ const QUIET: Duration = Duration::from_millis(10);
 const BURST: Duration = Duration::from_millis(500);
 /// How often the files are looked at although nothing seems to have happened.
 const CHECK: Duration = Duration::from_secs(300);
+/// The same while something waits for another program to end.
+const CHECK_WAITING: Duration = Duration::from_secs(5);
 /// The same where the system cannot tell of changes.
 const CHECK_UNWATCHED: Duration = Duration::from_secs(10);
 /// The first pause after something went wrong; each further one is twice as long, up to the last.
@@ -58,25 +62,57 @@ pub(crate) struct Roamer {
     /// Away while it works on a thread of its own.
     desk: Option<Desk>,
     board: Board,
+    hook: Hook,
     orders: mpsc::Receiver<Order>,
     watcher: Option<Watcher>,
+    /// Large values that could not be had, until when they are not tried again, and why.
+    unfetched: BTreeMap<Key, (Instant, String)>,
+    /// Whether the next look is at everything.
+    all: bool,
     pauses: u32,
 }
 
 /// How publishing went.
 enum Published {
     All,
+    /// What was to be published was edited meanwhile: look again.
+    Edited,
     /// The profile is not as this device has heard: it will hear.
     Behind,
     /// Not now.
     Later(String),
 }
 
+impl Published {
+    /// Both, one after the other.
+    fn and(self, then: Self) -> Self {
+        if matches!(then, Self::All) { self } else { then }
+    }
+}
+
 impl Roamer {
-    pub(crate) fn new(client: &Client, app: App, desk: Desk, board: Board, orders: mpsc::Receiver<Order>) -> Self {
+    pub(crate) fn new(
+        client: &Client,
+        app: App,
+        desk: Desk,
+        board: Board,
+        hook: Hook,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
         let name = app.as_str().to_owned();
         let profile = client.profile(app);
-        Self { app: name, profile, desk: Some(desk), board, orders, watcher: None, pauses: 0 }
+        Self {
+            app: name,
+            profile,
+            desk: Some(desk),
+            board,
+            hook,
+            orders,
+            watcher: None,
+            unfetched: BTreeMap::new(),
+            all: true,
+            pauses: 0,
+        }
     }
 
     /// Roams until it is dropped. It may be dropped at any time.
@@ -89,6 +125,7 @@ impl Roamer {
                 event = watch.next() => match event {
                     Ok(event) => {
                         self.hear(event, &mut watch).await?;
+                        self.all = false;
                         look_at = Instant::now();
                     }
                     Err(WatchError::Closed) => return Err(RoamError::Closed),
@@ -100,12 +137,14 @@ impl Roamer {
                 },
                 () = changed(self.watcher.as_ref()) => {
                     let now = Instant::now();
+                    self.all = false;
                     look_at = (now + QUIET).min(*burst_ends.get_or_insert(now + BURST));
                 }
                 Some(order) = self.orders.recv() => {
                     self.work(move |desk| match order {
                         Order::Confirm => { desk.confirm(); Ok(()) }
                         Order::Retry => desk.retry(),
+                        Order::Drop(key) => desk.let_go(key.as_ref()),
                     }).await??;
                     look_at = Instant::now();
                 }
@@ -142,11 +181,7 @@ impl Roamer {
     async fn pull(&mut self) -> Result<Result<(), ReadError>, RoamError> {
         match self.profile.changes(None).await {
             Ok(delta) => {
-                let records = match self.whole(delta.records).await {
-                    Ok(records) => records,
-                    Err(error) => return Ok(Err(error)),
-                };
-                self.work(move |desk| desk.hear(&records, delta.cursor, true)).await??;
+                self.work(move |desk| desk.hear(&delta.records, delta.cursor, true)).await??;
                 self.contact();
                 Ok(Ok(()))
             }
@@ -164,17 +199,6 @@ impl Roamer {
                 // The next one says why.
                 Ok(Event::Reset) | Err(_) => return Ok(()),
             },
-        };
-        // What was told is not told again: it is fetched however long that takes.
-        let records = loop {
-            match self.whole(records.clone()).await {
-                Ok(records) => break records,
-                Err(ReadError::Closed) => return Err(RoamError::Closed),
-                Err(error) => {
-                    self.trouble(&error);
-                    sleep(self.pause()).await;
-                }
-            }
         };
         let epoch = if whole { self.new_epoch(cursor) } else { None };
         let heard = self.work(move |desk| {
@@ -196,46 +220,53 @@ impl Roamer {
         (before < now).then_some(first)
     }
 
-    /// The records with their whole values: a large one lies in chunks. (A file that large is written, and left out when files
-    /// are read: the agent publishes values that fit into a record.)
-    async fn whole(&self, records: Vec<Record>) -> Result<Vec<Record>, ReadError> {
-        let mut all = Vec::with_capacity(records.len());
-        for record in records {
-            all.push(self.profile.whole(record).await?);
-        }
-        Ok(all)
-    }
-
-    /// Looks at the files and does what there is to do. Says after how long to look again.
+    /// Looks at the files and does what there is to do. Says after how long to look again, whatever happens until then.
     async fn look(&mut self) -> Result<Duration, RoamError> {
         for _ in 0..REPEATS {
             let now = Timestamp::from_nanos(roam_process::clock::now_ns());
-            let mut round = match self.work(move |desk| desk.round(now)).await? {
+            let told = self.watcher.as_ref().map_or(Changed::All, Watcher::take);
+            // What is not known to have changed is looked at with the next look that nothing gave rise to.
+            let changed = if std::mem::replace(&mut self.all, false) { Changed::All } else { told };
+            let round = self.work(move |desk| desk.round(now, &changed)).await?;
+            let mut round = match round {
                 Ok(round) => round,
                 Err(DeskError::Store(error)) => return Err(error.into()),
                 Err(DeskError::Files(error)) => {
                     self.trouble(&error);
-                    return Ok(self.pause());
+                    return Ok(self.pause_and_look_at_all());
                 }
             };
-            let ops = std::mem::take(&mut round.publish);
-            let again = round.again;
-            self.report(round, ops.len()).await?;
-            match self.publish(ops).await? {
-                Published::All if again => {}
-                Published::All => {
+            let (ops, uploads) = (std::mem::take(&mut round.publish), std::mem::take(&mut round.upload));
+            let (fetches, again) = (std::mem::take(&mut round.fetch), round.again);
+            let waits = round.waits_for.is_some();
+            self.report(round, ops.len() + uploads.len()).await?;
+            let mut done = self.publish(ops).await?;
+            if matches!(done, Published::All | Published::Edited) {
+                done = done.and(self.upload(uploads).await?);
+            }
+            if matches!(done, Published::All | Published::Edited) {
+                done = done.and(self.fetch(fetches).await?);
+            }
+            match done {
+                Published::All if !again => {
                     self.pauses = 0;
                     self.report_waiting(0).await?;
-                    return Ok(if self.watcher.is_some() { CHECK } else { CHECK_UNWATCHED });
+                    self.all = true;
+                    return Ok(match (waits, &self.watcher) {
+                        (true, _) => CHECK_WAITING,
+                        (false, Some(_)) => CHECK,
+                        (false, None) => CHECK_UNWATCHED,
+                    });
                 }
-                Published::Behind => return Ok(self.pause()),
+                Published::All | Published::Edited => {}
+                Published::Behind => return Ok(self.pause_and_look_at_all()),
                 Published::Later(why) => {
-                    self.board.update(&self.app, |status| status.trouble = Some(why));
-                    return Ok(self.pause());
+                    self.note(why);
+                    return Ok(self.pause_and_look_at_all());
                 }
             }
         }
-        Ok(self.pause())
+        Ok(self.pause_and_look_at_all())
     }
 
     /// Publishes in as few changes as may be. A change that is refused for good is divided, until what is parked is what
@@ -259,9 +290,10 @@ impl Roamer {
                 Err(ChangeError::Rejected(problem) | ChangeError::Invalid(problem)) => {
                     tracing::warn!(app = %self.app, code = ?problem.code, "an edit was refused, and is parked");
                     let reason = problem.to_string();
-                    let parked = ops.pop().map(|op| self.work(move |desk| desk.park(&op, reason)));
-                    if let Some(parked) = parked {
-                        parked.await??;
+                    if let Some(op) = ops.pop() {
+                        let event = hook::Event::Parked { key: op.key.to_string(), why: reason.clone() };
+                        self.hook.tell(&self.app, event);
+                        self.work(move |desk| desk.park(op, reason)).await??;
                     }
                 }
                 Err(error) => return Ok(Published::Later(error.to_string())),
@@ -276,13 +308,17 @@ impl Roamer {
         let watching = self.work(|desk| {
             let (directory, below) = desk.watched();
             match watcher.filter(|watcher| watcher.watches(directory)) {
-                None if !directory.is_dir() => Ok(None),
-                None => Watcher::start(directory, below).map(Some),
-                watcher => Ok(watcher),
+                None if !directory.is_dir() => Ok((None, false)),
+                None => Watcher::start(directory, below).map(|watcher| (Some(watcher), true)),
+                watcher => Ok((watcher, false)),
             }
         });
         match watching.await? {
-            Ok(watcher) => self.watcher = watcher,
+            Ok((watcher, is_new)) => {
+                self.watcher = watcher;
+                // What happened before it was watched was told by nobody.
+                self.all |= is_new;
+            }
             Err(error) => tracing::warn!(app = %self.app, %error, "changes of files are not told of"),
         }
         Ok(())
@@ -303,18 +339,31 @@ impl Roamer {
         for name in &round.set_aside {
             tracing::warn!(app = %self.app, file = ?name, "two edits of one file: the local one was set aside");
         }
-        if let Some(held_back) = round.held_back {
+        let before = self.board.read_one(&self.app);
+        let refused = self.work(|desk| left_out(desk.refused())).await?;
+        for LeftOut { key, why } in refused.iter().filter(|entry| !before.refused.contains(entry)) {
+            tracing::warn!(app = %self.app, key = ?key, why, "a key of the profile has no place here");
+            self.hook.tell(&self.app, hook::Event::Refused { key: key.clone(), why: why.clone() });
+        }
+        if let Some(held_back) = round.held_back.filter(|held_back| before.held_back != Some(*held_back)) {
             let app = &self.app;
             tracing::warn!(%app, publish = held_back.publish, take = held_back.take, "deletions wait to be confirmed");
+            self.hook.tell(app, hook::Event::HeldBack { held_back });
         }
-        let (before, refused) =
-            (self.board.read().remove(&self.app), self.work(|desk| left_out(desk.refused())).await?);
-        let known = before.map(|status| status.refused).unwrap_or_default();
-        for LeftOut { key, why } in refused.iter().filter(|entry| !known.contains(entry)) {
-            tracing::warn!(app = %self.app, key = ?key, why, "a key of the profile has no place here");
+        if let Some(why) = round.waits_for.as_ref().filter(|_| before.waits_for.is_none()) {
+            tracing::info!(app = %self.app, why, "what others changed waits");
+            self.hook.tell(&self.app, hook::Event::Waits { why: why.clone() });
+        }
+        if !round.set_aside.is_empty() {
+            self.hook.tell(&self.app, hook::Event::Conflict { files: Names::of(round.set_aside.iter().cloned()) });
+        }
+        if !round.taken.is_empty() {
+            let keys = Names::of(round.taken.iter().map(ToString::to_string));
+            self.hook.tell(&self.app, hook::Event::Applied { keys });
         }
         self.board.update(&self.app, |status| {
             status.held_back = round.held_back;
+            status.waits_for = round.waits_for;
             status.left_out = round.left_out;
             status.refused = refused;
             status.set_aside.extend(round.set_aside);
@@ -324,15 +373,11 @@ impl Roamer {
     }
 
     async fn report_waiting(&mut self, waiting: usize) -> Result<(), RoamError> {
-        let (revision, agreed, parked) = self
-            .work(|desk| {
-                let parked = desk.parked().iter().map(|(key, parked)| (key, &parked.reason));
-                let parked = parked.map(|(key, why)| LeftOut { key: key.to_string(), why: why.clone() });
-                (desk.revision(), desk.agreed(), parked.collect())
-            })
-            .await?;
+        let seen = self.profile.seen();
+        let known = self.work(|desk| desk.known_status()).await?;
         self.board.update(&self.app, |status| {
-            (status.revision, status.agreed, status.parked, status.waiting) = (revision, agreed, parked, waiting);
+            status.set_known(known);
+            (status.waiting, status.revision_seen) = (waiting, seen);
         });
         Ok(())
     }
@@ -344,7 +389,20 @@ impl Roamer {
 
     fn trouble(&self, error: &(dyn std::error::Error + 'static)) {
         tracing::warn!(app = %self.app, error, "the profile does not roam now");
-        self.board.update(&self.app, |status| status.trouble = Some(error.to_string()));
+        self.note(error.to_string());
+    }
+
+    /// Says why nothing goes on; the hook is told when that begins.
+    fn note(&self, why: String) {
+        if self.board.read_one(&self.app).trouble.is_none() {
+            self.hook.tell(&self.app, hook::Event::Trouble { why: why.clone() });
+        }
+        self.board.update(&self.app, |status| status.trouble = Some(why));
+    }
+
+    fn pause_and_look_at_all(&mut self) -> Duration {
+        self.all = true;
+        self.pause()
     }
 
     fn pause(&mut self) -> Duration {
@@ -354,7 +412,7 @@ impl Roamer {
     }
 }
 
-fn left_out(entries: &std::collections::BTreeMap<roam_schemas::Key, String>) -> Vec<LeftOut> {
+fn left_out(entries: &BTreeMap<Key, String>) -> Vec<LeftOut> {
     entries.iter().map(|(key, why)| LeftOut { key: key.to_string(), why: why.clone() }).collect()
 }
 

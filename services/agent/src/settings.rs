@@ -8,6 +8,8 @@ use roam_process::{Problem, ProcessSettings};
 use roam_schemas::{App, Device, Tenant, User};
 use serde::{Deserialize, Serialize};
 
+use crate::hook::{HookSettings, MOST_AT_ONCE, MOST_SECONDS};
+
 /// Most profiles of one agent: as many as a user may have.
 const MOST_PROFILES: usize = 256;
 
@@ -27,6 +29,8 @@ pub struct Settings {
     pub device: Option<Device>,
     /// Where the agent keeps what it knows. Created if it is missing.
     pub directory: PathBuf,
+    /// The command that is told of events.
+    pub hook: HookSettings,
     /// The files that roam.
     pub profiles: Vec<ProfileSettings>,
 }
@@ -47,11 +51,15 @@ pub struct ProfileSettings {
     pub exclude: Vec<String>,
     /// Patterns of keys that stay on this device.
     pub local: Vec<String>,
+    /// Patterns of keys of which each device has a value of its own, kept in the profile under `@device/NAME/`.
+    pub per_device: Vec<String>,
+    /// The same for each platform, under `@platform/NAME/`.
+    pub per_platform: Vec<String>,
 }
 
 /// What the path of a profile is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A directory: a key per file.
     #[default]
@@ -64,8 +72,12 @@ pub enum Kind {
     Toml,
     /// An address book of vCards in one file: a key per contact.
     Vcard,
+    /// A directory of vCards, each contact in a file of its own or several in one: a key per contact.
+    Vcards,
     /// The file `Bookmarks` of Chromium: a key per bookmark and folder.
     Bookmarks,
+    /// Bookmarks in HTML, as browsers export and import them: the same keys.
+    BookmarksHtml,
 }
 
 impl Default for Settings {
@@ -77,6 +89,7 @@ impl Default for Settings {
             user: None,
             device: None,
             directory: PathBuf::from("~/.local/share/roam"),
+            hook: HookSettings::default(),
             profiles: Vec::new(),
         }
     }
@@ -99,6 +112,15 @@ impl roam_process::Settings for Settings {
         problems.extend(missing.map(|(path, _)| Problem::new(path, "must be set")));
         if self.directory.as_os_str().is_empty() {
             problems.push(Problem::new("directory", "must not be empty"));
+        }
+        if !(1..=MOST_SECONDS).contains(&self.hook.seconds) {
+            problems.push(Problem::new("hook.seconds", format!("must be 1 to {MOST_SECONDS}")));
+        }
+        if !(1..=MOST_AT_ONCE).contains(&self.hook.at_once) {
+            problems.push(Problem::new("hook.at_once", format!("must be 1 to {MOST_AT_ONCE}")));
+        }
+        if self.hook.command.first().is_some_and(String::is_empty) {
+            problems.push(Problem::new("hook.command", "must begin with a program"));
         }
         if self.profiles.len() > MOST_PROFILES {
             let message = format!("must be at most {MOST_PROFILES}, not {}", self.profiles.len());
@@ -135,7 +157,8 @@ impl ProfileSettings {
         if self.kind != Kind::Tree && !(self.include.is_empty() && self.exclude.is_empty()) {
             problems.push("include and exclude are for a tree".to_owned());
         }
-        let patterns = self.include.iter().chain(&self.exclude).chain(&self.local);
+        let layered = self.per_device.iter().chain(&self.per_platform);
+        let patterns = self.include.iter().chain(&self.exclude).chain(&self.local).chain(layered);
         problems.extend(patterns.filter_map(|pattern| Glob::new(pattern).err()).map(|error| error.to_string()));
         problems
     }
@@ -188,6 +211,14 @@ mod tests {
         for part in ["twice", "are for a tree", "unclosed character class", "no path", "is none"] {
             assert!(found.iter().any(|problem| problem.contains(part)), "{part} is not in {found:?}");
         }
+    }
+
+    #[test]
+    fn a_hook_has_a_program_and_bounds() {
+        let found = problems(|settings| {
+            settings.hook = HookSettings { command: vec![String::new()], seconds: 0, at_once: 1_000 };
+        });
+        assert_eq!(found.len(), 3, "{found:?}");
     }
 
     #[test]

@@ -2,22 +2,44 @@
 //! on from, and what file and profile last agreed on. Edits that are not published are not in here: they stand in the
 //! files, which is where a crash cannot take them away.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, path::Path};
 
-use redb::{Database, ReadableDatabase, TableDefinition};
-use roam_schemas::{Cursor, Key, Record, Revision, State};
+use redb::{
+    Database, DatabaseError, Durability, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableDefinition,
+    TableError,
+};
+use roam_schemas::{Cursor, Key, Manifest, Record, Revision};
 use serde::{Deserialize, Serialize};
 
-use crate::reconcile::{Digest, Held};
+use crate::{
+    content::Content,
+    reconcile::{Digest, Held},
+};
 
 type ByKey<'a> = TableDefinition<'a, (&'static str, &'static str), &'static [u8]>;
+/// A table of that kind in a transaction.
+type Rows<'t> = redb::Table<'t, (&'static str, &'static str), &'static [u8]>;
 
-/// (app, key) -> what the profile holds: [`RemoteRow`] in postcard. Rows of deleted keys stay, for their revision.
+/// Of so many records at once it is synced that they were heard.
+const HEARD_SYNCED: usize = 100;
+
+/// (app, key) -> what the profile holds: [`RemoteRow`] in postcard. Rows of deleted keys stay, for their revision. The row of
+/// a large value has no value: its manifest is in [`REMOTE_LARGE`].
 const REMOTE: ByKey<'_> = TableDefinition::new("remote-1");
-/// (app, key) -> the value that file and profile last agreed on.
+/// (app, key) -> the manifest of the large value that the profile holds, as its record has it.
+const REMOTE_LARGE: ByKey<'_> = TableDefinition::new("remote-large-1");
+/// (app, key) -> the value that file and profile last agreed on, unless it is a large one.
 const BASE: ByKey<'_> = TableDefinition::new("base-1");
+/// (app, key) -> the hash of the large value that file and profile last agreed on.
+const BASE_LARGE: ByKey<'_> = TableDefinition::new("base-large-1");
 /// (app, key) -> what could not be published and why: [`Parked`] in postcard.
 const PARKED: ByKey<'_> = TableDefinition::new("parked-1");
+/// (app, key) -> the contents that were parked and let go: [`Dropped`] in postcard. They are published no more, until they
+/// change.
+const DROPPED: ByKey<'_> = TableDefinition::new("dropped-1");
 /// app -> the cursor from which to go on, as text.
 const CURSOR: TableDefinition<'_, &'static str, &'static str> = TableDefinition::new("cursor-1");
 
@@ -38,24 +60,36 @@ pub(crate) struct Parked {
     pub(crate) reason: String,
 }
 
+/// Of what was let go, the contents; none for a deletion. Persisted.
+type Dropped = Option<[u8; 32]>;
+
 /// What is known of a profile, values left out.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) base: BTreeMap<Key, Digest>,
     pub(crate) remote: BTreeMap<Key, Held>,
     pub(crate) parked: BTreeMap<Key, Parked>,
+    pub(crate) dropped: BTreeMap<Key, Dropped>,
     /// None before the profile was heard of for the first time.
     pub(crate) cursor: Option<Cursor>,
+}
+
+impl Known {
+    /// The highest revision that was heard of.
+    pub(crate) fn revision(&self) -> Revision {
+        self.remote.values().map(|held| held.revision).max().unwrap_or_default()
+    }
 }
 
 /// What file and profile agree on from now on.
 #[derive(Debug)]
 pub(crate) struct Agreed {
+    /// The key as the files have it.
     pub(crate) key: Key,
     /// None: that there is nothing.
-    pub(crate) value: Option<Vec<u8>>,
-    /// The revision that made the profile agree, if this device made it.
-    pub(crate) revision: Option<Revision>,
+    pub(crate) value: Option<Content>,
+    /// What this device wrote to make the profile agree, if it did: the key of the record, and the revision.
+    pub(crate) written: Option<(Key, Revision)>,
 }
 
 /// The database cannot be used.
@@ -86,7 +120,7 @@ macro_rules! from_engine {
         }
     )*};
 }
-from_engine!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+from_engine!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError, redb::SetDurabilityError);
 
 /// The database of an agent.
 #[derive(Debug)]
@@ -102,7 +136,7 @@ impl Store {
         let database = Database::create(path).map_err(|error| failed(error.into()))?;
         let store = Self { database };
         let write = store.database.begin_write()?;
-        for table in [REMOTE, BASE, PARKED] {
+        for table in [REMOTE, REMOTE_LARGE, BASE, BASE_LARGE, PARKED, DROPPED] {
             write.open_table(table)?;
         }
         write.open_table(CURSOR)?;
@@ -112,46 +146,35 @@ impl Store {
 
     /// Everything that is known of a profile, values left out.
     pub(crate) fn known(&self, app: &str) -> Result<Known, StoreError> {
-        let cursor =
-            self.database.begin_read()?.open_table(CURSOR)?.get(app)?.map(|text| Cursor::from_text(text.value()));
-        let mut known = Known { cursor: cursor.transpose().map_err(|_| StoreError::Damaged)?, ..Known::default() };
-        self.each(BASE, app, |key, value| {
-            known.base.insert(key, blake3::hash(value));
-            Ok(())
-        })?;
-        self.each(REMOTE, app, |key, value| {
-            let row: RemoteRow = decode(value)?;
-            known
-                .remote
-                .insert(key, Held { revision: row.revision, value: row.value.map(|value| blake3::hash(&value)) });
-            Ok(())
-        })?;
-        self.each(PARKED, app, |key, value| {
-            known.parked.insert(key, decode(value)?);
-            Ok(())
-        })?;
-        Ok(known)
+        known(&self.database.begin_read()?, app)
     }
 
-    /// The values that file and profile last agreed on.
+    /// The values that file and profile last agreed on, those of large files left out.
     pub(crate) fn base(&self, app: &str) -> Result<BTreeMap<Key, Vec<u8>>, StoreError> {
         let mut base = BTreeMap::new();
-        self.each(BASE, app, |key, value| {
+        each(&self.database.begin_read()?, BASE, app, |key, value| {
             base.insert(key, value.to_vec());
             Ok(())
         })?;
         Ok(base)
     }
 
-    /// The value that the profile holds under a key.
-    pub(crate) fn remote_value(&self, app: &str, key: &Key) -> Result<Option<Vec<u8>>, StoreError> {
-        let table = self.database.begin_read()?.open_table(REMOTE)?;
+    /// What the profile holds under the key of a record.
+    pub(crate) fn remote(&self, app: &str, key: &Key) -> Result<Option<Content>, StoreError> {
+        let read = self.database.begin_read()?;
+        if let Some(row) = read.open_table(REMOTE_LARGE)?.get((app, key.as_str()))? {
+            return Ok(Some(Content::Large(manifest(row.value())?)));
+        }
+        let table = read.open_table(REMOTE)?;
         let row = table.get((app, key.as_str()))?.map(|row| decode::<RemoteRow>(row.value())).transpose()?;
-        Ok(row.and_then(|row| row.value))
+        Ok(row.and_then(|row| row.value).map(Content::Whole))
     }
 
     /// Takes in what the profile holds now, newer than what is known, and from where to go on; `whole` if that is all it
     /// holds, so that whatever else was known of it is gone.
+    ///
+    /// It need not survive a power cut by itself: what is lost is heard again. So only much of it is synced at once; the
+    /// rest is with the next commit that is.
     pub(crate) fn hear(
         &self,
         app: &str,
@@ -160,25 +183,25 @@ impl Store {
         cursor: Cursor,
         whole: bool,
     ) -> Result<(), StoreError> {
-        let write = self.database.begin_write()?;
+        let mut write = self.database.begin_write()?;
+        if !whole && records.len() < HEARD_SYNCED {
+            write.set_durability(Durability::None)?;
+        }
         {
-            let mut remote = write.open_table(REMOTE)?;
+            let (mut remote, mut large) = (write.open_table(REMOTE)?, write.open_table(REMOTE_LARGE)?);
             if whole {
                 for (key, _) in std::mem::take(&mut known.remote) {
                     remote.remove((app, key.as_str()))?;
+                    large.remove((app, key.as_str()))?;
                 }
             }
             for record in records {
                 if known.remote.get(&record.key).is_some_and(|held| held.revision > record.revision) {
                     continue;
                 }
-                let value = match &record.state {
-                    State::Value(stored) => Some(stored.value.as_bytes().to_vec()),
-                    State::Deleted | State::Expired => None,
-                };
-                let held = Held { revision: record.revision, value: value.as_deref().map(blake3::hash) };
-                let row = encode(&RemoteRow { revision: record.revision, value })?;
-                remote.insert((app, record.key.as_str()), row.as_slice())?;
+                let value = Content::of(record);
+                let held = Held { revision: record.revision, value: value.as_ref().map(Content::digest) };
+                put_remote(&mut remote, &mut large, (app, record.key.as_str()), record.revision, value.as_ref())?;
                 known.remote.insert(record.key.clone(), held);
             }
             write.open_table(CURSOR)?.insert(app, cursor.to_text().as_str())?;
@@ -195,21 +218,35 @@ impl Store {
         }
         let write = self.database.begin_write()?;
         {
-            let (mut base, mut remote) = (write.open_table(BASE)?, write.open_table(REMOTE)?);
-            let mut parked = write.open_table(PARKED)?;
-            for Agreed { key, value, revision } in agreed {
-                let digest = value.as_deref().map(blake3::hash);
+            let (mut base, mut base_large) = (write.open_table(BASE)?, write.open_table(BASE_LARGE)?);
+            let (mut remote, mut remote_large) = (write.open_table(REMOTE)?, write.open_table(REMOTE_LARGE)?);
+            let (mut parked, mut dropped) = (write.open_table(PARKED)?, write.open_table(DROPPED)?);
+            for Agreed { key, value, written } in agreed {
+                let digest = value.as_ref().map(Content::digest);
                 let at = (app, key.as_str());
                 match &value {
-                    Some(value) => drop(base.insert(at, value.as_slice())?),
-                    None => drop(base.remove(at)?),
+                    Some(Content::Whole(value)) => {
+                        base.insert(at, value.as_slice())?;
+                        base_large.remove(at)?;
+                    }
+                    Some(Content::Large(manifest)) => {
+                        base_large.insert(at, manifest.hash.as_bytes().as_slice())?;
+                        base.remove(at)?;
+                    }
+                    None => {
+                        base.remove(at)?;
+                        base_large.remove(at)?;
+                    }
                 }
                 if known.parked.remove(&key).is_some() {
                     parked.remove(at)?;
                 }
-                if let Some(revision) = revision {
-                    remote.insert(at, encode(&RemoteRow { revision, value })?.as_slice())?;
-                    known.remote.insert(key.clone(), Held { revision, value: digest });
+                if known.dropped.remove(&key).is_some() {
+                    dropped.remove(at)?;
+                }
+                if let Some((record, revision)) = written {
+                    put_remote(&mut remote, &mut remote_large, (app, record.as_str()), revision, value.as_ref())?;
+                    known.remote.insert(record, Held { revision, value: digest });
                 }
                 match digest {
                     Some(digest) => drop(known.base.insert(key, digest)),
@@ -241,23 +278,122 @@ impl Store {
         Ok(())
     }
 
-    fn each(
-        &self,
-        table: ByKey<'_>,
-        app: &str,
-        mut row: impl FnMut(Key, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let table = self.database.begin_read()?.open_table(table)?;
-        for entry in table.range((app, "")..)? {
-            let (at, value) = entry?;
-            let (owner, key) = at.value();
-            if owner != app {
-                break;
-            }
-            row(Key::parse(key).map_err(|_| StoreError::Damaged)?, value.value())?;
-        }
-        Ok(())
+    /// Lets go of what was put aside under a key: it is published no more until it changes. Whether there was anything.
+    pub(crate) fn let_go(&self, app: &str, known: &mut Known, key: &Key) -> Result<bool, StoreError> {
+        let Some(parked) = known.parked.get(key) else { return Ok(false) };
+        let write = self.database.begin_write()?;
+        write.open_table(PARKED)?.remove((app, key.as_str()))?;
+        write.open_table(DROPPED)?.insert((app, key.as_str()), encode(&parked.digest)?.as_slice())?;
+        write.commit()?;
+        known.dropped.insert(key.clone(), parked.digest);
+        known.parked.remove(key);
+        Ok(true)
     }
+}
+
+/// Everything that is known of profiles in a database that no agent has open. It is changed in one case alone: if the agent
+/// was killed, it is brought back to its last commit, as the agent would do.
+///
+/// # Errors
+/// See [`StoreError`].
+pub(crate) fn known_at_rest(path: &Path, apps: &[String]) -> Result<Vec<Known>, StoreError> {
+    let failed =
+        |error: DatabaseError| StoreError::Open { path: path.display().to_string(), source: Box::new(error.into()) };
+    let database = match ReadOnlyDatabase::open(path) {
+        Err(DatabaseError::RepairAborted) => {
+            drop(Database::open(path).map_err(failed)?);
+            ReadOnlyDatabase::open(path)
+        }
+        database => database,
+    };
+    let database = database.map_err(failed)?;
+    let read = database.begin_read()?;
+    apps.iter().map(|app| known(&read, app)).collect()
+}
+
+fn known(read: &ReadTransaction, app: &str) -> Result<Known, StoreError> {
+    let cursor = match read.open_table(CURSOR) {
+        Err(TableError::TableDoesNotExist(_)) => None,
+        table => table?.get(app)?.map(|text| Cursor::from_text(text.value())),
+    };
+    let mut known = Known { cursor: cursor.transpose().map_err(|_| StoreError::Damaged)?, ..Known::default() };
+    each(read, BASE, app, |key, value| {
+        known.base.insert(key, blake3::hash(value));
+        Ok(())
+    })?;
+    each(read, BASE_LARGE, app, |key, value| {
+        known.base.insert(key, Digest::from_bytes(value.try_into().map_err(|_| StoreError::Damaged)?));
+        Ok(())
+    })?;
+    each(read, REMOTE, app, |key, value| {
+        let row: RemoteRow = decode(value)?;
+        let value = row.value.map(|value| blake3::hash(&value));
+        known.remote.insert(key, Held { revision: row.revision, value });
+        Ok(())
+    })?;
+    each(read, REMOTE_LARGE, app, |key, value| {
+        let held = known.remote.get_mut(&key).ok_or(StoreError::Damaged)?;
+        held.value = Some(Content::Large(manifest(value)?).digest());
+        Ok(())
+    })?;
+    each(read, PARKED, app, |key, value| {
+        known.parked.insert(key, decode(value)?);
+        Ok(())
+    })?;
+    each(read, DROPPED, app, |key, value| {
+        known.dropped.insert(key, decode(value)?);
+        Ok(())
+    })?;
+    Ok(known)
+}
+
+fn each(
+    read: &ReadTransaction,
+    table: ByKey<'_>,
+    app: &str,
+    mut row: impl FnMut(Key, &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let table = match read.open_table(table) {
+        // An older agent wrote this, and nobody has opened it for writing since.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        table => table?,
+    };
+    for entry in table.range((app, "")..)? {
+        let (at, value) = entry?;
+        let (owner, key) = at.value();
+        if owner != app {
+            break;
+        }
+        row(Key::parse(key).map_err(|_| StoreError::Damaged)?, value.value())?;
+    }
+    Ok(())
+}
+
+fn put_remote(
+    remote: &mut Rows<'_>,
+    large: &mut Rows<'_>,
+    at: (&str, &str),
+    revision: Revision,
+    value: Option<&Content>,
+) -> Result<(), StoreError> {
+    let whole = match value {
+        Some(Content::Large(manifest)) => {
+            let (bytes, _) = manifest.to_value().map_err(|_| StoreError::Damaged)?;
+            large.insert(at, bytes.as_bytes())?;
+            None
+        }
+        Some(Content::Whole(value)) => Some(value.clone()),
+        None => None,
+    };
+    if !matches!(value, Some(Content::Large(_))) {
+        large.remove(at)?;
+    }
+    remote.insert(at, encode(&RemoteRow { revision, value: whole })?.as_slice())?;
+    Ok(())
+}
+
+fn manifest(row: &[u8]) -> Result<Manifest, StoreError> {
+    Manifest::parse(row).map_err(|_| StoreError::Damaged)
 }
 
 fn encode(row: &impl Serialize) -> Result<Vec<u8>, StoreError> {
@@ -266,90 +402,4 @@ fn encode(row: &impl Serialize) -> Result<Vec<u8>, StoreError> {
 
 fn decode<'a, T: Deserialize<'a>>(row: &'a [u8]) -> Result<T, StoreError> {
     postcard::from_bytes(row).map_err(|_| StoreError::Damaged)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use roam_schemas::{App, ContentType, Device, Profile, Stored, Tenant, Timestamp, User, Value};
-
-    use super::*;
-
-    fn key(text: &str) -> Key {
-        Key::parse(text).unwrap()
-    }
-
-    fn record(name: &str, revision: u64, value: Option<&str>) -> Record {
-        let stored = |text: &str| Stored { value: Value::new(text), content_type: ContentType::text(), expires: None };
-        Record {
-            key: key(name),
-            revision: Revision::new(revision),
-            time: Timestamp::default(),
-            device: Device::parse("phone").unwrap(),
-            conflict: false,
-            state: value.map_or(State::Deleted, |text| State::Value(stored(text))),
-        }
-    }
-
-    fn cursor(revision: u64) -> Cursor {
-        let profile = Profile {
-            tenant: Tenant::parse("acme").unwrap(),
-            user: User::parse("alice").unwrap(),
-            app: App::parse("a").unwrap(),
-        };
-        Cursor::new(&profile, Revision::new(revision), Timestamp::default())
-    }
-
-    #[test]
-    fn what_was_heard_and_agreed_on_is_known_after_a_restart_and_apps_are_apart() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("agent.redb");
-        let mut known = Known::default();
-        {
-            let store = Store::open(&path).unwrap();
-            let records = [record("k", 3, Some("new")), record("gone", 2, None)];
-            store.hear("a", &mut known, &records, cursor(3), false).unwrap();
-            store.hear("a", &mut known, &[record("k", 1, Some("old"))], cursor(3), false).unwrap();
-            let agreed = |name: &str, value: Option<&str>, revision| Agreed {
-                key: key(name),
-                value: value.map(|text| text.as_bytes().to_vec()),
-                revision,
-            };
-            let of = vec![agreed("k", Some("new"), None), agreed("mine", Some("x"), Some(Revision::new(4)))];
-            store.agree("a", &mut known, of).unwrap();
-            let parked = Parked { digest: None, reason: "too_large".to_owned() };
-            store.park("a", &mut known, key("big"), parked).unwrap();
-        }
-        let store = Store::open(&path).unwrap();
-        let again = store.known("a").unwrap();
-        assert_eq!((&again.base, &again.remote, &again.parked), (&known.base, &known.remote, &known.parked));
-        assert_eq!(again.cursor, Some(cursor(3)));
-        assert_eq!(again.remote[&key("mine")].revision, Revision::new(4));
-        assert_eq!(store.remote_value("a", &key("k")).unwrap().unwrap(), b"new");
-        for other in ["", "A", "b", "a\0"] {
-            let known = store.known(other).unwrap();
-            assert!(known.base.is_empty() && known.remote.is_empty() && known.cursor.is_none(), "{other:?}");
-        }
-    }
-
-    #[test]
-    fn the_whole_state_of_a_profile_replaces_what_was_known() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("agent.redb")).unwrap();
-        let mut known = Known::default();
-        store
-            .hear("a", &mut known, &[record("old", 9, Some("x")), record("k", 9, Some("x"))], cursor(9), false)
-            .unwrap();
-        store.hear("a", &mut known, &[record("k", 2, Some("y"))], cursor(2), true).unwrap();
-        assert_eq!(known.remote.keys().map(Key::as_str).collect::<Vec<_>>(), ["k"]);
-        assert_eq!(store.known("a").unwrap().remote, known.remote);
-    }
-
-    #[test]
-    fn a_second_agent_on_the_same_database_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("agent.redb");
-        let _first = Store::open(&path).unwrap();
-        assert!(matches!(Store::open(&path), Err(StoreError::Open { .. })));
-    }
 }

@@ -34,7 +34,7 @@ pub(crate) use backup::{
 pub(crate) use operate::{Erase, Profiles, ResumeReplica, SkipEntry, Status, Storage, StorageCommand, Verify};
 use parse::{device, tenant};
 pub(crate) use past::{Conflicts, Explain, Restore};
-pub(crate) use profile::{Changes, Get, History, Ls, Pull, Push, Put, Rm, Watch};
+pub(crate) use profile::{Changes, Effective, Get, History, Ls, Pull, Push, Put, Rm, Watch};
 pub(crate) use room::{Room, option_of};
 #[cfg(feature = "embedded")]
 pub(crate) use sign_in::Keys;
@@ -225,6 +225,11 @@ Example:
     /// Read the value of a key
     #[command(after_help = "Example:\n  roam get acme/alice/editor theme\n  roam get acme/alice/editor theme --json")]
     Get(Get),
+    /// Read values as a device is to have them: its own under @device/, else its platform's under @platform/, else the shared ones
+    #[command(
+        after_help = "Example:\n  roam effective acme/alice/editor font.size\n  roam effective acme/alice/editor --device laptop --platform macos --json"
+    )]
+    Effective(Effective),
     /// Delete keys, all of them or none
     #[command(after_help = "Example:\n  roam rm acme/alice/editor theme keymap")]
     Rm(Rm),

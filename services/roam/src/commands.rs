@@ -8,6 +8,7 @@ mod changes;
 mod completions;
 mod conflicts;
 mod doctor;
+mod effective;
 mod erase;
 mod explain;
 mod export;
@@ -86,6 +87,7 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         Command::Repair(args) => online(global, repair::run(&args, global, out)),
         Command::Put(args) => online(global, put::run(args, global, out)),
         Command::Get(args) => online(global, get::run(args, global, out)),
+        Command::Effective(args) => online(global, effective::run(args, global, out)),
         Command::Rm(args) => online(global, rm::run(args, global, out)),
         Command::Ls(args) => online(global, ls::run(args, global, out)),
         Command::Changes(args) => online(global, changes::run(args, global, out)),

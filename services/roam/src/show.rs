@@ -4,6 +4,7 @@
 use std::fmt::{self, Write};
 
 use indicatif::{HumanBytes, HumanCount};
+use roam_client::Effective;
 use roam_schemas::{Record, State, Version};
 
 /// A text that somebody else chose, safe to print on one line.
@@ -61,6 +62,17 @@ impl fmt::Display for RecordLine<'_> {
         write!(f, "{:>8}  {}  {device:<16}  {:<7}  {key}", record.revision.get(), record.time, verb(&record.state))?;
         write_value(f, &record.state)?;
         write_conflict(f, record.conflict)
+    }
+}
+
+/// One line for a value that is in force: the layer that won, then as a record, under its plain key.
+pub(crate) struct EffectiveLine<'a>(pub(crate) &'a Effective);
+
+impl fmt::Display for EffectiveLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Effective { key, layer, record } = self.0;
+        write!(f, "{layer:<8}  {:>8}  {}", record.revision.get(), text(key.as_str()))?;
+        write_value(f, &record.state)
     }
 }
 

@@ -16,12 +16,24 @@ impl Names {
     /// Takes these paths as they are, alike or not.
     pub(super) fn of<'a>(paths: impl Iterator<Item = &'a str>) -> Self {
         let mut names = Self::default();
-        for path in paths {
-            for part in prefixes(path) {
-                names.spellings.entry(folded(part)).or_insert_with(|| part.to_owned());
-            }
-        }
+        paths.for_each(|path| names.add(path));
         names
+    }
+
+    /// Takes one more path as it is.
+    pub(super) fn add(&mut self, path: &str) {
+        for part in prefixes(path) {
+            self.spellings.entry(folded(part)).or_insert_with(|| part.to_owned());
+        }
+    }
+
+    /// Takes a name that nothing has yet, in whatever spelling. Whether that is so.
+    pub(super) fn take_new(&mut self, name: &str) -> bool {
+        let is_new = !self.spellings.contains_key(&folded(name));
+        if is_new {
+            self.add(name);
+        }
+        is_new
     }
 
     /// Takes a path. Fails with the one that it is alike to.

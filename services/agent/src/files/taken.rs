@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 
 use roam_schemas::Key;
 
-use super::{Done, Edit, FilesError, Look, whole::in_directory};
+use super::{Done, Edit, FilesError, Look, New, keep, running, whole::in_directory};
 use crate::{
     beside,
     format::{Entries, Format},
-    tree::{Directory, NewFile, Over, Reason, WriteError, read_up_to, sweep},
+    tree::{Directory, NewFile, Over, Reason, Source, WriteError, read_up_to, sweep},
 };
 
 /// The largest file that is taken apart, in bytes: as much as a profile may hold.
 const FILE_BYTES: usize = 64 * 1024 * 1024;
-/// How many names are tried for a file that is set aside.
-const ATTEMPTS: u32 = 1_000;
+/// Why a large value is not written.
+pub(super) const TOO_LARGE: &str = "it is over 256 KiB, which is too large for a part of a file";
 
 /// One file that is taken apart.
 #[derive(Debug)]
@@ -63,25 +63,31 @@ impl Taken {
     }
 
     pub(super) fn put(&mut self, edits: &[Edit]) -> Result<Vec<Done>, FilesError> {
+        if self.format == Format::Bookmarks
+            && let Some(why) = running::browser(&self.directory)
+        {
+            return Ok(vec![Done::Later(why); edits.len()]);
+        }
         let before = self.bytes.as_deref().unwrap_or_default();
         let mut wanted = self.entries.clone();
         for edit in edits {
             match &edit.value {
-                Some(value) => drop(wanted.insert(edit.key.clone(), value.clone())),
+                Some(New::Bytes(value)) => drop(wanted.insert(edit.key.clone(), value.clone())),
+                // It has no place in a file that is taken apart.
+                Some(New::File(_)) => {}
                 None => drop(wanted.remove(&edit.key)),
             }
         }
         let writing = self.format.write(before, &wanted)?;
         let mut directory = Directory::open(&self.directory)?;
         let over = self.bytes.as_deref().map_or(Over::Nothing, |bytes| Over::Contents(blake3::hash(bytes)));
-        let aside =
-            match edits.iter().find_map(|edit| edit.aside.as_ref()).zip(self.bytes.as_deref()) {
-                Some((aside, bytes)) => Some(self.keep(&mut directory, bytes, |attempt| {
-                    beside::name(&self.name, &aside.device, aside.time, attempt)
-                })?),
-                None => None,
-            };
-        let file = NewFile { names: vec![&self.name], bytes: &writing.bytes, over };
+        let aside = match edits.iter().find_map(|edit| edit.aside.as_ref()).zip(self.bytes.as_deref()) {
+            Some((aside, bytes)) => Some(keep(&mut directory, bytes, |attempt| {
+                beside::name(&self.name, &aside.device, aside.time, attempt)
+            })?),
+            None => None,
+        };
+        let file = NewFile { names: vec![&self.name], holds: Source::Bytes(&writing.bytes), over };
         match directory.write(&[file]).pop() {
             Some(Ok(_)) => directory.sync()?,
             Some(Err(WriteError::Edited { .. })) | None => return Ok(vec![Done::Edited; edits.len()]),
@@ -90,27 +96,9 @@ impl Taken {
         let refused = |edit: &Edit| writing.refused.iter().find(|left_out| left_out.key == edit.key.as_str());
         let done = edits.iter().map(|edit| match (refused(edit), &edit.value) {
             (Some(left_out), Some(_)) => Done::Refused(left_out.why.clone()),
+            (None, Some(New::File(_))) => Done::Refused(TOO_LARGE.to_owned()),
             _ => Done::Made(edit.aside.as_ref().and(aside.clone())),
         });
         Ok(done.collect())
-    }
-
-    /// Keeps a copy beside the file.
-    fn keep(
-        &self,
-        directory: &mut Directory,
-        bytes: &[u8],
-        name: impl Fn(u32) -> String,
-    ) -> Result<String, FilesError> {
-        for attempt in 1..=ATTEMPTS {
-            let name = name(attempt);
-            let file = NewFile { names: vec![&name], bytes, over: Over::Nothing };
-            match directory.write(&[file]).pop() {
-                Some(Ok(_)) => return Ok(name),
-                Some(Err(WriteError::Edited { .. } | WriteError::InTheWay { .. })) | None => {}
-                Some(Err(error)) => return Err(error.into()),
-            }
-        }
-        Err(FilesError::Path(self.name.clone()))
     }
 }

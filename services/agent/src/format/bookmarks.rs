@@ -6,6 +6,7 @@
 //! (`components/bookmarks/browser/bookmark_codec.cc`).
 
 mod entry;
+pub(super) mod netscape;
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -62,8 +62,13 @@ pub fn path_of(key: &Key) -> Result<Vec<&str>, RefusedKey> {
     key.as_str().split('/').map(plain_name).collect()
 }
 
+/// Whether a path is of a file that is being written.
+pub(crate) fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes()))
+}
+
 /// The key of a file, by its path relative to the directory.
-pub(super) fn key_of(path: &Path) -> Result<Key, RefusedPath> {
+pub(crate) fn key_of(path: &Path) -> Result<Key, RefusedPath> {
     let names = path.components().map(|component| match component {
         Component::Normal(name) => name.to_str().ok_or(RefusedPath::NotUtf8),
         _ => Err(RefusedPath::Outside),

@@ -170,7 +170,7 @@ fn size(entry: &DirEntry) -> Result<u64, Reason> {
 }
 
 /// A path and all directories above it: `a/b/c`, `a`, `a/b`.
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     std::iter::once(path).chain(path.match_indices('/').map(|(at, _)| &path[..at]))
 }
 

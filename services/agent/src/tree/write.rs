@@ -42,9 +42,18 @@ pub struct NewFile<'a> {
     /// Its names from the top.
     pub names: Vec<&'a str>,
     /// What it is to hold.
-    pub bytes: &'a [u8],
+    pub holds: Source<'a>,
     /// What it may replace.
     pub over: Over,
+}
+
+/// Where the bytes of a file come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// From memory.
+    Bytes(&'a [u8]),
+    /// From a file that nobody changes meanwhile: for what is too large to be in memory.
+    File(&'a Path),
 }
 
 /// What a file may replace or be removed as. It is looked at right before, so that an edit that was made since somebody
@@ -93,6 +102,12 @@ pub enum WriteError {
         /// Where, as a path below the directory.
         at: String,
     },
+    /// There is no room for it. Nothing was touched.
+    #[error("the disk is full: there is no room for {at}")]
+    Full {
+        /// Where, as a path below the directory.
+        at: String,
+    },
     /// The operating system did not do it.
     #[error("{at}")]
     Io {
@@ -105,7 +120,13 @@ pub enum WriteError {
 
 impl WriteError {
     fn io(names: &[&str], error: impl Into<io::Error>) -> Self {
-        Self::Io { at: names.join("/"), source: error.into() }
+        let (at, source) = (names.join("/"), error.into());
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::Full { at }
+            }
+            _ => Self::Io { at, source },
+        }
     }
 
     fn in_the_way(names: &[&str], what: &'static str) -> Self {
@@ -203,11 +224,13 @@ impl Directory {
         let replaced = place.stat()?;
         if let Some(stat) = &replaced {
             place.check_regular(stat)?;
-            if place.holds(stat, file.bytes) {
+            if let Source::Bytes(bytes) = file.holds
+                && place.holds(stat, bytes)
+            {
                 return Ok(None);
             }
         }
-        let staged = Staged::write(parent, file.bytes, replaced.as_ref());
+        let staged = Staged::write(parent, file.holds, replaced.as_ref());
         staged.map(Some).map_err(|error| WriteError::io(&file.names, error))
     }
 

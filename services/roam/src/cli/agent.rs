@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use roam_schemas::Key;
 
 /// `roam agent`.
 #[derive(Debug, Args)]
@@ -22,7 +23,8 @@ pub(crate) enum AgentCommand {
     Init,
     /// Run the agent until it is asked to stop
     Run,
-    /// Say how each profile is: what waits, what is held back, what has no place here
+    /// Say how each profile is: what waits, what is held back, what has no place here. Of an agent that does not run, what
+    /// it knew
     Status,
     /// Let the deletions of an app go on that the agent holds back because they look like a mistake
     Confirm {
@@ -35,5 +37,14 @@ pub(crate) enum AgentCommand {
     Retry {
         /// The app
         app: String,
+    },
+    /// Let go of what of an app the system refused: it stays as it is on this device, and is published no more until it is
+    /// edited
+    Drop {
+        /// The app
+        app: String,
+        /// Only what is parked under this key
+        #[arg(value_parser = super::parse::key)]
+        key: Option<Key>,
     },
 }

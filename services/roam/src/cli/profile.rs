@@ -45,6 +45,19 @@ pub(crate) struct Get {
     pub(crate) raw: bool,
 }
 
+/// `roam effective`.
+#[derive(Debug, Args)]
+pub(crate) struct Effective {
+    /// tenant/user/app
+    pub(crate) profile: Profile,
+    /// The key; all of them if it is left out
+    #[arg(value_parser = key)]
+    pub(crate) key: Option<Key>,
+    /// The platform to read as: linux, macos, windows, android, or whatever else names one [default: this one's]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) platform: Option<String>,
+}
+
 /// `roam rm`.
 #[derive(Debug, Args)]
 pub(crate) struct Rm {

@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use roam_agent::{AskError, Question, Settings, ask};
+use roam_agent::{AskError, Question, Settings, ask, status_at_rest};
 use roam_process::settings::{self, Sources};
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ pub(super) fn run(args: Agent, global: &Global, out: Output) -> Result<ExitCode,
         AgentCommand::Parked => asked(global, parked(&load(config)?, out)),
         AgentCommand::Confirm { app } => asked(global, order(&load(config)?, Question::Confirm { app }, out)),
         AgentCommand::Retry { app } => asked(global, order(&load(config)?, Question::Retry { app }, out)),
+        AgentCommand::Drop { app, key } => asked(global, order(&load(config)?, Question::Drop { app, key }, out)),
     }
 }
 
@@ -82,10 +83,14 @@ fn default_config() -> Option<PathBuf> {
 }
 
 async fn put(settings: &Settings, question: &Question) -> Result<Value, Failure> {
-    ask(&settings.directory(), question).await.map_err(|error| match &error {
-        AskError::NotRunning { .. } => Failure::because(WHAT, &error).hint("start it with `roam agent run`"),
-        AskError::Silent(_) | AskError::Refused(_) => Failure::because(WHAT, &error),
-    })
+    ask(&settings.directory(), question).await.map_err(|error| not_asked(&error))
+}
+
+fn not_asked(error: &AskError) -> Failure {
+    match error {
+        AskError::NotRunning { .. } => Failure::because(WHAT, error).hint("start it with `roam agent run`"),
+        AskError::Silent(_) | AskError::Refused(_) => Failure::because(WHAT, error),
+    }
 }
 
 async fn order(settings: &Settings, question: Question, out: Output) -> Result<(), Failure> {
@@ -94,8 +99,15 @@ async fn order(settings: &Settings, question: Question, out: Output) -> Result<(
     out.say("the agent was told; `roam agent status` shows what comes of it")
 }
 
+/// What the agent says of its profiles, or what its database does if it does not run.
 async fn profiles(settings: &Settings) -> Result<BTreeMap<String, Value>, Failure> {
-    let status = put(settings, &Question::Status).await?;
+    let status = match ask(&settings.directory(), &Question::Status).await {
+        Err(error @ AskError::NotRunning { .. }) => {
+            let known = status_at_rest(settings).map_err(|_| not_asked(&error))?;
+            serde_json::to_value(known).map_err(|error| Failure::because(WHAT, &error))?
+        }
+        status => status.map_err(|error| not_asked(&error))?,
+    };
     serde_json::from_value(status).map_err(|error| Failure::because(WHAT, &error))
 }
 
@@ -117,15 +129,21 @@ fn lines(app: &str, profile: &Value) -> Vec<String> {
     let text = |name: &str| show::text(profile[name].as_str().unwrap_or_default());
     let number = |value: &Value| value.as_u64().unwrap_or(0);
     let (agreed, waiting) = (number(&profile["agreed"]), number(&profile["waiting"]));
-    let revision = number(&profile["revision"]);
+    let (revision, seen) = (number(&profile["revision"]), number(&profile["revision_seen"]));
     let contact = profile["last_contact"].as_str().unwrap_or("none yet");
     let app = show::text(app);
     let mut lines = vec![
         format!("{app}  {}", text("path")),
         format!("  {} at revision {revision}, {waiting} waiting; last contact: {contact}", show::of(agreed, "key")),
     ];
+    if seen > revision {
+        lines.push(format!("  behind: the profile is at revision {seen}"));
+    }
     if profile["trouble"].is_string() {
         lines.push(format!("  trouble: {}", text("trouble")));
+    }
+    if profile["waits_for"].is_string() {
+        lines.push(format!("  waits: {}", text("waits_for")));
     }
     if let Some(held) = profile["held_back"].as_object() {
         let (publish, take) = (number(&held["publish"]), number(&held["take"]));
@@ -136,6 +154,9 @@ fn lines(app: &str, profile: &Value) -> Vec<String> {
             let [key, why] = ["key", "why"].map(|part| show::text(entry[part].as_str().unwrap_or_default()));
             lines.push(format!("  {word}: {key}: {why}"));
         }
+    }
+    for key in profile["dropped"].as_array().into_iter().flatten() {
+        lines.push(format!("  let go: {}", show::text(key.as_str().unwrap_or_default())));
     }
     for name in profile["set_aside"].as_array().into_iter().flatten() {
         lines.push(format!("  set aside: {}", show::text(name.as_str().unwrap_or_default())));
@@ -154,7 +175,8 @@ async fn parked(settings: &Settings, out: Output) -> Result<(), Failure> {
             out.row(format_args!("{}  {}  {}", show::text(app), show::text(key), show::text(why)))?;
         }
     }
-    out.say(format_args!("{} parked; `roam agent retry APP` tries again", show::of(count, "edit")))
+    let parked = show::of(count, "edit");
+    out.say(format_args!("{parked} parked; `roam agent retry APP` tries again, `roam agent drop APP [KEY]` lets go"))
 }
 
 #[cfg(test)]
@@ -172,10 +194,19 @@ mod tests {
             "path": "/h", "agreed": 1, "waiting": 2, "revision": 7, "trouble": "no\u{1b}[2J",
             "held_back": { "publish": 30, "take": 0, "of": 40 },
             "parked": [{ "key": "k", "why": "over_quota" }], "refused": [{ "key": "../x", "why": "dots" }],
-            "left_out": [], "set_aside": ["a (conflict from laptop).txt"],
+            "left_out": [], "set_aside": ["a (conflict from laptop).txt"], "dropped": ["d"], "revision_seen": 9, "waits_for": "a browser",
         });
         let lines = lines("editor", &ill).join("\n");
-        for part in ["trouble: no", "confirm editor", "parked: k: over_quota", "../x", "set aside: a (conflict"] {
+        for part in [
+            "revision 9",
+            "waits: a browser",
+            "let go: d",
+            "trouble: no",
+            "confirm editor",
+            "parked: k: over_quota",
+            "../x",
+            "set aside: a (conflict",
+        ] {
             assert!(lines.contains(part), "{part} is not in {lines}");
         }
         assert!(!lines.contains('\u{1b}'));

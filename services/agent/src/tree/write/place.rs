@@ -9,21 +9,23 @@ use std::{
     },
 };
 
+use roam_schemas::limits::LARGE_VALUE_BYTES;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, RawMode, RenameFlags, Stat},
     io::Errno,
 };
 
-use super::{Over, WriteError};
-use crate::tree::TEMPORARY;
+use super::{Over, Source, WriteError};
+use crate::tree::{TEMPORARY, open};
 
 /// What a new file may be, as far as the umask lets it.
 pub(super) const FILE_MODE: RawMode = 0o644;
 /// Permissions that a replaced file hands on: no set-user-id, set-group-id or sticky bit.
 const KEPT_MODE: RawMode = 0o777;
 
-/// The most that is read of a file to compare it, in bytes. Files that are taken apart may be larger than a value.
-const LARGEST: usize = 64 * 1024 * 1024;
+/// The most that is read of a file to compare it, in bytes: as much as the largest value has. Files that are taken apart are
+/// smaller.
+const LARGEST: u64 = LARGE_VALUE_BYTES as u64;
 
 /// Where one file is or will be.
 pub(super) struct Place<'a> {
@@ -65,8 +67,8 @@ impl Place<'_> {
         let unedited = match over {
             Over::Anything => true,
             Over::Nothing => self.stat()?.is_none(),
-            Over::Contents(hash) => match self.read(LARGEST) {
-                Ok(held) => blake3::hash(&held) == hash,
+            Over::Contents(hash) => match self.hash() {
+                Ok(held) => held == hash,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
                 Err(error) => return Err(WriteError::io(self.names, error)),
             },
@@ -74,9 +76,20 @@ impl Place<'_> {
         if unedited { Ok(()) } else { Err(WriteError::Edited { at: self.names.join("/") }) }
     }
 
-    fn read(&self, size: usize) -> io::Result<Vec<u8>> {
+    fn open(&self) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(self.parent, self.name, flags, Mode::empty())?);
+        Ok(File::from(rustix::fs::openat(self.parent, self.name, flags, Mode::empty())?))
+    }
+
+    /// The hash of what is there, of which no more than a piece is in memory.
+    fn hash(&self) -> io::Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(self.open()?.take(LARGEST + 1))?;
+        Ok(hasher.finalize())
+    }
+
+    fn read(&self, size: usize) -> io::Result<Vec<u8>> {
+        let file = self.open()?;
         let mut held = Vec::with_capacity(size.min(4_096) + 1);
         file.take(size as u64 + 1).read_to_end(&mut held)?;
         Ok(held)
@@ -94,7 +107,7 @@ pub(super) struct Staged {
 
 impl Staged {
     /// Writes a file into a directory. It takes the permissions of the one that it will replace.
-    pub(super) fn write(parent: OwnedFd, bytes: &[u8], replaced: Option<&Stat>) -> io::Result<Self> {
+    pub(super) fn write(parent: OwnedFd, holds: Source<'_>, replaced: Option<&Stat>) -> io::Result<Self> {
         let temporary = format!("{TEMPORARY}{:016x}", rand::random::<u64>());
         let mode = replaced.map_or(FILE_MODE, |stat| stat.st_mode & KEPT_MODE);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -104,7 +117,10 @@ impl Staged {
             // The umask is for new files; this one stands in for another.
             rustix::fs::fchmod(&staged.file, Mode::from_raw_mode(mode))?;
         }
-        staged.file.write_all(bytes)?;
+        match holds {
+            Source::Bytes(bytes) => staged.file.write_all(bytes)?,
+            Source::File(path) => drop(io::copy(&mut open(path)?, &mut staged.file)?),
+        }
         Ok(staged)
     }
 
@@ -147,7 +163,7 @@ impl Staged {
     fn give_back_unless(mut self, name: &str, hash: blake3::Hash) -> Result<bool, Errno> {
         let ours = self.file.metadata().map(|metadata| metadata.ino());
         let replaced = Place { parent: self.parent.as_fd(), name: &self.temporary, names: &[] };
-        if replaced.read(LARGEST).is_ok_and(|replaced| blake3::hash(&replaced) == hash) {
+        if replaced.hash().is_ok_and(|replaced| replaced == hash) {
             return Ok(true);
         }
         self.in_place = true;

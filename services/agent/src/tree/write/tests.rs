@@ -24,7 +24,8 @@ impl World {
     }
 
     fn write(&mut self, path: &str, text: &str) -> Result<Written, WriteError> {
-        let file = NewFile { names: path.split('/').collect(), bytes: text.as_bytes(), over: Over::Anything };
+        let file =
+            NewFile { names: path.split('/').collect(), holds: Source::Bytes(text.as_bytes()), over: Over::Anything };
         self.directory.write(&[file]).pop().unwrap()
     }
 
@@ -167,10 +168,14 @@ fn many_files_at_once_are_all_written_and_each_is_told_of() {
     let paths: Vec<String> = (0..3 * GROUP).map(|number| format!("d{}/f{number}", number % 7)).collect();
     let mut files: Vec<_> = paths
         .iter()
-        .map(|path| NewFile { names: path.split('/').collect(), bytes: path.as_bytes(), over: Over::Anything })
+        .map(|path| NewFile {
+            names: path.split('/').collect(),
+            holds: Source::Bytes(path.as_bytes()),
+            over: Over::Anything,
+        })
         .collect();
-    files.insert(10, NewFile { names: vec!["link", "x"], bytes: b"hostile", over: Over::Anything });
-    files.insert(20, NewFile { names: vec!["same"], bytes: b"same", over: Over::Anything });
+    files.insert(10, NewFile { names: vec!["link", "x"], holds: Source::Bytes(b"hostile"), over: Over::Anything });
+    files.insert(20, NewFile { names: vec!["same"], holds: Source::Bytes(b"same"), over: Over::Anything });
     for (at, written) in world.directory.write(&files).into_iter().enumerate() {
         match at {
             10 => assert_eq!(in_the_way(written).0, "a symbolic link"),
@@ -187,8 +192,11 @@ fn many_files_at_once_are_all_written_and_each_is_told_of() {
 #[test]
 fn of_a_file_and_a_directory_that_come_together_one_is_refused() {
     let mut world = World::new();
-    let file =
-        |path: &'static str| NewFile { names: path.split('/').collect(), bytes: path.as_bytes(), over: Over::Anything };
+    let file = |path: &'static str| NewFile {
+        names: path.split('/').collect(),
+        holds: Source::Bytes(path.as_bytes()),
+        over: Over::Anything,
+    };
     let mut written = world.directory.write(&[file("a"), file("a/b")]);
     assert_eq!(written.pop().unwrap().unwrap(), Written::Changed);
     assert_eq!(in_the_way(written.pop().unwrap()), ("a directory", "a".to_owned()));
@@ -202,7 +210,7 @@ fn a_file_that_was_edited_meanwhile_is_neither_replaced_nor_removed() {
     world.write("a", "seen").unwrap();
     let seen = blake3::hash(b"seen");
     let replace = |world: &mut World, over| {
-        world.directory.write(&[NewFile { names: vec!["a"], bytes: b"theirs", over }]).pop().unwrap()
+        world.directory.write(&[NewFile { names: vec!["a"], holds: Source::Bytes(b"theirs"), over }]).pop().unwrap()
     };
     fs::write(world.at("a"), "edited").unwrap();
     for over in [Over::Contents(seen), Over::Nothing] {
@@ -227,4 +235,31 @@ fn a_file_is_set_aside_under_a_name_that_is_free_and_never_over_another_file() {
     assert_eq!((world.read("d/free").as_str(), world.read("d/taken").as_str()), ("one", "two"));
     symlink(world.root.path().join("outside/file"), world.at("link")).unwrap();
     assert_eq!(in_the_way(world.directory.set_aside(&["link"], "free")).0, "a symbolic link");
+}
+
+#[test]
+fn a_file_from_another_file_is_whole_or_not_there() {
+    let mut world = World::new();
+    let from = world.root.path().join("large");
+    fs::write(&from, vec![7; 3_000_000]).unwrap();
+    let new = |names: &'static str| NewFile {
+        names: names.split('/').collect(),
+        holds: Source::File(&from),
+        over: Over::Nothing,
+    };
+    assert_eq!(world.directory.write(&[new("d/copy")]).pop().unwrap().unwrap(), Written::Changed);
+    assert_eq!(fs::read(world.at("d/copy")).unwrap(), fs::read(&from).unwrap());
+    let gone = world.root.path().join("gone");
+    let missing = NewFile { names: vec!["d", "none"], holds: Source::File(&gone), over: Over::Nothing };
+    assert!(matches!(world.directory.write(&[missing]).pop().unwrap(), Err(WriteError::Io { .. })));
+    assert_eq!(world.names("d"), ["copy"], "no temporary file is left");
+}
+
+/// Of the device that says that it is full, whatever is written to it.
+#[test]
+fn a_full_disk_is_named() {
+    let mut full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let error = io::Write::write_all(&mut full, b"x").unwrap_err();
+    let error = WriteError::io(&["d", "file"], error);
+    assert_eq!(error.to_string(), "the disk is full: there is no room for d/file");
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use roam_agent::tree::{Directory, NewFile, OpenError, Over, WriteError, Written, digest, path_of, scan};
+use roam_agent::tree::{Directory, NewFile, OpenError, Over, Source, WriteError, Written, digest, path_of, scan};
 use roam_schemas::{Device, Key, Manifest, Record, Revision, State};
 use serde::Serialize;
 
@@ -102,16 +102,16 @@ impl Applier {
         for (record, bytes) in records.iter().filter_map(|record| Some((record, value(record)?))) {
             match path_of(&record.key) {
                 Ok(names) => {
-                    files.push(NewFile { names, bytes, over: Over::Anything });
-                    of.push(record);
+                    files.push(NewFile { names, holds: Source::Bytes(bytes), over: Over::Anything });
+                    of.push((record, bytes.len() as u64));
                 }
                 Err(refused) => lines.push((record, Line::refused(record, refused))),
             }
         }
-        for ((record, file), written) in of.into_iter().zip(&files).zip(self.directory.write(&files)) {
+        for ((record, bytes), written) in of.into_iter().zip(self.directory.write(&files)) {
             let line = match written {
                 Ok(Written::Same) => Line::Same { key: record.key.to_string() },
-                Ok(Written::Changed) => Line::written(record, file.bytes.len() as u64),
+                Ok(Written::Changed) => Line::written(record, bytes),
                 Err(error @ WriteError::InTheWay { .. }) => Line::refused(record, error),
                 Err(error) => return Err(error),
             };
