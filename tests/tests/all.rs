@@ -11,6 +11,7 @@ mod control;
 mod device;
 mod duplicates;
 mod expiry;
+mod forgotten;
 mod interop;
 mod journal_trouble;
 mod kill;

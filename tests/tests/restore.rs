@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs};
 
 use futures_util::TryStreamExt;
 use roam_client::{Identity, LocalProfile, LocalStore, ProfileClient, Record, Revision, Select, State};
-use roam_nats::{Bus, BusSettings, Headers, JOURNAL_STREAM, Role};
-use roam_schemas::{Control, ReplicaName, Resume, subjects};
+use roam_nats::{Bus, BusSettings, CHUNKS_STREAM, Headers, JOURNAL_STREAM, Role};
+use roam_schemas::{Control, Erase, ReplicaName, Resume, subjects};
 use roam_storage::{
     BackupSettings,
     backup::{BackupError, Manifest, Progress, Repository, restored},
@@ -185,6 +185,164 @@ async fn after_everything_but_an_old_backup_was_lost_devices_bring_back_what_the
     world.ready().await;
     let again = all_hold(&world, "alice", &[&laptop, &phone, &tablet], &late).await;
     assert!(again.iter().any(|record| record.revision.get() > 2 * FIRST_EPOCH), "{again:?}");
+}
+
+/// Bytes that nothing compresses and that no other seed gives.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(&mut next).take(length / 8).flatten().collect()
+}
+
+fn value_of(record: &Record) -> &[u8] {
+    let State::Value(stored) = &record.state else { panic!("no value: {record:?}") };
+    stored.value.as_bytes()
+}
+
+/// Waits until a device reads a large value whole.
+async fn reads(profile: &ProfileClient, name: &str, value: &[u8]) {
+    eventually("the large value is whole again", async || match profile.get(key(name)).await {
+        Ok(roam_client::Lookup::Found(record)) => {
+            assert!(value_of(&record) == value, "another value of {name} came");
+            Some(())
+        }
+        Err(roam_client::ReadError::Missing(_)) => None,
+        other => panic!("{name}: {other:?}"),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_come_back_from_a_backup_when_the_bus_is_lost() {
+    const MIB: usize = 1 << 20;
+    let mut world = World::new().backups(in_directory()).start().await;
+    let laptop = world.device("acme", "alice", "laptop").await.profile(app("editor"));
+    let (before, book, film) = (noise(1, MIB), noise(2, 3 * MIB), noise(3, 2 * MIB));
+    laptop.put(key("book"), before.clone(), text()).await.unwrap();
+    laptop.put(key("book"), book.clone(), text()).await.unwrap();
+    let bob = world.device("acme", "bob", "laptop").await.profile(app("editor"));
+    bob.put(key("same book"), book.clone(), text()).await.unwrap();
+    let repository = directory_of(&world);
+    let first = back_up(&world, "roam-storage-0", &repository).await;
+    let of_first = first.chunks.unwrap();
+    assert_eq!(of_first.missing, 0);
+    assert_eq!(of_first.bytes, (before.len() + 2 * book.len()) as u64);
+    laptop.put(key("film"), film.clone(), text()).await.unwrap();
+    laptop.put(key("note"), "small", text()).await.unwrap();
+    let chunks_then = files_of(&world);
+    let second = back_up(&world, "roam-storage-0", &repository).await;
+    // What two users share, and what was there already, is there once.
+    let new: Vec<_> = files_of(&world).into_iter().filter(|file| !chunks_then.contains(file)).collect();
+    let new_bytes: u64 = new.iter().map(|file| fs::metadata(file).unwrap().len()).filter(|size| *size > 64 << 10).sum();
+    assert!((film.len() as u64..film.len() as u64 + MIB as u64 / 2).contains(&new_bytes), "{new_bytes}");
+    let verified = repository.verify(&second.id, &Progress::default()).await.unwrap();
+    assert_eq!((verified.manifest, verified.missing_chunks), (second.clone(), 0));
+    let pruned = repository.prune(1).await.unwrap();
+    assert_eq!(pruned.removed, [first.id]);
+    repository.verify(&second.id, &Progress::default()).await.unwrap();
+
+    world.replicas[0].stop().await;
+    lose_the_bus(&mut world).await;
+    assert_eq!(world.stream(CHUNKS_STREAM).await.messages, 0);
+    restore(&world, 0, &repository, &second).await;
+    let waiting = world.dir().join("roam-storage-0/chunks");
+    assert!(waiting.is_dir());
+    world.replicas[0].start().await;
+    world.ready().await;
+
+    let phone = world.device("acme", "alice", "phone").await.profile(app("editor"));
+    reads(&phone, "book", &book).await;
+    reads(&phone, "film", &film).await;
+    let bob = world.device("acme", "bob", "phone").await.profile(app("editor"));
+    reads(&bob, "same book", &book).await;
+    eventually("nothing waits any more", async || (!waiting.exists()).then_some(())).await;
+    // The version before is part of the history, and comes back with it.
+    let versions = phone.history(key("book"), None).await.unwrap();
+    let State::Value(stored) = &versions[1].state else { panic!("no value") };
+    let mut bytes = Vec::new();
+    phone.download(&stored.manifest().unwrap().unwrap(), &mut bytes, |_| {}).await.unwrap();
+    assert!(bytes == before, "another version came");
+
+    // Restored once more, on a bus that has all of them, nothing is sent again.
+    let messages = world.stream(CHUNKS_STREAM).await.messages;
+    assert_eq!(messages, second.chunks.unwrap().count);
+    world.replicas[0].stop().await;
+    restore(&world, 0, &repository, &second).await;
+    world.replicas[0].start().await;
+    world.ready().await;
+    eventually("nothing waits any more", async || (!waiting.exists()).then_some(())).await;
+    assert_eq!(world.stream(CHUNKS_STREAM).await.last_sequence, messages);
+}
+
+/// The files of the repository of a world.
+fn files_of(world: &World) -> Vec<std::path::PathBuf> {
+    let parts = fs::read_dir(world.dir().join("backups/files")).unwrap();
+    parts.flat_map(|part| fs::read_dir(part.unwrap().path()).unwrap().map(|file| file.unwrap().path())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_in_a_backup_are_checked_and_the_chunks_of_who_was_erased_do_not_come_back() {
+    let mut world = World::new().replicas(1).start().await;
+    let laptop = world.device("acme", "alice", "laptop").await.profile(app("editor"));
+    let (book, film) = (noise(1, 1 << 20), noise(2, 1 << 20));
+    laptop.put(key("book"), book.clone(), text()).await.unwrap();
+    let bob = world.device("acme", "bob", "laptop").await.profile(app("editor"));
+    bob.put(key("film"), film.clone(), text()).await.unwrap();
+    let bus = world.operator().await;
+    let repository = Repository::in_bucket(&bus);
+    let backup = back_up(&world, "roam-storage-0", &repository).await;
+    assert_eq!(backup.chunks.unwrap().bytes, (book.len() + film.len()) as u64);
+    repository.verify(&backup.id, &Progress::default()).await.unwrap();
+
+    // The journal that carries the backup forward says that bob was erased.
+    world.order(Control::Erase(Erase { tenant: tenant("acme"), user: user("bob") })).await;
+    let chunks = (book.len() + film.len()) as u64;
+    eventually("the chunks of bob are gone", async || {
+        (world.stream(CHUNKS_STREAM).await.bytes < chunks * 3 / 4).then_some(())
+    })
+    .await;
+    let before = world.stream(CHUNKS_STREAM).await;
+    world.replicas[0].stop().await;
+    restore(&world, 0, &repository, &backup).await;
+    world.replicas[0].start().await;
+    world.ready().await;
+    let waiting = world.dir().join("roam-storage-0/chunks");
+    eventually("nothing waits any more", async || (!waiting.exists()).then_some(())).await;
+    let after = world.stream(CHUNKS_STREAM).await;
+    assert_eq!((after.last_sequence, after.messages), (before.last_sequence, before.messages));
+    let phone = world.device("acme", "alice", "phone").await.profile(app("editor"));
+    reads(&phone, "book", &book).await;
+
+    // A chunk that is lost or damaged in the repository does not go unnoticed.
+    let objects = roam_nats::ObjectStore::new(&bus, roam_nats::BACKUPS_BUCKET);
+    let name = format!("files/{}", roam_schemas::ContentHash::of(&first_chunk(&phone, "book").await));
+    objects.delete(&name).await.unwrap();
+    let verified = repository.verify(&backup.id, &Progress::default()).await;
+    assert!(matches!(&verified, Err(BackupError::Damaged { file, .. }) if file.starts_with("chunk ")), "{verified:?}");
+    objects.put(&name, &mut std::io::Cursor::new(b"other bytes".to_vec()), |_| {}).await.unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let fetched = repository.fetch(&backup.id, target.path(), &Progress::default()).await;
+    assert!(matches!(fetched, Err(BackupError::Damaged { .. })), "{fetched:?}");
+    // The records alone are whole.
+    let target = tempfile::tempdir().unwrap();
+    repository.fetch_records(&backup.id, target.path(), &Progress::default()).await.unwrap();
+    assert!(!target.path().join("chunks").exists());
+}
+
+/// The bytes of the first chunk of a large value.
+async fn first_chunk(profile: &ProfileClient, name: &str) -> Vec<u8> {
+    let versions = profile.history(key(name), None).await.unwrap();
+    let State::Value(stored) = &versions[0].state else { panic!("no value") };
+    let manifest = stored.manifest().unwrap().unwrap();
+    let mut bytes = Vec::new();
+    profile.download(&manifest, &mut bytes, |_| {}).await.unwrap();
+    bytes.truncate(manifest.chunks[0].length as usize);
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 //! nothing kept but a start time.
 
 mod load;
+#[cfg(feature = "embedded")]
+mod own;
 mod plan;
 mod report;
 mod run;
@@ -10,7 +12,9 @@ mod tracker;
 mod wire;
 
 pub(crate) use load::load;
+#[cfg(feature = "embedded")]
+pub(crate) use own::{Own, OwnError};
 pub(crate) use plan::Plan;
-pub(crate) use report::{Measured, Report, Settings};
+pub(crate) use report::{Measured, Memory, Report, Restart, Restarts, Settings};
 pub(crate) use run::{latency, throughput};
 pub(crate) use wire::{BenchError, Wire};

@@ -335,8 +335,12 @@ Example:
     #[command(after_help = "\
 It writes into profiles of the tenant `bench` (or another, by --tenant) and leaves its records there.
 
+With --up it starts a system for itself, as `roam up` does, and removes it at the end. Then it also tells how much memory the
+services take, and how soon they are ready again with all that was loaded: after a stop, and after a kill.
+
 Example:
-  roam bench --seconds 20 --in-flight 1024 --json")]
+  roam bench --seconds 20 --in-flight 1024 --json
+  roam bench --up /var/tmp/bench --records 10000000 --profiles 10000")]
     Bench(Bench),
     /// Print the completions for a shell
     #[command(after_help = "Example:\n  roam completions bash > ~/.local/share/bash-completion/completions/roam")]
@@ -455,6 +459,10 @@ pub(crate) struct Bench {
     /// The tenant whose profiles are written
     #[arg(long, value_name = "TENANT", default_value = "bench", value_parser = tenant)]
     pub(crate) tenant: Tenant,
+    /// Start a system in this directory, which is empty or missing, and stop, kill and remove it at the end
+    #[cfg(feature = "embedded")]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) up: Option<PathBuf>,
 }
 
 /// `roam completions`.

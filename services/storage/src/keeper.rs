@@ -25,7 +25,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backup::{BackupError, Created, Progress, Repository, Target, create},
+    backup::{BackupError, Created, Progress, Repository, Target, create_with_chunks},
+    chunks::Chunks,
     metrics::Metrics,
     settings::BackupSettings,
     store::Reader,
@@ -62,6 +63,7 @@ pub(crate) struct Keeper {
 
 struct Inner {
     reader: Reader,
+    chunks: Chunks,
     replica: ReplicaName,
     settings: BackupSettings,
     bus: BusSettings,
@@ -75,13 +77,14 @@ struct Inner {
 impl Keeper {
     pub(crate) fn new(
         reader: Reader,
+        chunks: Chunks,
         replica: ReplicaName,
         settings: BackupSettings,
         bus: BusSettings,
         metrics: Metrics,
     ) -> Self {
         let (one_at_a_time, wanted) = (Mutex::new(()), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { reader, replica, settings, bus, metrics, one_at_a_time, wanted }) }
+        Self { inner: Arc::new(Inner { reader, chunks, replica, settings, bus, metrics, one_at_a_time, wanted }) }
     }
 
     /// Where backups go unless somebody says otherwise.
@@ -145,7 +148,7 @@ impl Keeper {
 
     async fn make_in(&self, repository: &Repository, progress: &Progress) -> Result<Created, KeepError> {
         let inner = &self.inner;
-        let made = create(&inner.reader, inner.replica.as_str(), repository, progress).await;
+        let made = create_with_chunks(&inner.reader, inner.replica.as_str(), repository, &inner.chunks, progress).await;
         inner.metrics.backup_made(made.as_ref().ok());
         let made = made?;
         let (id, bytes) = (&made.manifest.id, made.manifest.bytes());

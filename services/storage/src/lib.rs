@@ -47,7 +47,7 @@ use crate::{
     announce::{Announcer, standing},
     apply::Applier,
     backup::{BackupError, Restored},
-    chunks::{Chunks, Sweeper},
+    chunks::{Chunks, PutBack, Sweeper},
     connect::Connections,
     erasure::erasures,
     expire::Expirer,
@@ -143,11 +143,12 @@ async fn run_once(
     let name = settings.replica_name();
     tracing::info!(%name, "operators call this replica so");
     let Settings { backup, bus, .. } = settings;
-    let keeper = Keeper::new(reader.clone(), name.clone(), backup, bus, metrics.clone());
+    let chunks = Chunks::new(&connections.chunks, metrics.clone());
+    let keeper = Keeper::new(reader.clone(), chunks.clone(), name.clone(), backup, bus, metrics.clone());
     let adopted = watch::Sender::new(false);
     let rescue = Rescue::new(keeper.clone(), restored, since, adopted.clone());
     let closing = reader.closing();
-    let parts = Parts { context, conditions, metrics, reader, name, keeper, rescue };
+    let parts = Parts { context, conditions, metrics, reader, chunks, name, keeper, rescue };
     let ended = parts.start(&connections, writer)?.join(context.grace).await;
     connections.close().await;
     ended?;
@@ -190,6 +191,7 @@ struct Parts<'a> {
     conditions: Conditions,
     metrics: Metrics,
     reader: Reader,
+    chunks: Chunks,
     name: ReplicaName,
     keeper: Keeper,
     rescue: Rescue,
@@ -211,7 +213,7 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer) -> Result<Tasks, StoreError> {
-        let Self { context, conditions, metrics, reader, name, keeper, rescue } = self;
+        let Self { context, conditions, metrics, reader, chunks, name, keeper, rescue } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
@@ -249,7 +251,6 @@ impl Parts<'_> {
             metrics.clone(),
             context.shutdown.clone(),
         );
-        let chunks = Chunks::new(&connections.chunks, metrics.clone());
         let operated = Operated {
             bus: connections.responding.clone(),
             context: context.clone(),
@@ -271,6 +272,12 @@ impl Parts<'_> {
             metrics: metrics.clone(),
             shutdown: context.shutdown.clone(),
             erased: given_up,
+        };
+        let put_back = PutBack {
+            chunks: chunks.clone(),
+            reader: reader.clone(),
+            progress: progress.clone(),
+            shutdown: context.shutdown.clone(),
         };
         let announcer = Announcer {
             announces,
@@ -308,6 +315,7 @@ impl Parts<'_> {
         tasks.spawn("compact", compactor.run());
         tasks.spawn("chunks", chunks.follow(context.shutdown.clone()));
         tasks.spawn("sweep", sweeper.run());
+        tasks.spawn("put-back", put_back.run());
         tasks.spawn("clean", remind_to_clean(work, context.shutdown.clone()));
         Ok(tasks)
     }

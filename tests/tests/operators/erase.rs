@@ -4,7 +4,12 @@ use std::{fs, path::Path};
 
 use roam_client::{ContentType, Lookup};
 use roam_nats::{CHUNKS_STREAM, REJECTED_STREAM, Role, subject_messages};
-use roam_schemas::{Encoding, subjects};
+use roam_process::clock;
+use roam_schemas::{BatchId, Control, ControlEntry, Encoding, Erase, encode, subjects};
+use roam_storage::{
+    apply::Applier,
+    store::{self, Position, StoreSettings},
+};
 use roam_tests::{World, app, device, envelope, eventually, key, profile, tenant, user};
 
 use super::{BINARY, put, roam};
@@ -101,4 +106,33 @@ async fn an_erased_user_is_gone_from_replicas_their_files_and_the_streams() {
     let again = roam(&world, "erase acme/alice --yes").await.with_code(0);
     assert!(again.stdout.contains("0 rows remain"), "{}", again.stdout);
     let _ = roam(&world, "status").await.with_code(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_who_was_erased_leave_the_files_of_a_replica_that_ended_before_it_was_done() {
+    let mut world = World::new().start().await;
+    let (alice, bob) = (world.device("acme", "alice", "laptop").await, world.device("acme", "bob", "laptop").await);
+    put(&alice.profile(app("editor")), "theme", SECRET).await;
+    put(&bob.profile(app("editor")), "theme", "nobody's secret").await;
+    world.replicas[0].stop().await;
+
+    // As a replica that was killed between the write that erases and the compaction behind it.
+    let directory = world.dir().join("roam-storage-0");
+    let (id, control) = (BatchId::random(), Control::Erase(Erase { tenant: tenant("acme"), user: user("alice") }));
+    let payload = encode(&ControlEntry { id, control: control.clone() }, Encoding::Postcard).unwrap();
+    let sequence = world.append(&subjects::journal_control(0), &id.to_string(), payload).await;
+    {
+        let (writer, reader) = store::open(&directory, &StoreSettings::default()).unwrap();
+        let stands = reader.snapshot().position().unwrap().unwrap();
+        let mut applier = Applier::new(writer, reader).unwrap();
+        applier.compact().unwrap();
+        let position = Position { sequence, batch: id, published: clock::now_ns(), ..stands };
+        assert!(applier.control(&control, &position).unwrap().is_some_and(|removed| removed.records == 1));
+    }
+    assert!(found_in(&directory) > 0, "otherwise this test shows nothing");
+    world.replicas[0].start().await;
+    world.ready().await;
+    eventually("nothing of it lies in the files", async || (found_in(&directory) == 0).then_some(())).await;
+    assert_eq!(alice.profile(app("editor")).get(key("theme")).await.unwrap(), Lookup::Unknown);
+    assert!(matches!(bob.profile(app("editor")).get(key("theme")).await.unwrap(), Lookup::Found(_)));
 }

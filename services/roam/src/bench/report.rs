@@ -21,6 +21,39 @@ pub(crate) struct Report {
     pub(crate) throughput: Measured,
     /// The open loop.
     pub(crate) latency: Measured,
+    /// How the system takes being stopped and killed, if it was started for this.
+    pub(crate) restarts: Option<Restarts>,
+}
+
+/// How a system takes being stopped and killed with all that was loaded.
+#[derive(Debug, Serialize)]
+pub(crate) struct Restarts {
+    /// Of the process with the services, when all was measured.
+    pub(crate) memory: Memory,
+    /// How many bytes it had on the disk then, those of NATS included.
+    pub(crate) disk_bytes: u64,
+    /// After it was asked to stop, and had stopped.
+    pub(crate) after_stop: Restart,
+    /// After it was killed.
+    pub(crate) after_kill: Restart,
+}
+
+/// A start with what was loaded.
+#[derive(Debug, Serialize)]
+pub(crate) struct Restart {
+    /// From the start of the process until every part says that it is ready and a request is answered.
+    pub(crate) ready_seconds: f64,
+    /// Of the process, once it is ready.
+    pub(crate) memory: Memory,
+}
+
+/// What a process takes of memory, without nats-server, which is another one.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Memory {
+    /// What is resident, in bytes.
+    pub(crate) resident_bytes: u64,
+    /// The most that ever was.
+    pub(crate) most_resident_bytes: u64,
 }
 
 /// What was asked for.
@@ -87,7 +120,34 @@ impl Display for Report {
         table(f, &title, &self.throughput)?;
         writeln!(f)?;
         let title = format!("open loop, {}/s", show::count(rate.into()));
-        table(f, &title, &self.latency)
+        table(f, &title, &self.latency)?;
+        match &self.restarts {
+            Some(restarts) => write!(f, "\n{restarts}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Restarts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory, disk_bytes, after_stop, after_kill } = self;
+        writeln!(f, "the services, {} on the disk        ready in      memory    at most", show::bytes(*disk_bytes))?;
+        writeln!(f, "  loaded and measured                       {memory}")?;
+        writeln!(f, "  started after a stop         {after_stop}")?;
+        writeln!(f, "  started after a kill         {after_kill}")
+    }
+}
+
+impl Display for Restart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>9.2} s  {}", self.ready_seconds, self.memory)
+    }
+}
+
+impl Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+        write!(f, "{:>10} {:>10}", mib(self.resident_bytes), mib(self.most_resident_bytes))
     }
 }
 
@@ -140,7 +200,11 @@ mod tests {
             encoding: roam_schemas::Encoding::Postcard,
         };
         let loaded = Some(Loaded::new(1_000_000, Duration::from_secs(20)));
-        let report = Report { settings, loaded, throughput: measured(3), latency: measured(0) };
+        let memory = Memory { resident_bytes: 300 << 20, most_resident_bytes: 328 << 20 };
+        let restart = |ready_seconds| Restart { ready_seconds, memory };
+        let restarts =
+            Some(Restarts { memory, disk_bytes: 2 << 30, after_stop: restart(0.5), after_kill: restart(12.25) });
+        let report = Report { settings, loaded, throughput: measured(3), latency: measured(0), restarts };
         let expected = "\
 64 profiles, values of 128 bytes, 10 s each
 loaded 1,000,000 records in 20.0 s: 50,000/s
@@ -153,10 +217,17 @@ closed loop, 256 in flight     changes/s    p50 ms    p90 ms    p99 ms    max ms
 open loop, 2,000/s             changes/s    p50 ms    p90 ms    p99 ms    max ms
   saved (publish to receipt)      31,234      1.10      2.25      9.00   1234.50
   told (publish to notice)        31,200      1.10      2.25      9.00   1234.50
+
+the services, 2.00 GiB on the disk        ready in      memory    at most
+  loaded and measured                          300 MiB    328 MiB
+  started after a stop              0.50 s     300 MiB    328 MiB
+  started after a kill             12.25 s     300 MiB    328 MiB
 ";
         assert_eq!(report.to_string(), expected);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["throughput"]["receipts_per_second"], 31_234.0);
         assert_eq!(json["latency"]["notice_ms"]["p50"], 1.1);
+        assert_eq!(json["restarts"]["after_kill"]["ready_seconds"], 12.25);
+        assert_eq!(json["restarts"]["memory"]["most_resident_bytes"], 328 << 20);
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Backup {
 pub(crate) enum BackupCommand {
     /// Have a running replica make a backup, while it goes on
     #[command(after_help = "\
-Files that are in the repository already are not copied again. Without --to the backup goes into the directory that the
+Files and chunks of large values that are in the repository already are not copied again. Without --to the backup goes into the directory that the
 replica's own settings name ([backup] directory; of `roam up --data DIR` that is DIR/backups), or, without one, into the
 bucket on the bus.
 
@@ -37,7 +37,7 @@ Example:
         after_help = "Example:\n  roam backup list --from ~/roam-data/backups\n  roam backup list --from bucket --json"
     )]
     List(ListBackups),
-    /// Read all of a backup: compare every file with its hash, open it, and read every row
+    /// Read all of a backup: compare every file and chunk with its hash, open it, and read every row
     #[command(after_help = "\
 A backup in the bucket is copied to the directory for temporary files first (TMPDIR).
 
@@ -51,6 +51,9 @@ The directory has to be empty or missing; that of `roam up --data DIR` is DIR/st
 written. If the journal reaches back to the backup, the replica that is started there goes on from it, and nothing is lost. If
 not, a single replica begins a new epoch, in which devices offer what they hold that is newer; one of several takes a
 newer backup, or waits for an order. What is to be expected is said at the end.
+
+The chunks of large values are brought back too, below that directory. The replica that is started there puts those on the
+bus that are missing, and removes them from the directory. Where the bus has them all, --without-chunks saves the copying.
 
 Example:
   mv ~/roam-data/storage ~/roam-data/storage.old
@@ -149,6 +152,9 @@ pub(crate) struct RestoreBackup {
     /// The directory of the replica
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
+    /// Leave out the chunks of large values: the bus has them
+    #[arg(long)]
+    pub(crate) without_chunks: bool,
 }
 
 /// `roam backup prune`.

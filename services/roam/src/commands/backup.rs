@@ -57,11 +57,22 @@ async fn verify(args: VerifyBackup, global: &Global, out: Output) -> Result<(), 
         let verified = verified.map_err(|error| failed(WHAT, &error))?;
         let rows: serde_json::Map<_, _> =
             verified.rows.iter().map(|(table, rows)| ((*table).to_owned(), json!(rows))).collect();
-        out.object(&json!({ "backup": describe(&verified.manifest), "verified": true, "rows": rows }))?;
+        out.object(&json!({
+            "backup": describe(&verified.manifest),
+            "verified": true,
+            "rows": rows,
+            "missing_chunks": verified.missing_chunks,
+        }))?;
         let total = verified.rows.iter().map(|(_, rows)| rows).sum();
-        let (files, bytes) = (verified.manifest.files.len() as u64, verified.manifest.bytes());
-        let (files, bytes, rows) = (show::of(files, "file"), show::bytes(bytes), show::of(total, "row"));
-        out.say(format_args!("backup {id} is whole: {files}, {bytes}, {rows}"))
+        let (parts, bytes) = (parts(&verified.manifest), show::bytes(verified.manifest.bytes()));
+        let rows = show::of(total, "row");
+        match verified.missing_chunks {
+            0 => out.say(format_args!("backup {id} is whole: {parts}, {bytes}, {rows}")),
+            missing => {
+                out.say(format_args!("backup {id} is as it was made: {parts}, {bytes}, {rows}"))?;
+                out.say(without(missing))
+            }
+        }
     })
     .await
 }
@@ -71,13 +82,22 @@ async fn restore(args: RestoreBackup, global: &Global, out: Output) -> Result<()
     with_repository(WHAT, &args.source.from, global, async |repository| {
         let id = chosen(WHAT, args.id, repository).await?;
         let progress = Progress::default();
-        let restored = watched(&progress, "restoring", out, repository.fetch(&id, &args.data, &progress)).await;
-        let restored = restored.map_err(|error| failed(WHAT, &error))?;
+        let manifest = repository.manifest(&id).await.map_err(|error| failed(WHAT, &error))?;
+        let fetch = async {
+            match args.without_chunks {
+                false => repository.fetch(&id, &args.data, &progress).await,
+                true => repository.fetch_records(&id, &args.data, &progress).await,
+            }
+        };
+        let restored = watched(&progress, "restoring", out, fetch).await.map_err(|error| failed(WHAT, &error))?;
+        let chunks = manifest.chunks.filter(|_| !args.without_chunks).map_or(0, |chunks| chunks.count);
         let next = Next::look(&bus_settings(global), restored.position.as_ref()).await;
         out.object(&json!({
             "restored": restored,
             "directory": args.data,
             "bytes": progress.seen().bytes,
+            "chunks": chunks,
+            "missing_chunks": manifest.chunks.map_or(0, |chunks| chunks.missing),
             "then": next,
         }))?;
         let (bytes, directory) = (show::bytes(progress.seen().bytes), args.data.display());
@@ -90,7 +110,17 @@ async fn restore(args: RestoreBackup, global: &Global, out: Output) -> Result<()
             None => out.say("it was made before anything was written")?,
         }
         out.say(next.words())?;
-        out.say("it holds records, not the chunks of values over 256 KiB: those are in ROAM_CHUNKS, on the bus")
+        match manifest.chunks {
+            Some(all) if chunks > 0 => {
+                let (brought, bytes) = (show::of(chunks, "chunk"), show::bytes(all.bytes));
+                out.say(format_args!(
+                    "it has {brought} of large values ({bytes}): the replica puts those on the bus that are missing there"
+                ))?;
+                if all.missing > 0 { out.say(without(all.missing)) } else { Ok(()) }
+            }
+            Some(_) => out.say("the chunks of its large values were left out: the bus has to have them"),
+            None => Ok(()),
+        }
     })
     .await
 }
@@ -190,6 +220,21 @@ fn say_listed(listed: &Listed, out: Output) -> Result<(), Failure> {
     }
 }
 
+/// The files and chunks of a backup, counted.
+fn parts(manifest: &Manifest) -> String {
+    let files = show::of(manifest.files.len() as u64, "file");
+    match manifest.chunks {
+        Some(chunks) => format!("{files} and {}", show::of(chunks.count, "chunk")),
+        None => files,
+    }
+}
+
+/// What it means that chunks are missing from a backup.
+fn without(missing: u64) -> String {
+    let chunks = show::of(missing, "chunk");
+    format!("it lacks {chunks} of large values, which the bus did not have any more when it was made")
+}
+
 fn describe(manifest: &Manifest) -> serde_json::Value {
     json!({
         "id": manifest.id,
@@ -200,6 +245,7 @@ fn describe(manifest: &Manifest) -> serde_json::Value {
         "epoch": manifest.epoch,
         "position": manifest.position,
         "files": manifest.files.len(),
+        "chunks": manifest.chunks.map_or(0, |chunks| chunks.count),
         "bytes": manifest.bytes(),
     })
 }

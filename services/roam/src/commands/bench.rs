@@ -1,5 +1,9 @@
 //! `roam bench`: measures a running system.
 
+#[cfg(feature = "embedded")]
+mod own;
+
+use roam_nats::BusSettings;
 use roam_schemas::limits::CLIENT_WINDOW;
 
 use crate::{
@@ -18,7 +22,7 @@ pub(super) async fn run(args: Bench, global: &Global, out: Output) -> Result<(),
     let value_bytes = usize::try_from(args.value_bytes).unwrap_or(usize::MAX);
     let plan = Plan::new(args.tenant.clone(), args.profiles, args.records, value_bytes, encoding);
     let plan = plan.map_err(|error| Failure::usage(WHAT, error.to_string()))?;
-    let report = Box::pin(measure(&args, &plan, global, out)).await.map_err(|error| not_measured(&error))?;
+    let report = Box::pin(report(&args, &plan, global, out)).await?;
     out.object(&report)?;
     out.row(report.to_string().trim_end())?;
     match report.throughput.lost + report.latency.lost {
@@ -37,8 +41,16 @@ fn check(args: &Bench) -> Result<(), Failure> {
     Err(Failure::usage(WHAT, why).hint("raise --profiles, or lower --in-flight"))
 }
 
-async fn measure(args: &Bench, plan: &Plan, global: &Global, out: Output) -> Result<Report, BenchError> {
-    let settings = bus_settings(global);
+/// Measures the system that runs, or one that is started for it.
+async fn report(args: &Bench, plan: &Plan, global: &Global, out: Output) -> Result<Report, Failure> {
+    #[cfg(feature = "embedded")]
+    if let Some(directory) = &args.up {
+        return own::report(args, plan, directory, out).await;
+    }
+    measure(args, plan, bus_settings(global), out).await.map_err(|error| not_measured(&error))
+}
+
+async fn measure(args: &Bench, plan: &Plan, settings: BusSettings, out: Output) -> Result<Report, BenchError> {
     let mut first = 0;
     let mut loaded = None;
     if args.records > 0 {
@@ -66,7 +78,7 @@ async fn measure(args: &Bench, plan: &Plan, global: &Global, out: Output) -> Res
         records: args.records,
         encoding: plan.encoding(),
     };
-    Ok(Report { settings, loaded, throughput, latency })
+    Ok(Report { settings, loaded, throughput, latency, restarts: None })
 }
 
 fn not_measured(error: &BenchError) -> Failure {

@@ -89,18 +89,33 @@ impl Bucket {
 
     pub(super) async fn put_file(&self, hash: Hash, source: &Path, progress: &Progress) -> Result<Kept, BackupError> {
         let mut file = File::open(source).await.map_err(BackupError::path(source))?;
-        match self.store.put(&file_name(hash), &mut file, |bytes| progress.add(bytes)).await? {
-            Put::Stored => Ok(Kept::New),
-            Put::Exists => Ok(Kept::Known),
-        }
+        Ok(self.store.put(&file_name(hash), &mut file, |bytes| progress.add(bytes)).await?.into())
+    }
+
+    pub(super) async fn put_bytes(&self, hash: Hash, bytes: &[u8], progress: &Progress) -> Result<Kept, BackupError> {
+        let mut source = Cursor::new(bytes);
+        Ok(self.store.put(&file_name(hash), &mut source, |bytes| progress.add(bytes)).await?.into())
     }
 
     pub(super) async fn get_file(&self, hash: Hash, target: &Path, progress: &Progress) -> Result<Got, BackupError> {
         let file = File::create(target).await.map_err(BackupError::path(target))?;
-        let mut sink = Hashing { file, hasher: blake3::Hasher::new(), bytes: 0 };
+        let mut sink = Hashing::into(file);
         self.store.get(&file_name(hash), &mut sink, |bytes| progress.add(bytes)).await?;
-        sink.file.sync_all().await.map_err(BackupError::path(target))?;
-        Ok(Got { bytes: sink.bytes, hash: sink.hasher.finalize().into() })
+        sink.to.sync_all().await.map_err(BackupError::path(target))?;
+        Ok(sink.got())
+    }
+
+    /// What a file comes to.
+    pub(super) async fn look_at_file(&self, hash: Hash, progress: &Progress) -> Result<Got, BackupError> {
+        let mut sink = Hashing::into(tokio::io::sink());
+        self.store.get(&file_name(hash), &mut sink, |bytes| progress.add(bytes)).await?;
+        Ok(sink.got())
+    }
+
+    pub(super) async fn read_file(&self, hash: Hash) -> Result<Vec<u8>, BackupError> {
+        let mut bytes = Vec::new();
+        self.store.get(&file_name(hash), &mut bytes, |_| {}).await?;
+        Ok(bytes)
     }
 
     pub(super) async fn files(&self) -> Result<Vec<Hash>, BackupError> {
@@ -181,20 +196,39 @@ fn now() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(clock::now_ns().into()).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-/// A file that is hashed as it is written.
-struct Hashing {
-    file: File,
+impl From<Put> for Kept {
+    fn from(put: Put) -> Self {
+        match put {
+            Put::Stored => Self::New,
+            Put::Exists => Self::Known,
+        }
+    }
+}
+
+/// What is hashed as it is written.
+struct Hashing<W> {
+    to: W,
     hasher: blake3::Hasher,
     bytes: u64,
 }
 
-impl AsyncWrite for Hashing {
+impl<W> Hashing<W> {
+    fn into(to: W) -> Self {
+        Self { to, hasher: blake3::Hasher::new(), bytes: 0 }
+    }
+
+    fn got(&self) -> Got {
+        Got { bytes: self.bytes, hash: self.hasher.finalize().into() }
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Hashing<W> {
     fn poll_write(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        let written = std::pin::Pin::new(&mut self.file).poll_write(context, bytes);
+        let written = std::pin::Pin::new(&mut self.to).poll_write(context, bytes);
         if let Poll::Ready(Ok(length)) = written {
             self.hasher.update(&bytes[..length]);
             self.bytes += length as u64;
@@ -203,10 +237,10 @@ impl AsyncWrite for Hashing {
     }
 
     fn poll_flush(mut self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.file).poll_flush(context)
+        std::pin::Pin::new(&mut self.to).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.file).poll_shutdown(context)
+        std::pin::Pin::new(&mut self.to).poll_shutdown(context)
     }
 }

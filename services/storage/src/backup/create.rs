@@ -7,11 +7,15 @@ use roam_schemas::Timestamp;
 use tokio::task::spawn_blocking;
 
 use super::{
-    BackupError, BackupFile, BackupId, FORMAT, JournalPosition, Kept, Manifest, Progress, Repository,
+    BackupError, BackupFile, BackupId, FORMAT, FORMAT_WITHOUT_CHUNKS, JournalPosition, Kept, Manifest, Progress,
+    Repository,
     directory::{hash_file, names_in},
     manifest::is_plain,
 };
-use crate::store::{Checkpoint, Reader};
+use crate::{
+    chunks::Chunks,
+    store::{Checkpoint, Reader},
+};
 
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub struct Created {
 }
 
 /// Makes a backup of a running store, while whoever writes goes on. Beside others, but not beside another one of the
-/// same store.
+/// same store. Nobody is asked for the chunks of large values: those that are not in the repository count as missing.
 ///
 /// # Errors
 /// See [`BackupError`]. No backup is there then; what was copied for it serves the next one, or is pruned.
@@ -35,15 +39,40 @@ pub async fn create(
     repository: &Repository,
     progress: &Progress,
 ) -> Result<Created, BackupError> {
+    make(reader, replica, repository, None, progress).await
+}
+
+/// The same with the chunks of large values that its records and kept versions need.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) async fn create_with_chunks(
+    reader: &Reader,
+    replica: &str,
+    repository: &Repository,
+    chunks: &Chunks,
+    progress: &Progress,
+) -> Result<Created, BackupError> {
+    make(reader, replica, repository, Some(chunks), progress).await
+}
+
+async fn make(
+    reader: &Reader,
+    replica: &str,
+    repository: &Repository,
+    chunks: Option<&Chunks>,
+    progress: &Progress,
+) -> Result<Created, BackupError> {
     let began = std::time::Instant::now();
     let mut guard = repository.begin_create(replica).await?;
     let created = Timestamp::from_nanos(clock::now_ns());
     let reader = reader.clone();
     let checkpoint = spawn_blocking(move || reader.checkpoint()).await.map_err(|_| BackupError::Panicked)??;
     let (files, new_bytes) = copy_files(&checkpoint, repository, &mut guard, progress).await?;
+    let copied = repository.copy_chunks(checkpoint.chunks(), chunks, &mut guard, progress).await?;
     let position = checkpoint.position().map(JournalPosition::from);
     let manifest = Manifest {
-        format: FORMAT,
+        format: if copied.chunks.is_some() { FORMAT } else { FORMAT_WITHOUT_CHUNKS },
         id: BackupId::new(created, replica, position.as_ref()),
         created,
         replica: replica.to_owned(),
@@ -52,11 +81,12 @@ pub async fn create(
         epoch: checkpoint.epoch(),
         position,
         files,
+        chunks: copied.chunks,
     };
     let bytes = manifest.write().map_err(|error| BackupError::path(checkpoint.path())(error.into()))?;
     repository.put_manifest(&manifest.id, bytes).await?;
     guard.end().await;
-    Ok(Created { manifest, new_bytes, took: began.elapsed() })
+    Ok(Created { manifest, new_bytes: new_bytes + copied.new_bytes, took: began.elapsed() })
 }
 
 async fn copy_files(

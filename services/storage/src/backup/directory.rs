@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -75,11 +76,7 @@ impl Directory {
         let id = id.clone();
         self.blocking(move |this| {
             let unfinished = this.unfinished();
-            let written = File::create(&unfinished).and_then(|mut file| {
-                file.write_all(&bytes)?;
-                file.sync_all()
-            });
-            written.map_err(BackupError::path(&unfinished))?;
+            write(&unfinished, &bytes)?;
             put_in_place(&unfinished, &this.manifest_path(&id))
         })
         .await
@@ -110,6 +107,33 @@ impl Directory {
             }
             put_in_place(&unfinished, &path)?;
             Ok(Kept::New)
+        })
+        .await
+    }
+
+    pub(super) async fn put_bytes(&self, hash: Hash, bytes: Bytes, progress: &Progress) -> Result<Kept, BackupError> {
+        let progress = progress.clone();
+        self.blocking(move |this| {
+            let path = this.file_path(hash);
+            if path.exists() {
+                return Ok(Kept::Known);
+            }
+            let unfinished = this.unfinished();
+            write(&unfinished, &bytes)?;
+            put_in_place(&unfinished, &path)?;
+            progress.add(bytes.len() as u64);
+            Ok(Kept::New)
+        })
+        .await
+    }
+
+    pub(super) async fn read_file(&self, hash: Hash, bytes: u64) -> Result<Vec<u8>, BackupError> {
+        self.blocking(move |this| {
+            let path = this.file_path(hash);
+            let mut read = Vec::new();
+            let file = File::open(&path).map_err(BackupError::path(&path))?;
+            file.take(bytes).read_to_end(&mut read).map_err(BackupError::path(path))?;
+            Ok(read)
         })
         .await
     }
@@ -262,6 +286,15 @@ impl Directory {
 
 fn is_ours(name: &str) -> bool {
     [BACKUPS, FILES, WORK, LOCK].contains(&name)
+}
+
+/// Writes a file and fsyncs it.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), BackupError> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(BackupError::path(path))
 }
 
 /// Copies a file and fsyncs the copy.

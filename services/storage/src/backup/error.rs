@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use roam_nats::ObjectError;
+use roam_schemas::Problem;
 
 use super::manifest::{BackupId, ManifestError};
 use crate::store::StoreError;
@@ -74,6 +75,9 @@ pub enum BackupError {
         /// What differs.
         what: String,
     },
+    /// The chunks of large values cannot be read, or kept while they are. Try again later.
+    #[error("the chunks of large values cannot be read: {0}")]
+    Chunks(#[source] Problem),
     /// Somebody prunes, and does not come to an end. Try again later.
     #[error("the bucket is being pruned: try again later")]
     Pruning,
@@ -88,7 +92,7 @@ impl BackupError {
         match self {
             Self::Bucket(error) => matches!(error, ObjectError::Unavailable { .. }),
             Self::Store(error) => matches!(error, StoreError::Full(_)),
-            Self::Pruning => true,
+            Self::Pruning | Self::Chunks(_) => true,
             _ => false,
         }
     }

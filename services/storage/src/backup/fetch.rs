@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BackupError, BackupId, JournalPosition, Manifest, Progress, Repository,
+    chunks::place_of_chunks,
     directory::{names_in, sync_directory},
 };
 
@@ -71,11 +72,35 @@ pub(crate) fn is_unfinished(directory: &Path) -> bool {
 }
 
 impl Repository {
-    /// Brings a backup back into a directory that is empty or missing. One that was restored in part is begun anew.
+    /// Brings a backup back into a directory that is empty or missing, with the chunks of large values: the replica that is
+    /// started there puts those back on the bus that are missing. One that was restored in part is begun anew.
     ///
     /// # Errors
     /// See [`BackupError`]. The directory does not open as a store then.
     pub async fn fetch(&self, id: &BackupId, target: &Path, progress: &Progress) -> Result<Restored, BackupError> {
+        self.bring(id, target, true, progress).await
+    }
+
+    /// The same without the chunks: for a bus that has them.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub async fn fetch_records(
+        &self,
+        id: &BackupId,
+        target: &Path,
+        progress: &Progress,
+    ) -> Result<Restored, BackupError> {
+        self.bring(id, target, false, progress).await
+    }
+
+    async fn bring(
+        &self,
+        id: &BackupId,
+        target: &Path,
+        with_chunks: bool,
+        progress: &Progress,
+    ) -> Result<Restored, BackupError> {
         let guard = self.begin_read().await?;
         let manifest = self.manifest(id).await?;
         prepare(target)?;
@@ -84,6 +109,10 @@ impl Repository {
         let note = serde_json::to_vec(&restored).map_err(|error| BackupError::path(target)(error.into()))?;
         write_note(target, RESTORING, &note)?;
         self.fetch_files(&manifest, target, progress).await?;
+        if let Some(chunks) = manifest.chunks.filter(|_| with_chunks) {
+            progress.more(chunks.count, chunks.bytes);
+            self.fetch_chunks(&manifest, &place_of_chunks(target), progress).await?;
+        }
         write_note(target, RESTORED, &note)?;
         let restoring = target.join(RESTORING);
         fs::remove_file(&restoring).map_err(BackupError::path(restoring))?;

@@ -7,11 +7,13 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use roam_schemas::{JournalPosition, Timestamp, limits::EPOCHS};
+use roam_schemas::{ContentHash, JournalPosition, Timestamp, limits::EPOCHS};
 use serde::{Deserialize, Serialize};
 
-/// The format of manifests that this build writes, and the only one that it reads.
-pub const FORMAT: u32 = 1;
+/// The newest format of manifests that this build writes and reads: that of a backup with chunks of large values.
+pub const FORMAT: u32 = 2;
+/// The format of a backup without any, which older builds read too; and of all backups that they made.
+pub const FORMAT_WITHOUT_CHUNKS: u32 = 1;
 
 /// The largest manifest that is read: some 100,000 files.
 pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -30,7 +32,7 @@ pub struct BadId;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or [`FORMAT_WITHOUT_CHUNKS`].
     pub format: u32,
     /// Its name.
     pub id: BackupId,
@@ -48,6 +50,26 @@ pub struct Manifest {
     pub position: Option<JournalPosition>,
     /// Its files, in order of their names.
     pub files: Vec<BackupFile>,
+    /// The chunks of large values that its records and kept versions need; none if they need none, or if an older
+    /// build made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<BackupChunks>,
+}
+
+/// The chunks of a backup. Each is a file of the repository, under its own hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupChunks {
+    /// How many there are, each counted once for each user who needs it.
+    pub count: u64,
+    /// How many bytes they have together.
+    pub bytes: u64,
+    /// How many more were needed, and were not there when it was made.
+    pub missing: u64,
+    /// The hash of the list of them, which is a file of the repository too.
+    pub list: Hash,
+    /// How long the list is, in bytes.
+    pub list_bytes: u64,
 }
 
 /// A file of a backup.
@@ -91,7 +113,7 @@ struct Format {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// It is of a later Roam.
-    #[error("it is of format {found}, and this build reads {FORMAT}: use a newer roam")]
+    #[error("it is of format {found}, and this build reads up to {FORMAT}: use a newer roam")]
     Format {
         /// Its format.
         found: u32,
@@ -160,6 +182,12 @@ impl Hash {
     }
 }
 
+impl From<ContentHash> for Hash {
+    fn from(hash: ContentHash) -> Self {
+        Self(*hash.as_bytes())
+    }
+}
+
 impl From<blake3::Hash> for Hash {
     fn from(hash: blake3::Hash) -> Self {
         Self(hash.into())
@@ -191,9 +219,10 @@ impl From<Hash> for String {
 }
 
 impl Manifest {
-    /// How many bytes its files have together.
+    /// How many bytes its files and its chunks have together.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        let chunks = self.chunks.map_or(0, |chunks| chunks.bytes + chunks.list_bytes);
+        self.files.iter().map(|file| file.bytes).sum::<u64>() + chunks
     }
 
     /// Writes the document.
@@ -214,7 +243,7 @@ impl Manifest {
     pub fn read(bytes: &[u8]) -> Result<Self, ManifestError> {
         let damaged = |what: &dyn fmt::Display| ManifestError::Damaged(what.to_string());
         let preamble: Preamble = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
-        if preamble.manifest.format != FORMAT {
+        if !(FORMAT_WITHOUT_CHUNKS..=FORMAT).contains(&preamble.manifest.format) {
             return Err(ManifestError::Format { found: preamble.manifest.format });
         }
         let Document { manifest, blake3 } = serde_json::from_slice(bytes).map_err(|error| damaged(&error))?;
@@ -229,6 +258,9 @@ impl Manifest {
     fn check(&self) -> Result<(), String> {
         if self.epoch > u64::from(EPOCHS) {
             return Err(format!("{} is no epoch", self.epoch));
+        }
+        if self.chunks.is_some() != (self.format > FORMAT_WITHOUT_CHUNKS) {
+            return Err("it is of another format than it says".to_owned());
         }
         let mut names = BTreeSet::new();
         for file in &self.files {
@@ -269,7 +301,7 @@ mod tests {
         let file =
             |name: &String| BackupFile { name: name.clone(), bytes, blake3: blake3::hash(name.as_bytes()).into() };
         Manifest {
-            format: FORMAT,
+            format: FORMAT_WITHOUT_CHUNKS,
             id: BackupId::new(created, "a", Some(&position)),
             created,
             replica: "a".to_owned(),
@@ -278,6 +310,7 @@ mod tests {
             epoch: 3,
             position: Some(position),
             files: names.iter().map(file).collect(),
+            chunks: None,
         }
     }
 

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod bucket;
+mod chunks;
 mod create;
 mod directory;
 mod error;
@@ -22,6 +23,7 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use roam_nats::Bus;
 use roam_schemas::JournalPosition;
 
@@ -30,13 +32,17 @@ pub use self::{
     create::{Created, create},
     error::BackupError,
     fetch::{RESTORED, Restored, restored},
-    manifest::{BackupFile, BackupId, BadId, FORMAT, Hash, Manifest, ManifestError},
+    manifest::{
+        BackupChunks, BackupFile, BackupId, BadId, FORMAT, FORMAT_WITHOUT_CHUNKS, Hash, Manifest, ManifestError,
+    },
     order::{Order, Target, Told},
     progress::{Progress, Seen},
     prune::Pruned,
     verify::Verified,
 };
 pub(crate) use adopt::{place as place_to_adopt, settle};
+pub(crate) use chunks::{place_of_chunks, waiting_chunk, waiting_chunks};
+pub(crate) use create::create_with_chunks;
 pub(crate) use fetch::{forget_restored, is_unfinished};
 
 /// Where backups are kept.
@@ -175,6 +181,29 @@ impl Repository {
         match &self.place {
             Place::Directory(directory) => directory.put_file(hash, source, progress).await,
             Place::Bucket(bucket) => bucket.put_file(hash, source, progress).await,
+        }
+    }
+
+    async fn put_bytes(&self, hash: Hash, bytes: Bytes, progress: &Progress) -> Result<Kept, BackupError> {
+        match &self.place {
+            Place::Directory(directory) => directory.put_bytes(hash, bytes, progress).await,
+            Place::Bucket(bucket) => bucket.put_bytes(hash, &bytes, progress).await,
+        }
+    }
+
+    /// What is in a small file of so many bytes; a longer one is cut.
+    async fn read_file(&self, hash: Hash, bytes: u64) -> Result<Vec<u8>, BackupError> {
+        match &self.place {
+            Place::Directory(directory) => directory.read_file(hash, bytes).await,
+            Place::Bucket(bucket) => bucket.read_file(hash).await,
+        }
+    }
+
+    /// What a file comes to.
+    async fn look_at_file(&self, hash: Hash, progress: &Progress) -> Result<Got, BackupError> {
+        match &self.place {
+            Place::Directory(directory) => directory.look_at_file(hash, progress).await,
+            Place::Bucket(bucket) => bucket.look_at_file(hash, progress).await,
         }
     }
 

@@ -51,6 +51,12 @@ pub enum Told {
         position: Option<JournalPosition>,
         /// How many files it has.
         files: u64,
+        /// How many chunks of large values it has.
+        #[serde(default)]
+        chunks: u64,
+        /// How many more it needs that were not there.
+        #[serde(default)]
+        missing_chunks: u64,
         /// How many bytes it has.
         bytes: u64,
         /// How many of them were new to the repository.
@@ -91,6 +97,8 @@ impl Told {
             place,
             position: manifest.position,
             files: manifest.files.len() as u64,
+            chunks: manifest.chunks.map_or(0, |chunks| chunks.count),
+            missing_chunks: manifest.chunks.map_or(0, |chunks| chunks.missing),
             bytes: manifest.bytes(),
             new_bytes: *new_bytes,
             seconds: took.as_secs_f64(),

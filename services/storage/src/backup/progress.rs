@@ -48,6 +48,17 @@ impl Progress {
         self.counts.bytes_done.store(0, Ordering::Relaxed);
     }
 
+    /// So many more files, with so many bytes, are to be done.
+    pub(super) fn more(&self, files: u64, bytes: u64) {
+        self.counts.files.fetch_add(files, Ordering::Relaxed);
+        self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many more files are done, whose bytes were told as they came.
+    pub(super) fn files_done(&self, files: u64) {
+        self.counts.files_done.fetch_add(files, Ordering::Relaxed);
+    }
+
     /// So many bytes more are done.
     pub(super) fn add(&self, bytes: u64) {
         self.counts.bytes_done.fetch_add(bytes, Ordering::Relaxed);

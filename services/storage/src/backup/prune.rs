@@ -23,8 +23,8 @@ impl Repository {
     /// Keeps the newest backups, so many of them and at least one, and removes what belongs to the others alone.
     ///
     /// # Errors
-    /// See [`BackupError`]. While the manifest of a backup that stays does not read, no file is removed: it may be
-    /// named there.
+    /// See [`BackupError`]. While the manifest or the list of chunks of a backup that stays does not read, no file is
+    /// removed: it may be named there.
     pub async fn prune(&self, keep: usize) -> Result<Pruned, BackupError> {
         let ids = self.ids().await?;
         let (kept, old) = ids.split_at(keep.max(1).min(ids.len()));
@@ -45,7 +45,11 @@ impl Repository {
         // Looked up again: one may have come since.
         let mut named: BTreeSet<Hash> = BTreeSet::new();
         for id in self.ids().await? {
-            named.extend(self.manifest(&id).await?.files.iter().map(|file| file.blake3));
+            let manifest = self.manifest(&id).await?;
+            named.extend(manifest.files.iter().map(|file| file.blake3));
+            named.extend(manifest.chunks.map(|chunks| chunks.list));
+            let chunks = self.chunks_of(&manifest).await?;
+            named.extend(chunks.values().flatten().map(|(hash, _)| Hash::from(*hash)));
         }
         for hash in self.files().await? {
             if !named.contains(&hash) {

@@ -9,9 +9,10 @@ use std::{
 use tokio::task::spawn_blocking;
 
 use super::{
-    BackupError, BackupFile, BackupId, Got, JournalPosition, Manifest, Place, Progress, Repository, directory::copy,
+    BackupChunks, BackupError, BackupFile, BackupId, Got, JournalPosition, Manifest, Place, Progress, Repository,
+    directory::copy,
 };
-use crate::store::{StoreSettings, open_read_only};
+use crate::store::{ChunksOfUsers, NeededChunks, StoreSettings, open_read_only};
 use roam_nats::ObjectError;
 
 /// A backup that is as it was, and opens.
@@ -21,6 +22,8 @@ pub struct Verified {
     pub manifest: Manifest,
     /// How many rows each table has.
     pub rows: Vec<(&'static str, u64)>,
+    /// How many chunks of large values its records and kept versions need that are not in it.
+    pub missing_chunks: u64,
 }
 
 /// A directory that goes when this is dropped.
@@ -43,7 +46,12 @@ impl Repository {
             Place::Bucket(_) => self.fetch_files(&manifest, &scratch.0, progress).await?,
             Place::Directory(_) => self.link_files(&manifest, &scratch.0, progress).await?,
         }
-        let verified = spawn_blocking(move || read_all(manifest, &scratch.0)).await;
+        let chunks = self.chunks_of(&manifest).await?;
+        if let Some(BackupChunks { count, bytes, .. }) = manifest.chunks {
+            progress.more(count, bytes);
+        }
+        self.verify_chunks(id, &chunks, progress).await?;
+        let verified = spawn_blocking(move || read_all(manifest, &chunks, &scratch.0)).await;
         drop(guard);
         verified.unwrap_or(Err(BackupError::Panicked))
     }
@@ -84,7 +92,7 @@ pub(super) fn judge(id: &BackupId, file: &BackupFile, got: Result<Got, BackupErr
     }
 }
 
-fn read_all(manifest: Manifest, path: &Path) -> Result<Verified, BackupError> {
+fn read_all(manifest: Manifest, chunks: &ChunksOfUsers, path: &Path) -> Result<Verified, BackupError> {
     let reader = open_read_only(path, &StoreSettings::default())?;
     let snapshot = reader.snapshot();
     let position = snapshot.position()?.as_ref().map(JournalPosition::from);
@@ -99,7 +107,25 @@ fn read_all(manifest: Manifest, path: &Path) -> Result<Verified, BackupError> {
         rows.push((table, snapshot.table_digest(table)?.rows));
     }
     drop(snapshot);
-    Ok(Verified { manifest, rows })
+    let missing_chunks = missing(&manifest, &reader.needed_chunks()?, chunks)?;
+    Ok(Verified { manifest, rows, missing_chunks })
+}
+
+/// How many chunks are needed and not listed. A backup that says something else is of another store than its list.
+fn missing(manifest: &Manifest, needed: &ChunksOfUsers, listed: &ChunksOfUsers) -> Result<u64, BackupError> {
+    let count = |these: &ChunksOfUsers, without: &ChunksOfUsers| {
+        let of_user = |(owner, chunks): (_, &NeededChunks)| {
+            let without = without.get(owner);
+            chunks.keys().filter(|hash| !without.is_some_and(|without| without.contains_key(hash))).count() as u64
+        };
+        these.iter().map(of_user).sum::<u64>()
+    };
+    let (missing, needless) = (count(needed, listed), count(listed, needed));
+    if manifest.chunks.is_some_and(|chunks| chunks.missing != missing) || needless > 0 {
+        let what = format!("of the chunks that it needs {missing} are not listed, and {needless} are that it does not");
+        return Err(BackupError::Unlike { id: manifest.id.clone(), what });
+    }
+    Ok(missing)
 }
 
 impl Scratch {

@@ -7,6 +7,7 @@
 
 mod follow;
 mod index;
+mod put_back;
 mod sweep;
 
 use std::{
@@ -34,6 +35,7 @@ use tokio::{
 
 use crate::metrics::Metrics;
 use index::{DROP, Index, KEEP, Owner};
+pub(crate) use put_back::PutBack;
 pub(crate) use sweep::Sweeper;
 
 /// How many chunks are read from the stream at once, which is also what they take of memory: some megabytes each ten.
@@ -93,25 +95,30 @@ impl Chunks {
     /// for no longer than that is noted to be kept, and that note stands in the stream before this returns.
     pub(crate) async fn have(&self, profile: &Profile, request: &HaveRequest) -> Result<HaveReply, Problem> {
         let _asking = self.ask()?;
+        Ok(HaveReply { missing: self.promise(&owner(profile), &request.hashes).await? })
+    }
+
+    /// Promises the chunks of a user that are there, at most [`HAVE_HASHES`](roam_schemas::limits::HAVE_HASHES) of them,
+    /// to stay for at least half the grace. Says which are not there.
+    pub(crate) async fn promise(&self, owner: &Owner, hashes: &[ContentHash]) -> Result<Vec<ContentHash>, Problem> {
         self.is_read().await?;
-        let owner = owner(profile);
         let fresh = now().minus_seconds(self.grace_seconds() / 2);
         let old: Vec<_> = {
             let index = self.index();
-            let is_old = |hash: &&ContentHash| index.find(&owner, hash).is_some_and(|held| held.kept < fresh);
-            request.hashes.iter().filter(is_old).copied().collect()
+            let is_old = |hash: &&ContentHash| index.find(owner, hash).is_some_and(|held| held.kept < fresh);
+            hashes.iter().filter(is_old).copied().collect()
         };
         if !old.is_empty() {
-            let sequence = self.note(&owner, KEEP, &old, 0).await.map_err(|error| unnoted(&error))?;
+            let sequence = self.note(owner, KEEP, &old, 0).await.map_err(|error| unnoted(&error))?;
             self.reached(sequence).await?;
         }
-        let missing = self.unknown(&owner, request);
+        let missing = self.unknown(owner, hashes);
         if missing.is_empty() {
-            return Ok(HaveReply { missing });
+            return Ok(missing);
         }
         // What was acked before this was asked must not be uploaded again.
         self.caught_up().await?;
-        Ok(HaveReply { missing: self.unknown(&owner, request) })
+        Ok(self.unknown(owner, hashes))
     }
 
     /// How many chunks a user has, as far as the stream was read.
@@ -119,26 +126,27 @@ impl Chunks {
         self.index().chunks_of(&(tenant.clone(), user.clone())) as u64
     }
 
-    fn unknown(&self, owner: &Owner, request: &HaveRequest) -> Vec<ContentHash> {
+    fn unknown(&self, owner: &Owner, hashes: &[ContentHash]) -> Vec<ContentHash> {
         let index = self.index();
-        request.hashes.iter().filter(|hash| index.find(owner, hash).is_none()).copied().collect()
+        hashes.iter().filter(|hash| index.find(owner, hash).is_none()).copied().collect()
     }
 
     /// The chunk. One that is not known is looked for again once all has been read that the stream holds by now.
     pub(crate) async fn chunk(&self, profile: &Profile, request: ChunkRequest) -> Result<ChunkReply, Problem> {
         let _asking = self.ask()?;
         let owner = owner(profile);
-        if let Some(reply) = self.read(&owner, request.hash).await? {
-            return Ok(reply);
+        if let Some(bytes) = self.read(&owner, request.hash).await? {
+            return Ok(ChunkReply { bytes: Value::new(bytes) });
         }
         self.is_read().await?;
         self.caught_up().await?;
         let missing = || Problem::new(Code::Missing, "a chunk is not there");
-        self.read(&owner, request.hash).await?.ok_or_else(missing)
+        let bytes = self.read(&owner, request.hash).await?.ok_or_else(missing)?;
+        Ok(ChunkReply { bytes: Value::new(bytes) })
     }
 
     /// The chunk, if it is there and is what it says it is.
-    async fn read(&self, owner: &Owner, hash: ContentHash) -> Result<Option<ChunkReply>, Problem> {
+    pub(crate) async fn read(&self, owner: &Owner, hash: ContentHash) -> Result<Option<Bytes>, Problem> {
         let Some(held) = self.index().find(owner, &hash) else { return Ok(None) };
         // The semaphore is never closed.
         let _permit = self.shared.reads.acquire().await.ok();
@@ -149,7 +157,7 @@ impl Chunks {
         };
         let own = stored.subject == subjects::upload(&owner.0, &owner.1);
         if own && ContentHash::of(&stored.payload) == hash {
-            return Ok(Some(ChunkReply { bytes: Value::new(stored.payload) }));
+            return Ok(Some(stored.payload));
         }
         tracing::warn!(sequence = held.sequence, "a chunk does not have the hash that it was uploaded under");
         self.shared.metrics.chunk_damaged();

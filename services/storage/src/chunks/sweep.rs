@@ -7,7 +7,7 @@
 //! a note is deleted, by its sequence, so that a copy that was uploaded since is another message.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::VecDeque,
     error::Error,
     sync::{
         Arc,
@@ -37,7 +37,7 @@ use crate::{
     erasure::ErasedUser,
     metrics::Metrics,
     progress::Progress,
-    store::{Reader, StoreError},
+    store::{NeededChunks, Reader, StoreError},
 };
 
 /// How often messages are deleted that are of no use.
@@ -229,6 +229,6 @@ impl Sweeper {
     }
 }
 
-fn unneeded(hashes: Vec<ContentHash>, needed: &HashSet<ContentHash>) -> Vec<ContentHash> {
-    hashes.into_iter().filter(|hash| !needed.contains(hash)).collect()
+fn unneeded(hashes: Vec<ContentHash>, needed: &NeededChunks) -> Vec<ContentHash> {
+    hashes.into_iter().filter(|hash| !needed.contains_key(hash)).collect()
 }

@@ -48,7 +48,8 @@ impl Keeper {
             };
             let wanted = listed.into_iter().filter_map(|listed| listed.manifest.ok()).filter(|found| wanted.is(found));
             for manifest in wanted {
-                match repository.fetch(&manifest.id, target, &Progress::default()).await {
+                // Others live, and so does the bus: it has the chunks.
+                match repository.fetch_records(&manifest.id, target, &Progress::default()).await {
                     Err(
                         error @ (BackupError::Damaged { .. }
                         | BackupError::Manifest { .. }

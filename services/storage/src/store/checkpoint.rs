@@ -12,7 +12,7 @@ use std::{
 
 use rocksdb::{DB, Options};
 
-use super::{Position, Reader, Store, StoreError, StoreSettings, TABLES, forget, meta, options, row};
+use super::{ChunksOfUsers, Position, Reader, Store, StoreError, StoreSettings, TABLES, forget, meta, options, row};
 
 /// Where a checkpoint lies below the directory of its store: on the same file system, as hard links must.
 const PLACE: &str = "checkpoint";
@@ -25,6 +25,7 @@ pub struct Checkpoint {
     path: PathBuf,
     position: Option<Position>,
     epoch: u16,
+    chunks: ChunksOfUsers,
 }
 
 impl Reader {
@@ -36,12 +37,14 @@ impl Reader {
         let db = &self.store.db;
         remove_leftovers(db.path())?;
         // Removed with whatever is there of it, if anything goes wrong.
-        let mut checkpoint = Checkpoint { path: db.path().join(PLACE), position: None, epoch: 0 };
+        let path = db.path().join(PLACE);
+        let mut checkpoint = Checkpoint { path, position: None, epoch: 0, chunks: ChunksOfUsers::new() };
         rocksdb::checkpoint::Checkpoint::new(db)?.create_checkpoint(&checkpoint.path)?;
         // Not the position of the store: that may be a later one by now, or an earlier one.
         let copy = open_read_only(&checkpoint.path, &StoreSettings::smallest())?;
         checkpoint.position = copy.newest().position()?;
         checkpoint.epoch = copy.newest().stored_epoch()?;
+        checkpoint.chunks = copy.needed_chunks()?;
         Ok(checkpoint)
     }
 }
@@ -60,6 +63,11 @@ impl Checkpoint {
     /// The epoch of the revisions in it.
     pub fn epoch(&self) -> u64 {
         self.epoch.into()
+    }
+
+    /// The chunks of large values that its records and kept versions need.
+    pub(crate) fn chunks(&self) -> &ChunksOfUsers {
+        &self.chunks
     }
 
     /// The format of the store.

@@ -41,6 +41,7 @@ pub use erase::Removed;
 pub use erased::{ERASED_SECONDS, Erased};
 pub use head::Head;
 pub use keys::{ProfileKey, RecordKey, UserKey, scope};
+pub(crate) use large::{Chunks as NeededChunks, ChunksOfUsers};
 pub(crate) use meta::FORMAT_VERSION;
 pub use meta::{Horizon, Position};
 pub use options::StoreSettings;

@@ -1,6 +1,8 @@
 //! Reading. Every read of a [`Snapshot`] sees one and the same state. After every scan the iterator's own status is
 //! asked: without that, damage looks like the end (10,008 of 20,000 keys and no error, measured).
 
+mod records;
+
 use std::{
     cell::Cell,
     ops::ControlFlow,
@@ -17,15 +19,14 @@ use super::{
     expiry::{self, Ending},
     feed,
     head::{self, Head},
-    keys::{self, ProfileKey, RecordKey, UserKey},
+    keys::{self, ProfileKey, UserKey},
     meta::{self, Horizon, Position},
     row,
     seen::{self, Seen},
-    version::{self, Place, VersionRow},
 };
 
-/// How many versions of a key a scan steps over before it seeks past the rest.
-const STEPS_BEFORE_SEEK: usize = 4;
+pub(crate) use records::Lookup;
+pub use records::RecordRow;
 
 /// The right to read. Cheap to clone.
 #[derive(Clone)]
@@ -40,21 +41,6 @@ pub struct Snapshot<'a> {
     pinned: Option<rocksdb::Snapshot<'a>>,
     /// The last lookup, kept for the next one: making one costs as much as using it once.
     lookup: Cell<Option<Lookup<'a>>>,
-}
-
-/// Looks records up, one after the other, at the price of one iterator. Sees the state at its making.
-pub(crate) struct Lookup<'a> {
-    rows: DBRawIterator<'a>,
-}
-
-/// A row of `version` as a scan hands it out.
-pub struct RecordRow<'a> {
-    /// The key.
-    pub key: Key,
-    /// Its place.
-    pub place: Place,
-    /// The row.
-    pub row: VersionRow<'a>,
 }
 
 impl Reader {
@@ -220,28 +206,6 @@ impl<'a> Snapshot<'a> {
         Ok(rows.status()?)
     }
 
-    /// Hands the record of each key of each profile of a user to `visit`.
-    pub(super) fn records_of_user(
-        &self,
-        user: &UserKey,
-        mut visit: impl FnMut(&RecordKey, VersionRow<'_>) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
-        let (first, end) = user.range();
-        let mut rows = self.scan(version::TABLE, Some(end))?;
-        rows.seek(first);
-        while let Some((row_key, value)) = rows.item() {
-            let record =
-                row_key.len().checked_sub(version::PLACE_BYTES).and_then(|len| RecordKey::of_row(&row_key[..len]));
-            let damaged = || StoreError::Damaged { table: version::TABLE, what: "a key".to_owned() };
-            let record = record.ok_or_else(damaged)?;
-            if visit(&record, VersionRow::read(value)?)?.is_break() {
-                return Ok(());
-            }
-            skip_versions(&mut rows, record.as_bytes());
-        }
-        Ok(rows.status()?)
-    }
-
     /// How many profiles the user of this profile has.
     pub(crate) fn profiles_of_user(&self, profile: &ProfileKey) -> Result<u32, StoreError> {
         let mut rows = self.scan(head::TABLE, keys::beyond(profile.user()))?;
@@ -261,107 +225,6 @@ impl<'a> Snapshot<'a> {
     /// As all reads.
     pub fn seen(&self, profile: &ProfileKey, id: ChangeId) -> Result<Option<Seen>, StoreError> {
         self.get(seen::TABLE, &seen::key(profile, id), Seen::read)
-    }
-
-    /// Hands the record of each key that is known to `visit`, with the index of the key.
-    ///
-    /// # Errors
-    /// As all reads.
-    pub fn records_of<'k>(
-        &self,
-        profile: &ProfileKey,
-        keys: impl IntoIterator<Item = &'k Key>,
-        mut visit: impl FnMut(usize, Option<(Place, VersionRow<'_>)>) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut lookup = self.lookup.take().map_or_else(|| self.lookup(), Ok)?;
-        for (index, key) in keys.into_iter().enumerate() {
-            if visit(index, lookup.record(&profile.record(key))?)?.is_break() {
-                break;
-            }
-        }
-        // What is newest at each read would be hidden from a lookup that was made before.
-        self.lookup.set(self.pinned.is_some().then_some(lookup));
-        Ok(())
-    }
-
-    /// For looking up records one after the other.
-    pub(crate) fn lookup(&self) -> Result<Lookup<'a>, StoreError> {
-        let mut options = self.options();
-        options.set_prefix_same_as_start(true);
-        Ok(Lookup { rows: self.iterate(version::TABLE, options)? })
-    }
-
-    /// Hands the records whose key begins with `prefix` and comes after `after` to `visit`, in order of their keys.
-    ///
-    /// # Errors
-    /// As all reads.
-    pub fn records(
-        &self,
-        profile: &ProfileKey,
-        prefix: &str,
-        after: Option<&Key>,
-        mut visit: impl FnMut(RecordRow<'_>) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut beginning = profile.as_bytes().to_vec();
-        keys::push_escaped(&mut beginning, prefix);
-        let mut rows = self.scan(version::TABLE, keys::beyond(&beginning))?;
-        match after.and_then(|key| keys::beyond(profile.record(key).as_bytes())) {
-            Some(next) if next > beginning => rows.seek(next),
-            _ => rows.seek(&beginning),
-        }
-        let profile_len = profile.as_bytes().len();
-        while let Some((row_key, value)) = rows.item() {
-            let (key, place) = version::key_and_place(&row_key[profile_len..])?;
-            let this = row_key[..row_key.len() - 12].to_vec();
-            if visit(RecordRow { key, place, row: VersionRow::read(value)? })?.is_break() {
-                return Ok(());
-            }
-            skip_versions(&mut rows, &this);
-        }
-        Ok(rows.status()?)
-    }
-
-    /// Hands the kept versions of a key to `visit`, newest first.
-    ///
-    /// # Errors
-    /// As all reads.
-    pub fn versions(
-        &self,
-        profile: &ProfileKey,
-        key: &Key,
-        visit: impl FnMut(Place, VersionRow<'_>) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
-        self.versions_of(&profile.record(key), visit)
-    }
-
-    fn versions_of(
-        &self,
-        record: &RecordKey,
-        mut visit: impl FnMut(Place, VersionRow<'_>) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
-        let prefix = record.as_bytes();
-        let mut rows = self.scan(version::TABLE, keys::beyond(prefix))?;
-        rows.seek(prefix);
-        while let Some((row_key, value)) = rows.item() {
-            let place = version::place(&row_key[prefix.len()..])?;
-            if visit(place, VersionRow::read(value)?)?.is_break() {
-                return Ok(());
-            }
-            rows.next();
-        }
-        Ok(rows.status()?)
-    }
-
-    /// How many operations came too late for that version of a key.
-    pub(crate) fn ranks(&self, key: &RecordKey, beaten_by: Revision) -> Result<u32, StoreError> {
-        let mut ranks = 0;
-        self.versions_of(key, |place, _| {
-            if place.revision == beaten_by {
-                ranks = ranks.max(place.rank);
-            }
-            Ok(if place.revision < beaten_by { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(ranks)
     }
 
     /// Hands revision and key of every record that was last written after `after` to `visit`, in order of revisions.
@@ -496,31 +359,5 @@ impl<'a> Snapshot<'a> {
             options.set_snapshot(pinned);
         }
         options
-    }
-}
-
-impl Lookup<'_> {
-    /// The record of a key; none if it is unknown.
-    pub(crate) fn record(&mut self, key: &RecordKey) -> Result<Option<(Place, VersionRow<'_>)>, StoreError> {
-        self.rows.seek(key.as_bytes());
-        let found = self.rows.item().and_then(|(row, value)| Some((row.strip_prefix(key.as_bytes())?, value)));
-        let Some((rest, value)) = found else {
-            self.rows.status()?;
-            return Ok(None);
-        };
-        Ok(Some((version::place(rest)?, VersionRow::read(value)?)))
-    }
-}
-
-/// Moves to the first row of the next key.
-fn skip_versions(rows: &mut DBRawIterator<'_>, this: &[u8]) {
-    for _ in 0..STEPS_BEFORE_SEEK {
-        rows.next();
-        if !rows.key().is_some_and(|key| key.starts_with(this)) {
-            return;
-        }
-    }
-    if let Some(next) = keys::beyond(this) {
-        rows.seek(next);
     }
 }

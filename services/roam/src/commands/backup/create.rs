@@ -69,9 +69,13 @@ async fn next(answers: &mut Subscription) -> Result<Told, Failure> {
 
 fn say(told: &Told, out: Output) -> Result<(), Failure> {
     out.object(told)?;
-    let Told::Made { id, replica, place, files, bytes, new_bytes, seconds, .. } = told else { return Ok(()) };
+    let Told::Made { id, replica, place, files, chunks, missing_chunks, bytes, new_bytes, seconds, .. } = told else {
+        return Ok(());
+    };
     let (replica, place, files) = (show::text(replica), show::text(place), show::of(*files, "file"));
+    let parts = if *chunks > 0 { format!("{files} and {}", show::of(*chunks, "chunk")) } else { files };
     let took = show::seconds(Duration::from_secs_f64(seconds.max(0.0)));
     let (bytes, new) = (show::bytes(*bytes), show::bytes(*new_bytes));
-    out.say(format_args!("backup {id} of {replica} in {place}: {files}, {bytes}, of which {new} new, in {took}"))
+    out.say(format_args!("backup {id} of {replica} in {place}: {parts}, {bytes}, of which {new} new, in {took}"))?;
+    if *missing_chunks > 0 { out.say(super::without(*missing_chunks)) } else { Ok(()) }
 }

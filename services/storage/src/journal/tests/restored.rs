@@ -35,6 +35,7 @@ fn a_backup_is_wanted_that_the_journal_carries_forward_and_that_is_of_the_line()
         store_format: crate::store::FORMAT_VERSION,
         epoch: 0,
         position: Some((&Position { incarnation, line, ..at(sequence) }).into()),
+        chunks: None,
         files: Vec::new(),
     };
     for (found, expected) in [
