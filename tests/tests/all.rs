@@ -16,6 +16,7 @@ mod journal_trouble;
 mod kill;
 mod large;
 mod lost_notices;
+mod oidc;
 mod operations;
 mod operators;
 mod order;

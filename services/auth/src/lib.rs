@@ -12,6 +12,7 @@ mod jwt;
 mod keys;
 mod kick;
 mod metrics;
+mod oidc;
 mod record;
 mod revoked;
 mod settings;
@@ -22,9 +23,10 @@ use std::{io, path::PathBuf};
 use roam_nats::{Bus, ConnectError, DefinitionError, PermissionTables, Role, connect_patiently};
 use roam_process::{Context, Tasks, TasksError};
 
-pub use audit::{AuditClient, AuditEntry, AuditEvent};
+pub use audit::{AuditClient, AuditEntry, AuditEvent, Audited, read_audit};
 pub use jwt::{KeyError, SigningKey, VerifyingKey};
 pub use keys::{Keyring, KeyringError, make_private_dir, write_private};
+pub use oidc::{Algorithm, ClaimNames, FetchError, KeySetError, ProviderSettings};
 pub use record::{RecordError, TokenRecord, read_records, revoke, store};
 pub use settings::Settings;
 pub use token::{Token, TokenError, Tokens, peek, sign};
@@ -45,6 +47,9 @@ pub enum RunError {
     /// A key is not one: mend the settings.
     #[error("a key cannot be used")]
     Key(#[from] KeyError),
+    /// The certificate authorities of a provider cannot be read: mend the settings.
+    #[error("a provider cannot be asked for its keys")]
+    Provider(#[from] FetchError),
     /// This program is broken.
     #[error("the permissions in this program are broken")]
     Permissions(#[from] DefinitionError),
@@ -66,6 +71,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let tables = PermissionTables::read()?;
     let issuer = read_key(&settings.issuer_seed).await?;
     let tokens = Tokens::trusting(&settings.signers)?;
+    let (providers, refreshers) = oidc::follow(&settings.providers, &metrics)?;
     let system = settings.system_bus();
     let own = settings.bus.clone().signed_in_as(Role::Auth);
     let connect =
@@ -79,7 +85,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     };
     let (revoked, follower) = revoked::follow(&bus, on_tokens, context.shutdown.clone());
     let (audit, teller) = auditor(&bus, metrics.clone());
-    let answerer = Answerer { tables, issuer, tokens, revoked: revoked.clone() };
+    let answerer = Answerer { tables, issuer, tokens, providers, revoked: revoked.clone() };
     let callout = Callout { bus: bus.clone(), answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
     let kicker = Kicker { bus: system.clone(), revoked, audit, metrics };
     let mut tasks = Tasks::new(&context);
@@ -94,6 +100,9 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     });
     tasks.spawn("tokens", follower.run());
     tasks.spawn("callout", callout.run(context.shutdown.clone()));
+    for refresher in refreshers {
+        tasks.spawn("provider", refresher.run(context.shutdown.clone()));
+    }
     tasks.spawn("kick", kicker.run(context.shutdown.clone()));
     tasks.spawn("audit", teller.run());
     let ended = tasks.join(context.grace).await;

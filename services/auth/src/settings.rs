@@ -6,7 +6,7 @@ use roam_nats::{BusSettings, Role};
 use roam_process::{Problem, ProcessSettings};
 use serde::{Deserialize, Serialize};
 
-use crate::VerifyingKey;
+use crate::{ProviderSettings, VerifyingKey};
 
 /// The settings of an auth service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Settings {
     pub system_seed: PathBuf,
     /// The public account nkeys of whoever may sign tokens.
     pub signers: Vec<String>,
+    /// OpenID Connect providers whose tokens are good as well, each once.
+    pub providers: Vec<ProviderSettings>,
 }
 
 impl Default for Settings {
@@ -32,11 +34,24 @@ impl Default for Settings {
             issuer_seed: "/etc/roam/issuer.nk".into(),
             system_seed: "/etc/roam/auth-system.nk".into(),
             signers: Vec::new(),
+            providers: Vec::new(),
         }
     }
 }
 
 impl Settings {
+    fn problems_of_providers(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (index, provider) in self.providers.iter().enumerate() {
+            let found = provider.problems();
+            problems.extend(found.into_iter().map(|text| Problem::new(format!("providers[{index}]"), text)));
+            if self.providers[..index].iter().any(|before| before.issuer == provider.issuer) {
+                problems.push(Problem::new("providers", format!("names issuer {:?} twice", provider.issuer)));
+            }
+        }
+        problems
+    }
+
     /// How to reach the bus, in the system account.
     pub(crate) fn system_bus(&self) -> BusSettings {
         let nkey_seed = Some(self.system_seed.clone());
@@ -59,6 +74,7 @@ impl roam_process::Settings for Settings {
         let bad = self.signers.iter().filter(|key| VerifyingKey::parse(key).is_err());
         problems
             .extend(bad.map(|key| Problem::new("signers", format!("holds {key:?}, which is no public account nkey"))));
+        problems.extend(self.problems_of_providers());
         problems
     }
 }
