@@ -49,24 +49,28 @@ struct Asked {
 }
 
 impl Callout {
-    /// Works until the shutdown.
+    /// Works until the shutdown, and then until whatever had come is answered.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), SubscribeError> {
         let mut questions = self.bus.subscribe_shared(SUBJECT.to_owned(), GROUP).await?;
         // Without an answer the connection is down, which the health says elsewhere.
         let _ = self.bus.round_trip(LISTENING_WITHIN).await;
         self.condition.set_ready();
         let mut held = FuturesUnordered::new();
+        let mut leaving = false;
         loop {
             select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled(), if !leaving => {
+                    leaving = true;
+                    questions.drain().await;
+                }
                 Some(asked) = held.next() => self.settle(asked).await,
                 message = questions.next() => {
-                    let Some(message) = message else { return Ok(()) };
+                    let Some(message) = message else { break };
                     let provided = self.answerer.providers.asked();
                     let Some(asked) = self.read(message) else { continue };
                     match self.decide(&asked) {
-                        Err(refused) if refused.may_pass() && held.len() < MOST_HELD => {
+                        Err(refused) if refused.may_pass() && held.len() < MOST_HELD && !leaving => {
                             held.push(self.hold(asked, provided));
                         }
                         decided => self.answer(asked, decided).await,
@@ -74,6 +78,11 @@ impl Callout {
                 }
             }
         }
+        // Whoever asked waits for an answer, whatever it is.
+        while let Some(asked) = held.next().await {
+            self.settle(asked).await;
+        }
+        Ok(())
     }
 
     fn read(&self, message: Message) -> Option<Asked> {
