@@ -3,6 +3,7 @@
 
 mod agent;
 mod attacks;
+mod audit;
 mod auth;
 mod backup;
 mod bad_input;

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use roam_nats::{
     AUDIT_STREAM, Bus, Entry, Headers, JournalReader, PublishError, PublishSettings, Publisher, stream_state,
 };
-use roam_schemas::{Encoding, Grant, Tenant, TokenId, subjects};
+use roam_schemas::{BatchId, Control, Encoding, Grant, Tenant, TokenId, subjects};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -54,6 +54,9 @@ pub enum AuditEvent {
         grant: Grant,
         /// Until then, in seconds since 1970.
         expires: u64,
+        /// By whom, as the tool says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// A token was revoked.
     TokenRevoked {
@@ -61,6 +64,21 @@ pub enum AuditEvent {
         token: TokenId,
         /// Who was its bearer.
         grant: Grant,
+        /// By whom, as the tool says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// An operator ordered something in the journal.
+    Ordered {
+        /// The order.
+        id: BatchId,
+        /// What.
+        order: Control,
+        /// By whom, as the tool says it. A replica that begins a line or an epoch by itself says nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// The sequence of the order in the journal.
+        sequence: u64,
     },
 }
 
@@ -112,15 +130,18 @@ impl AuditEvent {
             Self::Ended { .. } => "ended",
             Self::TokenCreated { .. } => "token_created",
             Self::TokenRevoked { .. } => "token_revoked",
+            Self::Ordered { .. } => "ordered",
         }
     }
 
-    fn tenant(&self) -> Option<&Tenant> {
+    /// The tenant that it is about, if it is about one.
+    pub const fn tenant(&self) -> Option<&Tenant> {
         match self {
             Self::SignedIn { grant, .. } | Self::TokenCreated { grant, .. } | Self::TokenRevoked { grant, .. } => {
                 Some(&grant.tenant)
             }
-            Self::Refused { .. } | Self::Ended { .. } => None,
+            Self::Ordered { order: Control::Erase(erase), .. } => Some(&erase.tenant),
+            Self::Refused { .. } | Self::Ended { .. } | Self::Ordered { .. } => None,
         }
     }
 
@@ -131,6 +152,11 @@ impl AuditEvent {
     pub async fn store(self, publisher: &Publisher) -> Result<(), PublishError> {
         let subject = subjects::audit(self.tenant(), self.as_str());
         let headers = Headers::new().with_content_type(Encoding::Json);
+        let headers = match &self {
+            // Two auth services that find it at once tell it once. Nobody in this account squats on an id.
+            Self::Ordered { id, .. } => headers.with("Nats-Msg-Id", id.to_string()),
+            _ => headers,
+        };
         // Plain data always can be written.
         let payload = serde_json::to_vec(&AuditEntry { audit_v1: self }).unwrap_or_default();
         publisher.publish(subject, headers, payload.into()).await.await.map(drop)

@@ -13,6 +13,7 @@ mod keys;
 mod kick;
 mod metrics;
 mod oidc;
+mod orders;
 mod record;
 mod revoked;
 mod settings;
@@ -31,7 +32,7 @@ pub use record::{RecordError, TokenRecord, read_records, revoke, store};
 pub use settings::Settings;
 pub use token::{Token, TokenError, Tokens, peek, sign};
 
-use crate::{answer::Answerer, audit::auditor, callout::Callout, kick::Kicker, metrics::Metrics};
+use crate::{answer::Answerer, audit::auditor, callout::Callout, kick::Kicker, metrics::Metrics, orders::Orders};
 
 /// Why an auth service ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
@@ -72,15 +73,16 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let issuer = read_key(&settings.issuer_seed).await?;
     let tokens = Tokens::trusting(&settings.signers)?;
     let (providers, refreshers) = oidc::follow(&settings.providers, &metrics)?;
-    let system = settings.system_bus();
+    let (system, journal) = (settings.system_bus(), settings.journal_bus());
     let own = settings.bus.clone().signed_in_as(Role::Auth);
     let connect =
         |settings, name| connect_patiently(settings, name, || on_bus.set_not_ready("no server can be reached"));
     let connecting = Box::pin(async {
         let bus = connect(&own, "roam-auth").await?;
-        Ok::<_, ConnectError>((bus, connect(&system, "roam-auth system").await?))
+        let system = connect(&system, "roam-auth system").await?;
+        Ok::<_, ConnectError>((bus, system, connect(&journal, "roam-auth journal").await?))
     });
-    let Some((bus, system)) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
+    let Some((bus, system, journal)) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(());
     };
     let (revoked, follower) = revoked::follow(&bus, on_tokens, context.shutdown.clone());
@@ -88,8 +90,9 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let answerer = Answerer { tables, issuer, tokens, providers, revoked: revoked.clone() };
     let callout = Callout { bus: bus.clone(), answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
     let kicker = Kicker { bus: system.clone(), revoked, audit, metrics };
+    let orders = Orders { journal: journal.clone(), bus: bus.clone() };
     let mut tasks = Tasks::new(&context);
-    let states = [&bus, &system].map(Bus::watch_state);
+    let states = [&bus, &system, &journal].map(Bus::watch_state);
     let shutdown = context.shutdown.clone();
     tasks.spawn("connections", async move {
         let tell = move |connected| {
@@ -104,9 +107,10 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
         tasks.spawn("provider", refresher.run(context.shutdown.clone()));
     }
     tasks.spawn("kick", kicker.run(context.shutdown.clone()));
+    tasks.spawn("orders", orders.run(context.shutdown.clone()));
     tasks.spawn("audit", teller.run());
     let ended = tasks.join(context.grace).await;
-    tokio::join!(bus.close(), system.close());
+    tokio::join!(bus.close(), system.close(), journal.close());
     Ok(ended?)
 }
 

@@ -1,6 +1,6 @@
 //! What an operator tunes: plain data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use roam_nats::{BusSettings, Role};
 use roam_process::{Problem, ProcessSettings};
@@ -20,6 +20,8 @@ pub struct Settings {
     pub issuer_seed: PathBuf,
     /// The file of the nkey seed for the system account. All else about that connection is as in `bus`.
     pub system_seed: PathBuf,
+    /// The file of the nkey seed for the account of the journal, where orders of operators are read.
+    pub auditor_seed: PathBuf,
     /// The public account nkeys of whoever may sign tokens.
     pub signers: Vec<String>,
     /// OpenID Connect providers whose tokens are good as well, each once.
@@ -33,6 +35,7 @@ impl Default for Settings {
             bus: BusSettings::default(),
             issuer_seed: "/etc/roam/issuer.nk".into(),
             system_seed: "/etc/roam/auth-system.nk".into(),
+            auditor_seed: "/etc/roam/auditor.nk".into(),
             signers: Vec::new(),
             providers: Vec::new(),
         }
@@ -54,9 +57,17 @@ impl Settings {
 
     /// How to reach the bus, in the system account.
     pub(crate) fn system_bus(&self) -> BusSettings {
-        let nkey_seed = Some(self.system_seed.clone());
-        let bus = BusSettings { nkey_seed, inbox_prefix: None, ..self.bus.clone() };
-        bus.signed_in_as(Role::AuthSystem)
+        self.bus_as(Role::AuthSystem, &self.system_seed)
+    }
+
+    /// How to reach the bus, in the account of the journal.
+    pub(crate) fn journal_bus(&self) -> BusSettings {
+        self.bus_as(Role::Auditor, &self.auditor_seed)
+    }
+
+    fn bus_as(&self, role: Role, seed: &Path) -> BusSettings {
+        let bus = BusSettings { nkey_seed: Some(seed.to_owned()), inbox_prefix: None, ..self.bus.clone() };
+        bus.signed_in_as(role)
     }
 }
 
