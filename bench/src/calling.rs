@@ -74,9 +74,9 @@ impl<C: Call> Driver for Calling<C> {
 
 impl RoamClient {
     /// Connects as a service.
-    pub(crate) async fn connect(server: &str, keys: Keys, verb: Verb) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(settings: ClientSettings, keys: Keys, verb: Verb) -> anyhow::Result<Self> {
         let identity = Identity::Service { tenant: Tenant::parse(NAME)?, name: ServiceName::parse(NAME)? };
-        let client = Client::connect(ClientSettings::at(server), identity).await?;
+        let client = Client::connect(settings, identity).await?;
         let app = App::parse(NAME)?;
         let profile = |number| Ok(client.profile_of(User::parse(keys::user(number))?, app.clone()));
         let profiles = (0..keys.profiles).map(profile).collect::<anyhow::Result<_>>()?;

@@ -9,6 +9,7 @@ mod load;
 mod roam;
 mod save;
 mod scale_out;
+mod secure;
 mod whole;
 
 use clap::ValueEnum;
@@ -36,6 +37,8 @@ pub(crate) enum Group {
     Growth,
     /// More and more access servers
     ScaleOut,
+    /// With tokens and TLS, beside without
+    Secure,
 }
 
 impl Group {
@@ -51,6 +54,7 @@ impl Group {
             Self::FanOut => fan_out::run(lab).await,
             Self::Growth => growth::run(lab).await,
             Self::ScaleOut => scale_out::run(lab).await,
+            Self::Secure => secure::run(lab).await,
         }
     }
 }

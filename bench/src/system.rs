@@ -4,15 +4,19 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
-use anyhow::Context;
-use roam_nats::{Cluster, Deployment, NatsServer, ServerSettings, SyncInterval, provision};
+use anyhow::{Context, ensure};
+use roam_nats::{BusSettings, Cluster, Deployment, NatsServer, ServerSettings, SyncInterval, provision};
+
+use tokio::process::Command;
 
 use crate::{
     asking::connect,
     child::{Child, free_port, sibling},
+    keys::NAME,
     roam::until_answered,
 };
 
@@ -46,6 +50,10 @@ enum Nats {
 impl OneMachine {
     /// Starts it on what that directory holds, and waits until it is ready.
     pub(crate) async fn start(directory: &Path) -> anyhow::Result<Self> {
+        Self::start_with(directory, &[]).await
+    }
+
+    async fn start_with(directory: &Path, options: &[&str]) -> anyhow::Result<Self> {
         fs::create_dir_all(directory)?;
         let (address, ready) = (format!("127.0.0.1:{}", free_port()?), directory.join("ready"));
         // A system that was killed has left it behind.
@@ -62,9 +70,27 @@ impl OneMachine {
             "--ready-file".to_owned(),
             text(&ready),
         ];
+        let options = options.iter().map(|option| (*option).to_owned());
+        let arguments: Vec<_> = arguments.into_iter().chain(options).collect();
         let mut child = Child::start(&sibling("roam")?, &arguments, directory)?;
         child.until("ready", READY, async || ready.exists()).await?;
         Ok(Self { child, address, directory: directory.to_owned() })
+    }
+
+    /// Starts it so that nobody gets in without a token and all is encrypted, and makes the token of the service that measures.
+    /// Gives how it signs in, too.
+    pub(crate) async fn start_secure(directory: &Path) -> anyhow::Result<(Self, BusSettings)> {
+        let system = Self::start_with(directory, &["--secure"]).await?;
+        let (keys, token) = (directory.join("data/keys"), directory.join("service.token"));
+        let server = format!("tls://{}", system.address);
+        let text = |path: &Path| path.display().to_string();
+        let mut making = Command::new(sibling("roam")?);
+        making.args(["token", "create", "--tenant", NAME, "--service", NAME, "--access", "write", "--server", &server]);
+        making.args(["--keys", &text(&keys), "--output", &text(&token)]);
+        let made = making.stdin(Stdio::null()).output().await?;
+        ensure!(made.status.success(), "no token is made: {}", String::from_utf8_lossy(&made.stderr));
+        let (ca, token_file) = (Some(keys.join("ca.pem")), Some(token));
+        Ok((system, BusSettings { servers: vec![server], ca, token_file, tls: true, ..BusSettings::default() }))
     }
 
     /// Where clients connect.

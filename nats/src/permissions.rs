@@ -25,6 +25,8 @@ pub enum Role {
     Auth,
     /// The auth service, where it ends connections.
     AuthSystem,
+    /// The auth service, where it reads what operators order.
+    Auditor,
     /// People who make and revoke tokens.
     Registrar,
 }
@@ -82,13 +84,14 @@ struct Table {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AccessServer,
         Self::Storage,
         Self::Responder,
         Self::Operator,
         Self::Auth,
         Self::AuthSystem,
+        Self::Auditor,
         Self::Registrar,
     ];
 
@@ -101,6 +104,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Auth => "auth",
             Self::AuthSystem => "auth-system",
+            Self::Auditor => "auditor",
             Self::Registrar => "registrar",
         }
     }

@@ -63,7 +63,8 @@ pub enum Apps {
     Only(Vec<App>),
 }
 
-/// The id of a token, by which it is listed and revoked: a UUIDv7 (RFC 9562, section 5.7).
+/// The id of a token, by which it is listed and revoked: a UUIDv7 (RFC 9562, section 5.7), or a UUIDv8 of a token that
+/// somebody else made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TokenId(Uuid);
@@ -130,6 +131,11 @@ impl TokenId {
     /// A new id, from the clock and randomness of this process.
     pub fn random() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// The id of a token that somebody else made, from a digest of it (UUIDv8).
+    pub fn of_digest(digest: [u8; 16]) -> Self {
+        Self(uuid::Builder::from_custom_bytes(digest).into_uuid())
     }
 
     /// Reads an id as it is written.

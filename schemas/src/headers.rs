@@ -4,6 +4,8 @@
 pub const CONTENT_TYPE: &str = "Content-Type";
 /// The id of a journal batch. An entry of the journal without it was not appended by an access server.
 pub const BATCH: &str = "Roam-Batch";
+/// Who gave an order in the journal, as the tool of the operator says it: `user@host`.
+pub const BY: &str = "Roam-By";
 /// The profile revision that a notice announces, so that a reader of the other encoding knows what to fetch.
 pub const REVISION: &str = "Roam-Revision";
 /// The code of the problem on a reply or on an entry of ROAM_REJECTED.

@@ -20,6 +20,10 @@ pub const ALL_HISTORY: &str = "roam.v1.history.*.*.*";
 pub const ALL_TOKENS: &str = "roam.v1.token.*.*";
 /// Who did what, for the stream ROAM_AUDIT.
 pub const ALL_AUDIT: &str = "roam.v1.audit.*.*";
+/// The orders of operators, as the audit tells them.
+pub const ALL_ORDERED: &str = "roam.v1.audit.*.ordered";
+/// The orders of operators in the journal.
+pub const ALL_CONTROL: &str = "roam.v1.journal.*.control";
 /// Every `have` request, for responders.
 pub const ALL_HAVE: &str = "roam.v1.have.*.*.*";
 /// Every `chunk` request, for responders.

@@ -3,9 +3,10 @@
 
 use bolero::check;
 use roam_schemas::{
-    App, BatchId, ChangesReply, ChangesRequest, ContentType, Cursor, Device, Draft, Encoding, Grant, HistoryReply,
-    HistoryRequest, JournalBatch, Key, LatestReply, LatestRequest, Message, Notice, Problem, Profile, Receipt,
-    ServiceName, Tenant, TokenId, User, decode, encode, subjects,
+    App, BatchId, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ContentType, ControlEntry, Cursor, Device,
+    Draft, Encoding, Grant, HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest,
+    JournalBatch, Key, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, Profile, ProfilesReply,
+    ProfilesRequest, Receipt, ServiceName, StatusReply, Tenant, TokenId, User, decode, encode, subjects,
 };
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -73,6 +74,33 @@ fn history() {
     check!().for_each(|bytes: &[u8]| {
         codec::<HistoryRequest>(bytes);
         codec::<HistoryReply>(bytes);
+    });
+}
+
+#[test]
+fn control_entry() {
+    check!().for_each(codec::<ControlEntry>);
+}
+
+#[test]
+fn large_value() {
+    check!().for_each(|bytes: &[u8]| {
+        codec::<Manifest>(bytes);
+        codec::<HaveRequest>(bytes);
+        codec::<HaveReply>(bytes);
+        codec::<ChunkRequest>(bytes);
+        codec::<ChunkReply>(bytes);
+    });
+}
+
+#[test]
+fn operate() {
+    check!().for_each(|bytes: &[u8]| {
+        codec::<StatusReply>(bytes);
+        codec::<ProfilesRequest>(bytes);
+        codec::<ProfilesReply>(bytes);
+        codec::<HoldingsRequest>(bytes);
+        codec::<HoldingsReply>(bytes);
     });
 }
 

@@ -46,6 +46,7 @@ fn every_header_and_content_type_is_named() {
     for name in [
         headers::CONTENT_TYPE,
         headers::BATCH,
+        headers::BY,
         headers::REVISION,
         headers::CODE,
         headers::REASON,

@@ -129,6 +129,15 @@ impl Part {
         Ok(())
     }
 
+    /// Whose tokens an auth service trusts from its next start on, as an operator edits its settings.
+    ///
+    /// # Panics
+    /// If it is no auth service.
+    pub fn trust(&mut self, signers: &[&str]) {
+        let Program::Auth(settings) = &mut self.program else { panic!("{} trusts nobody", self.name) };
+        settings.signers = signers.iter().map(|signer| (*signer).to_owned()).collect();
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name

@@ -7,7 +7,7 @@ use std::{
 };
 
 use roam_access_server::Rate;
-use roam_auth::{Keyring, SigningKey, Token};
+use roam_auth::{Keyring, ProviderSettings, SigningKey, Token};
 use roam_client::{Client, ClientSettings, Identity};
 use roam_nats::{
     Bus, BusSettings, Deployment, Headers, NatsServer, Overrides, PermissionTables, PublishSettings, Publisher, Report,
@@ -35,6 +35,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 pub struct Blueprint {
     access_servers: usize,
     auth_services: Option<usize>,
+    providers: Vec<ProviderSettings>,
     replicas: usize,
     binary: Option<PathBuf>,
     wires: bool,
@@ -71,6 +72,7 @@ impl World {
         Blueprint {
             access_servers: 1,
             auth_services: None,
+            providers: Vec::new(),
             replicas: 1,
             binary: None,
             wires: false,
@@ -272,6 +274,12 @@ impl Blueprint {
         Self { auth_services: Some(auth_services), ..self }
     }
 
+    /// With auth services that trust these too.
+    #[must_use]
+    pub fn providers(self, providers: Vec<ProviderSettings>) -> Self {
+        Self { providers, ..self }
+    }
+
     /// With every part as a process of its own, which can be killed. `binary` is
     /// `env!("CARGO_BIN_EXE_roam-tests-service")`, which only a suite knows.
     #[must_use]
@@ -409,7 +417,8 @@ impl Blueprint {
     }
 
     fn auth(&self, world: &World, bus: &BusSettings) -> Program {
-        Program::Auth(roam_auth::Settings { process: self.process(), ..world.keys().auth_settings(bus) })
+        let (process, providers) = (self.process(), self.providers.clone());
+        Program::Auth(roam_auth::Settings { process, providers, ..world.keys().auth_settings(bus) })
     }
 
     fn access_server(&self, world: &World, bus: &BusSettings) -> Program {

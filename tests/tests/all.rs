@@ -3,6 +3,7 @@
 
 mod agent;
 mod attacks;
+mod audit;
 mod auth;
 mod backup;
 mod bad_input;
@@ -17,6 +18,7 @@ mod journal_trouble;
 mod kill;
 mod large;
 mod lost_notices;
+mod oidc;
 mod operations;
 mod operators;
 mod order;

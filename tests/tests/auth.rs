@@ -250,3 +250,56 @@ async fn a_user_over_the_rate_is_told_busy_and_all_is_saved_in_the_end() {
     });
     assert!(!throttled.await.ends_with(" 0"));
 }
+
+/// Restarts the auth services one after the other, so that one always answers.
+async fn trust(world: &mut World, signers: &[&str]) {
+    for auth in &mut world.auth_services {
+        auth.stop().await;
+        auth.trust(signers);
+        auth.start().await;
+        auth.ready().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_that_tokens_are_signed_with_is_rotated_and_no_honest_device_is_put_out() {
+    let mut world = bare(2).await;
+    let url = world.nats.client_url();
+    let laptop = grant("alice", "laptop", Apps::All);
+    let (_, old) = world.token(laptop.clone(), HOUR);
+    let mut live = Probe::with_token(&url, old.expose()).await.unwrap();
+    let new_key = roam_auth::SigningKey::generate();
+    let (_, new) = roam_auth::sign(laptop, now(), HOUR, &new_key).unwrap();
+    assert!(Probe::with_token(&url, new.expose()).await.is_err(), "nobody trusts it yet");
+    let old_signer = world.keys().signer().to_owned();
+
+    // Both are good while devices get their new tokens. Devices come in all the time, and none is turned away.
+    let (done, is_done) = tokio::sync::watch::channel(false);
+    let coming = async {
+        let mut came = 0;
+        while !*is_done.borrow() {
+            Probe::with_token(&url, old.expose()).await.unwrap();
+            came += 1;
+        }
+        came
+    };
+    let rotating = async {
+        trust(&mut world, &[&old_signer, &new_key.public_key()]).await;
+        done.send(true).unwrap();
+    };
+    let (came, ()) = tokio::join!(coming, rotating);
+    println!("{came} devices came in meanwhile");
+    assert!(came > 0);
+    for token in [&old, &new] {
+        Probe::with_token(&url, token.expose()).await.unwrap();
+    }
+    let mut renewed = Probe::with_token(&url, new.expose()).await.unwrap();
+
+    // The old one is withdrawn.
+    trust(&mut world, &[&new_key.public_key()]).await;
+    assert!(Probe::with_token(&url, old.expose()).await.is_err());
+    Probe::with_token(&url, new.expose()).await.unwrap();
+    for connection in [&mut live, &mut renewed] {
+        assert!(connection.may_publish("roam.v1.latest.acme.alice.editor").await, "whoever is in stays in");
+    }
+}

@@ -52,40 +52,30 @@ struct Client {
     may: fn(Action, &About) -> bool,
 }
 
+/// Whether it is what whoever may read does with a profile: ask, and hear notices.
+fn asks(action: Action, about: &About) -> bool {
+    matches!(
+        (action, about.verb),
+        (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice")
+    )
+}
+
+/// Whether it is what a device does under its own name: publish changes, and hear receipts.
+fn of_own_device(action: Action, about: &About) -> bool {
+    matches!((action, about.verb), (Publish, "change") | (Subscribe, "receipt")) && about.device == Some(Own)
+}
+
 fn clients() -> [Client; 6] {
     let device = |action, about: &About| {
-        about.tenant == Own
-            && about.user == Own
-            && match (action, about.verb) {
-                (Publish, "change") | (Subscribe, "receipt") => about.device == Some(Own),
-                (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice") => true,
-                _ => false,
-            }
+        [about.tenant, about.user] == [Own; 2] && (asks(action, about) || of_own_device(action, about))
     };
     let device_for_one_app = |action, about: &About| {
-        let verb = match (action, about.verb) {
-            (Publish, "change") | (Subscribe, "receipt") => about.device == Some(Own),
-            (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice") => true,
-            _ => false,
-        };
-        verb && [about.tenant, about.user, about.app] == [Own; 3]
+        [about.tenant, about.user, about.app] == [Own; 3] && (asks(action, about) || of_own_device(action, about))
     };
     let reading = |action, about: &About| {
-        about.tenant == Own
-            && match (action, about.verb) {
-                (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice") => true,
-                (Subscribe, "receipt") => about.device == Some(Own),
-                _ => false,
-            }
+        about.tenant == Own && (asks(action, about) || (action == Subscribe && of_own_device(action, about)))
     };
-    let writing = |action, about: &About| {
-        about.tenant == Own
-            && match (action, about.verb) {
-                (Publish, "latest" | "changes" | "history" | "have" | "chunk") | (Subscribe, "notice") => true,
-                (Publish, "change") | (Subscribe, "receipt") => about.device == Some(Own),
-                _ => false,
-            }
-    };
+    let writing = |action, about: &About| about.tenant == Own && (asks(action, about) || of_own_device(action, about));
     [
         Client {
             name: "a device",
@@ -248,7 +238,7 @@ async fn a_client_may_do_what_its_token_says_and_nothing_else() {
 
 /// What services are asked about, and who may.
 fn for_services() -> Vec<(Action, &'static str, Vec<Role>)> {
-    use Role::{AccessServer, Auth, AuthSystem, Operator, Registrar, Responder, Storage};
+    use Role::{AccessServer, Auditor, Auth, AuthSystem, Operator, Registrar, Responder, Storage};
     vec![
         (Publish, "roam.v1.change.acme.alice.editor.laptop", vec![]),
         (Publish, "roam.v1.change.acme.alice.editor.$expiry", vec![Storage]),
@@ -291,8 +281,17 @@ fn for_services() -> Vec<(Action, &'static str, Vec<Role>)> {
         (Publish, "$JS.API.STREAM.UPDATE.ROAM_CHANGES", vec![Operator, Registrar]),
         (Publish, "$JS.API.STREAM.CREATE.ROAM_OTHER", vec![Operator, Registrar]),
         (Publish, "$JS.API.CONSUMER.MSG.NEXT.ROAM_CHANGES.access", vec![AccessServer, Operator, Registrar]),
-        (Publish, "$JS.API.CONSUMER.MSG.NEXT.ROAM_JOURNAL.x", vec![Storage, Operator, Registrar]),
+        (Publish, "$JS.API.CONSUMER.MSG.NEXT.ROAM_JOURNAL.x", vec![Auditor, Storage, Operator, Registrar]),
         (Publish, "$JS.API.CONSUMER.CREATE.ROAM_JOURNAL.x", vec![Storage, Operator, Registrar]),
+        (
+            Publish,
+            "$JS.API.CONSUMER.CREATE.ROAM_JOURNAL.x.roam.v1.journal.*.control",
+            vec![Auditor, Storage, Operator, Registrar],
+        ),
+        (Publish, "$JS.API.CONSUMER.CREATE.ROAM_JOURNAL.x.roam.v1.journal.0", vec![Storage, Operator, Registrar]),
+        (Publish, "$JS.API.CONSUMER.CREATE.ROAM_JOURNAL.x.roam.v1.journal.>", vec![Storage, Operator, Registrar]),
+        (Publish, "$JS.API.STREAM.MSG.GET.ROAM_JOURNAL", vec![Storage, Operator, Registrar]),
+        (Publish, "$JS.API.STREAM.MSG.GET.ROAM_AUDIT", vec![Auth, Operator, Registrar]),
         (Publish, "$JS.API.CONSUMER.CREATE.ROAM_CHANGES.x", vec![Operator, Registrar]),
         (Publish, "$JS.API.CONSUMER.DELETE.ROAM_CHANGES.none", vec![Operator, Registrar]),
         (Publish, "$JS.ACK.ROAM_CHANGES.access.1.1.1.1.1", vec![AccessServer, Operator]),

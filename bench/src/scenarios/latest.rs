@@ -1,5 +1,6 @@
 //! Reading single records, beside a bucket and beside the least that any answer over NATS costs.
 
+use roam_client::ClientSettings;
 use roam_nats::SyncInterval;
 
 use super::load;
@@ -53,7 +54,8 @@ pub(crate) async fn run(lab: &mut Lab) -> anyhow::Result<()> {
 /// By the client libraries.
 async fn by_library(lab: &mut Lab, ours: &str, peer: &str, keys: Keys) -> anyhow::Result<()> {
     let scale = lab.scale;
-    let mut get = Drive::new(Calling::new(RoamClient::connect(ours, keys.clone(), Verb::Get).await?), 0)?;
+    let mut get =
+        Drive::new(Calling::new(RoamClient::connect(ClientSettings::at(ours), keys.clone(), Verb::Get).await?), 0)?;
     let mut kv = Drive::new(Calling::new(KvClient::connect(peer, keys.clone(), Verb::Get).await?), 0)?;
     let redis = Redis::start(&lab.directory("redis")).await?;
     let mut redis = match &redis {

@@ -1,5 +1,6 @@
 //! Saving: how many changes a second are durable, beside what a bucket takes in, durable or not.
 
+use roam_client::ClientSettings;
 use roam_nats::{Cluster, SyncInterval};
 
 use crate::{
@@ -83,7 +84,10 @@ async fn by_library(lab: &mut Lab) -> anyhow::Result<()> {
     let keys = Keys::new(scale.profiles, scale.keys, 128);
     let ours = OneMachine::start(&lab.directory("roam")).await?;
     let (default, always) = (lab.peer(SyncInterval::Default).await?, lab.peer(SyncInterval::Always).await?);
-    let mut put = Drive::new(Calling::new(RoamClient::connect(&ours.servers()[0], keys.clone(), Verb::Put).await?), 0)?;
+    let mut put = Drive::new(
+        Calling::new(RoamClient::connect(ClientSettings::at(&ours.servers()[0]), keys.clone(), Verb::Put).await?),
+        0,
+    )?;
     let mut kv_default =
         Drive::new(Calling::new(KvClient::connect(&default.servers()[0], keys.clone(), Verb::Put).await?), 0)?;
     let mut kv_always =

@@ -36,6 +36,12 @@ impl Subscription {
     pub async fn next(&mut self) -> Option<Message> {
         self.lasting.next().await.map(Message::from)
     }
+
+    /// Listens no longer. What has come, and what is on its way, can still be taken; then [`Self::next`] gives `None`. The
+    /// connection has to be closed soon after.
+    pub async fn drain(&mut self) {
+        self.lasting.drain().await;
+    }
 }
 
 impl Stream for Subscription {

@@ -7,6 +7,8 @@
 
 mod bookmarks;
 mod card;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod pointer;
 mod position;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     jwt::{KeyError, Parts, SigningKey, VerifyingKey},
+    oidc::Providers,
     revoked::Revoked,
     token::{Token, TokenError, Tokens},
 };
@@ -21,6 +22,7 @@ pub(crate) struct Answerer {
     pub(crate) tables: PermissionTables,
     pub(crate) issuer: SigningKey,
     pub(crate) tokens: Tokens,
+    pub(crate) providers: Providers,
     pub(crate) revoked: Revoked,
 }
 
@@ -158,7 +160,8 @@ impl Question {
 impl Answerer {
     /// Whether whoever is asked about may come in at `now`, in seconds since 1970.
     pub(crate) fn decide(&self, question: &Question, now: u64) -> Result<Token, TokenError> {
-        let token = self.tokens.verify(&question.shown, now)?;
+        let foreign = self.providers.verify(&question.shown, now);
+        let token = foreign.unwrap_or_else(|| self.tokens.verify(&question.shown, now))?;
         self.revoked.check(&token.id)?;
         Ok(token)
     }

@@ -3,12 +3,15 @@
 
 use std::convert::Infallible;
 
-use roam_nats::{Bus, Headers, PublishError, PublishSettings, Publisher};
-use roam_schemas::{Encoding, Grant, Tenant, TokenId, subjects};
+use roam_nats::{
+    AUDIT_STREAM, Bus, Entry, Headers, JournalReader, PublishError, PublishSettings, Publisher, stream_state,
+};
+use roam_schemas::{BatchId, Control, Encoding, Grant, Tenant, TokenId, subjects};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
-use crate::{answer::Asker, metrics::Metrics};
+use crate::{RecordError, answer::Asker, metrics::Metrics};
 
 /// How many events wait at most.
 const QUEUE: usize = 4_096;
@@ -25,6 +28,9 @@ pub enum AuditEvent {
         token: TokenId,
         /// As this.
         grant: Grant,
+        /// Until then, in seconds since 1970. Older entries do not say it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires: Option<u64>,
         /// From there.
         client: AuditClient,
     },
@@ -48,6 +54,9 @@ pub enum AuditEvent {
         grant: Grant,
         /// Until then, in seconds since 1970.
         expires: u64,
+        /// By whom, as the tool says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// A token was revoked.
     TokenRevoked {
@@ -55,6 +64,21 @@ pub enum AuditEvent {
         token: TokenId,
         /// Who was its bearer.
         grant: Grant,
+        /// By whom, as the tool says it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// An operator ordered something in the journal.
+    Ordered {
+        /// The order.
+        id: BatchId,
+        /// What.
+        order: Control,
+        /// By whom, as the tool says it. A replica that begins a line or an epoch by itself says nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// The sequence of the order in the journal.
+        sequence: u64,
     },
 }
 
@@ -106,15 +130,18 @@ impl AuditEvent {
             Self::Ended { .. } => "ended",
             Self::TokenCreated { .. } => "token_created",
             Self::TokenRevoked { .. } => "token_revoked",
+            Self::Ordered { .. } => "ordered",
         }
     }
 
-    fn tenant(&self) -> Option<&Tenant> {
+    /// The tenant that it is about, if it is about one.
+    pub const fn tenant(&self) -> Option<&Tenant> {
         match self {
             Self::SignedIn { grant, .. } | Self::TokenCreated { grant, .. } | Self::TokenRevoked { grant, .. } => {
                 Some(&grant.tenant)
             }
-            Self::Refused { .. } | Self::Ended { .. } => None,
+            Self::Ordered { order: Control::Erase(erase), .. } => Some(&erase.tenant),
+            Self::Refused { .. } | Self::Ended { .. } | Self::Ordered { .. } => None,
         }
     }
 
@@ -125,6 +152,11 @@ impl AuditEvent {
     pub async fn store(self, publisher: &Publisher) -> Result<(), PublishError> {
         let subject = subjects::audit(self.tenant(), self.as_str());
         let headers = Headers::new().with_content_type(Encoding::Json);
+        let headers = match &self {
+            // Two auth services that find it at once tell it once. Nobody in this account squats on an id.
+            Self::Ordered { id, .. } => headers.with("Nats-Msg-Id", id.to_string()),
+            _ => headers,
+        };
         // Plain data always can be written.
         let payload = serde_json::to_vec(&AuditEntry { audit_v1: self }).unwrap_or_default();
         publisher.publish(subject, headers, payload.into()).await.await.map(drop)
@@ -134,6 +166,44 @@ impl AuditEvent {
 impl From<Asker> for AuditClient {
     fn from(asker: Asker) -> Self {
         Self { host: asker.host, server: asker.server, connection: asker.id }
+    }
+}
+
+/// An event as the stream holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audited {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// When it happened.
+    pub published: OffsetDateTime,
+    /// What.
+    pub event: AuditEvent,
+}
+
+impl Audited {
+    /// Reads an entry of the stream; none if it is not one that this version knows.
+    pub fn read(entry: &Entry) -> Option<Self> {
+        let AuditEntry { audit_v1: event } = serde_json::from_slice(&entry.payload).ok()?;
+        Some(Self { sequence: entry.sequence, published: entry.published, event })
+    }
+}
+
+/// Reads the audit from a sequence on to where it ends now. Gives the sequence that comes next.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn read_audit(bus: &Bus, from: u64, mut tell: impl FnMut(Audited)) -> Result<u64, RecordError> {
+    let end = stream_state(bus, AUDIT_STREAM).await?;
+    if end.messages == 0 || end.last_sequence < from {
+        return Ok(from);
+    }
+    let mut reader = JournalReader::open(bus, AUDIT_STREAM, None, from).await?;
+    loop {
+        let entry = reader.next().await?;
+        Audited::read(&entry).into_iter().for_each(&mut tell);
+        if entry.sequence >= end.last_sequence {
+            return Ok(entry.sequence + 1);
+        }
     }
 }
 

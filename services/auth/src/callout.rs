@@ -1,13 +1,15 @@
 //! Takes the questions of the servers and sends the answers. All auth services share the questions; a server that gets no
-//! answer in time lets nobody in.
+//! answer in time lets nobody in. A question that waits for the keys of a provider keeps no other waiting.
 
 use std::{
     error::Error,
     time::{Duration, Instant},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use roam_nats::{Bus, Headers, Message, SubscribeError};
 use roam_process::{Condition, clock};
+use tokio::{select, sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -24,6 +26,10 @@ const GROUP: &str = "roam-auth";
 
 /// How long the server may take to say that it knows.
 const LISTENING_WITHIN: Duration = Duration::from_secs(5);
+/// How long a question waits for the keys of a provider: less than a server waits for the answer.
+const HOLD: Duration = Duration::from_secs(3);
+/// How many questions wait so at most.
+const MOST_HELD: usize = 256;
 
 /// Answers questions as they come.
 pub(crate) struct Callout {
@@ -35,28 +41,84 @@ pub(crate) struct Callout {
     pub(crate) condition: Condition,
 }
 
+/// A question, and where its answer goes.
+struct Asked {
+    question: Question,
+    reply: String,
+    began: Instant,
+}
+
 impl Callout {
-    /// Works until the shutdown.
+    /// Works until the shutdown, and then until whatever had come is answered.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), SubscribeError> {
         let mut questions = self.bus.subscribe_shared(SUBJECT.to_owned(), GROUP).await?;
         // Without an answer the connection is down, which the health says elsewhere.
         let _ = self.bus.round_trip(LISTENING_WITHIN).await;
         self.condition.set_ready();
-        while let Some(Some(message)) = shutdown.run_until_cancelled(questions.next()).await {
-            self.answer(message).await;
+        let mut held = FuturesUnordered::new();
+        let mut leaving = false;
+        loop {
+            select! {
+                biased;
+                () = shutdown.cancelled(), if !leaving => {
+                    leaving = true;
+                    questions.drain().await;
+                }
+                Some(asked) = held.next() => self.settle(asked).await,
+                message = questions.next() => {
+                    let Some(message) = message else { break };
+                    let provided = self.answerer.providers.asked();
+                    let Some(asked) = self.read(message) else { continue };
+                    match self.decide(&asked) {
+                        Err(refused) if refused.may_pass() && held.len() < MOST_HELD && !leaving => {
+                            held.push(self.hold(asked, provided));
+                        }
+                        decided => self.answer(asked, decided).await,
+                    }
+                }
+            }
+        }
+        // Whoever asked waits for an answer, whatever it is.
+        while let Some(asked) = held.next().await {
+            self.settle(asked).await;
         }
         Ok(())
     }
 
-    async fn answer(&self, message: Message) {
+    fn read(&self, message: Message) -> Option<Asked> {
         let began = Instant::now();
-        let now = clock::now_ns() / 1_000_000_000;
         let (Some(question), Some(reply)) = (Question::read(&message.payload), message.reply) else {
             self.metrics.ignored();
-            return;
+            return None;
         };
-        let decided = self.answerer.decide(&question, now);
-        match self.answerer.write(&question, &decided, now) {
+        Some(Asked { question, reply, began })
+    }
+
+    fn decide(&self, asked: &Asked) -> Result<Token, TokenError> {
+        self.answerer.decide(&asked.question, now())
+    }
+
+    /// Gives a question back once it can be decided, or is due.
+    async fn hold(&self, asked: Asked, mut provided: watch::Receiver<u64>) -> Asked {
+        let deciding = async {
+            while provided.changed().await.is_ok() {
+                if !self.decide(&asked).is_err_and(TokenError::may_pass) {
+                    return;
+                }
+            }
+        };
+        let _ = timeout(HOLD, deciding).await;
+        asked
+    }
+
+    async fn settle(&self, asked: Asked) {
+        let decided = self.decide(&asked);
+        self.answer(asked, decided).await;
+    }
+
+    async fn answer(&self, asked: Asked, decided: Result<Token, TokenError>) {
+        let Asked { question, reply, began } = asked;
+        match self.answerer.write(&question, &decided, now()) {
             Ok(answer) => {
                 if let Err(error) = self.bus.send(reply, Headers::new(), answer.into()).await {
                     tracing::warn!(error = &error as &dyn Error, "an answer was not sent");
@@ -70,10 +132,17 @@ impl Callout {
     }
 }
 
+/// In seconds since 1970.
+fn now() -> u64 {
+    clock::now_ns() / 1_000_000_000
+}
+
 fn event(question: Question, decided: Result<Token, TokenError>) -> AuditEvent {
     let client = question.client.into();
     match decided {
-        Ok(token) => AuditEvent::SignedIn { token: token.id, grant: token.grant, client },
+        Ok(Token { id, grant, expires, .. }) => {
+            AuditEvent::SignedIn { token: id, grant, expires: Some(expires), client }
+        }
         Err(refused) => AuditEvent::Refused { reason: refused.as_str().to_owned(), client },
     }
 }

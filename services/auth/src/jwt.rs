@@ -1,10 +1,11 @@
-//! JSON Web Tokens (RFC 7519) in the compact form, signed with Ed25519, and the keys for that, which are nkeys. What the
+//! JSON Web Tokens (RFC 7519) in the compact form, and the keys that ours are signed with, which are nkeys (Ed25519). What the
 //! claims mean is not known here.
 
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use nkeys::{KeyPair, KeyPairType};
+use ring::digest::{SHA256, digest};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Longest text that is looked at, in bytes.
@@ -120,6 +121,19 @@ impl<'a> Parts<'a> {
         let (header, claims) = signed.split_once('.')?;
         let part = |text| URL_SAFE_NO_PAD.decode(text).ok();
         Some(Self { header: part(header)?, claims: part(claims)?, signed, signature: part(signature)? })
+    }
+
+    /// What is signed, and the signature.
+    pub(crate) fn signed(&self) -> (&[u8], &[u8]) {
+        (self.signed.as_bytes(), &self.signature)
+    }
+
+    /// A digest of what is signed: the same for the same token, whoever shows it.
+    pub(crate) fn digest(&self) -> [u8; 16] {
+        let digest = digest(&SHA256, self.signed.as_bytes());
+        let mut half = [0; 16];
+        half.iter_mut().zip(digest.as_ref()).for_each(|(own, byte)| *own = *byte);
+        half
     }
 
     /// Reads the header.

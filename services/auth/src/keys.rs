@@ -104,6 +104,7 @@ impl Keyring {
             bus: self.bus(Role::Auth, bus),
             issuer_seed: self.dir.join(ISSUER),
             system_seed: self.seed_of(Role::AuthSystem),
+            auditor_seed: self.seed_of(Role::Auditor),
             signers: vec![self.signer.clone()],
             ..Settings::default()
         }

@@ -12,6 +12,8 @@ mod jwt;
 mod keys;
 mod kick;
 mod metrics;
+mod oidc;
+mod orders;
 mod record;
 mod revoked;
 mod settings;
@@ -22,14 +24,15 @@ use std::{io, path::PathBuf};
 use roam_nats::{Bus, ConnectError, DefinitionError, PermissionTables, Role, connect_patiently};
 use roam_process::{Context, Tasks, TasksError};
 
-pub use audit::{AuditClient, AuditEntry, AuditEvent};
+pub use audit::{AuditClient, AuditEntry, AuditEvent, Audited, read_audit};
 pub use jwt::{KeyError, SigningKey, VerifyingKey};
 pub use keys::{Keyring, KeyringError, make_private_dir, write_private};
+pub use oidc::{Algorithm, ClaimNames, FetchError, KeySetError, ProviderSettings};
 pub use record::{RecordError, TokenRecord, read_records, revoke, store};
 pub use settings::Settings;
 pub use token::{Token, TokenError, Tokens, peek, sign};
 
-use crate::{answer::Answerer, audit::auditor, callout::Callout, kick::Kicker, metrics::Metrics};
+use crate::{answer::Answerer, audit::auditor, callout::Callout, kick::Kicker, metrics::Metrics, orders::Orders};
 
 /// Why an auth service ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,9 @@ pub enum RunError {
     /// A key is not one: mend the settings.
     #[error("a key cannot be used")]
     Key(#[from] KeyError),
+    /// The certificate authorities of a provider cannot be read: mend the settings.
+    #[error("a provider cannot be asked for its keys")]
+    Provider(#[from] FetchError),
     /// This program is broken.
     #[error("the permissions in this program are broken")]
     Permissions(#[from] DefinitionError),
@@ -66,24 +72,27 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let tables = PermissionTables::read()?;
     let issuer = read_key(&settings.issuer_seed).await?;
     let tokens = Tokens::trusting(&settings.signers)?;
-    let system = settings.system_bus();
+    let (providers, refreshers) = oidc::follow(&settings.providers, &metrics)?;
+    let (system, journal) = (settings.system_bus(), settings.journal_bus());
     let own = settings.bus.clone().signed_in_as(Role::Auth);
     let connect =
         |settings, name| connect_patiently(settings, name, || on_bus.set_not_ready("no server can be reached"));
     let connecting = Box::pin(async {
         let bus = connect(&own, "roam-auth").await?;
-        Ok::<_, ConnectError>((bus, connect(&system, "roam-auth system").await?))
+        let system = connect(&system, "roam-auth system").await?;
+        Ok::<_, ConnectError>((bus, system, connect(&journal, "roam-auth journal").await?))
     });
-    let Some((bus, system)) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
+    let Some((bus, system, journal)) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(());
     };
     let (revoked, follower) = revoked::follow(&bus, on_tokens, context.shutdown.clone());
     let (audit, teller) = auditor(&bus, metrics.clone());
-    let answerer = Answerer { tables, issuer, tokens, revoked: revoked.clone() };
+    let answerer = Answerer { tables, issuer, tokens, providers, revoked: revoked.clone() };
     let callout = Callout { bus: bus.clone(), answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
     let kicker = Kicker { bus: system.clone(), revoked, audit, metrics };
+    let orders = Orders { journal: journal.clone(), bus: bus.clone() };
     let mut tasks = Tasks::new(&context);
-    let states = [&bus, &system].map(Bus::watch_state);
+    let states = [&bus, &system, &journal].map(Bus::watch_state);
     let shutdown = context.shutdown.clone();
     tasks.spawn("connections", async move {
         let tell = move |connected| {
@@ -94,10 +103,14 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     });
     tasks.spawn("tokens", follower.run());
     tasks.spawn("callout", callout.run(context.shutdown.clone()));
+    for refresher in refreshers {
+        tasks.spawn("provider", refresher.run(context.shutdown.clone()));
+    }
     tasks.spawn("kick", kicker.run(context.shutdown.clone()));
+    tasks.spawn("orders", orders.run(context.shutdown.clone()));
     tasks.spawn("audit", teller.run());
     let ended = tasks.join(context.grace).await;
-    tokio::join!(bus.close(), system.close());
+    tokio::join!(bus.close(), system.close(), journal.close());
     Ok(ended?)
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     ignored: Counter,
     ended: Counter,
     audit_lost: Counter,
+    fetches: Family<OutcomeLabel, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +39,7 @@ impl Metrics {
             ignored: Counter::default(),
             ended: Counter::default(),
             audit_lost: Counter::default(),
+            fetches: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("roam_auth");
         registry.register("answers", "Questions of servers that were answered, by outcome", metrics.answered.clone());
@@ -46,6 +48,8 @@ impl Metrics {
         registry.register("questions_ignored", "Questions that no server asked", metrics.ignored.clone());
         registry.register("connections_ended", "Connections of revoked tokens that were ended", metrics.ended.clone());
         registry.register("audit_lost", "Events that are not in the audit", metrics.audit_lost.clone());
+        let help = "How often OpenID Connect providers were asked for their keys, by outcome";
+        registry.register("provider_fetches", help, metrics.fetches.clone());
         metrics
     }
 
@@ -63,6 +67,11 @@ impl Metrics {
     /// A connection was ended.
     pub(crate) fn ended(&self) {
         self.ended.inc();
+    }
+
+    /// A provider was asked for its keys.
+    pub(crate) fn fetched(&self, outcome: &'static str) {
+        self.fetches.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Events did not get into the audit.

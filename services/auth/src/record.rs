@@ -10,7 +10,10 @@ use roam_nats::{
 use roam_schemas::{Encoding, Grant, Tenant, TokenId, subjects};
 use serde::{Deserialize, Serialize};
 
-use crate::Token;
+use crate::{
+    Token,
+    audit::{AuditEvent, read_audit},
+};
 
 /// What is known of a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,17 +91,37 @@ pub async fn store(bus: &Bus, record: &TokenRecord) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Revokes a token at `now`, in seconds since 1970. One that was revoked before stays as it is.
+/// Revokes a token at `now`, in seconds since 1970. One that was revoked before stays as it is. One that a provider made is
+/// listed nowhere: the audit knows it, once somebody has signed in with it.
 ///
 /// # Errors
 /// See [`RecordError`].
 pub async fn revoke(bus: &Bus, id: TokenId, now: u64) -> Result<TokenRecord, RecordError> {
-    let mut record = read_records(bus, None).await?.remove(&id).ok_or(RecordError::NotFound(id))?;
+    let listed = read_records(bus, None).await?.remove(&id);
+    let mut record = match listed {
+        Some(record) => record,
+        None => signed_in_with(bus, id).await?.ok_or(RecordError::NotFound(id))?,
+    };
     if record.revoked.is_none() {
         record.revoked = Some(now);
         store(bus, &record).await?;
     }
     Ok(record)
+}
+
+/// What the audit tells of a token that somebody signed in with.
+async fn signed_in_with(bus: &Bus, id: TokenId) -> Result<Option<TokenRecord>, RecordError> {
+    let mut found = None;
+    read_audit(bus, 1, |entry| {
+        if let AuditEvent::SignedIn { token, grant, expires: Some(expires), .. } = entry.event
+            && token == id
+        {
+            let issued = u64::try_from(entry.published.unix_timestamp()).unwrap_or_default();
+            found = Some(TokenRecord { id, grant, issued, expires, revoked: None });
+        }
+    })
+    .await?;
+    Ok(found)
 }
 
 /// What is known of all tokens, or of those of one tenant.

@@ -1,12 +1,12 @@
 //! What an operator tunes: plain data.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use roam_nats::{BusSettings, Role};
 use roam_process::{Problem, ProcessSettings};
 use serde::{Deserialize, Serialize};
 
-use crate::VerifyingKey;
+use crate::{ProviderSettings, VerifyingKey};
 
 /// The settings of an auth service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,12 @@ pub struct Settings {
     pub issuer_seed: PathBuf,
     /// The file of the nkey seed for the system account. All else about that connection is as in `bus`.
     pub system_seed: PathBuf,
+    /// The file of the nkey seed for the account of the journal, where orders of operators are read.
+    pub auditor_seed: PathBuf,
     /// The public account nkeys of whoever may sign tokens.
     pub signers: Vec<String>,
+    /// OpenID Connect providers whose tokens are good as well, each once.
+    pub providers: Vec<ProviderSettings>,
 }
 
 impl Default for Settings {
@@ -31,17 +35,39 @@ impl Default for Settings {
             bus: BusSettings::default(),
             issuer_seed: "/etc/roam/issuer.nk".into(),
             system_seed: "/etc/roam/auth-system.nk".into(),
+            auditor_seed: "/etc/roam/auditor.nk".into(),
             signers: Vec::new(),
+            providers: Vec::new(),
         }
     }
 }
 
 impl Settings {
+    fn problems_of_providers(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (index, provider) in self.providers.iter().enumerate() {
+            let found = provider.problems();
+            problems.extend(found.into_iter().map(|text| Problem::new(format!("providers[{index}]"), text)));
+            if self.providers[..index].iter().any(|before| before.issuer == provider.issuer) {
+                problems.push(Problem::new("providers", format!("names issuer {:?} twice", provider.issuer)));
+            }
+        }
+        problems
+    }
+
     /// How to reach the bus, in the system account.
     pub(crate) fn system_bus(&self) -> BusSettings {
-        let nkey_seed = Some(self.system_seed.clone());
-        let bus = BusSettings { nkey_seed, inbox_prefix: None, ..self.bus.clone() };
-        bus.signed_in_as(Role::AuthSystem)
+        self.bus_as(Role::AuthSystem, &self.system_seed)
+    }
+
+    /// How to reach the bus, in the account of the journal.
+    pub(crate) fn journal_bus(&self) -> BusSettings {
+        self.bus_as(Role::Auditor, &self.auditor_seed)
+    }
+
+    fn bus_as(&self, role: Role, seed: &Path) -> BusSettings {
+        let bus = BusSettings { nkey_seed: Some(seed.to_owned()), inbox_prefix: None, ..self.bus.clone() };
+        bus.signed_in_as(role)
     }
 }
 
@@ -59,6 +85,7 @@ impl roam_process::Settings for Settings {
         let bad = self.signers.iter().filter(|key| VerifyingKey::parse(key).is_err());
         problems
             .extend(bad.map(|key| Problem::new("signers", format!("holds {key:?}, which is no public account nkey"))));
+        problems.extend(self.problems_of_providers());
         problems
     }
 }

@@ -12,7 +12,7 @@ use crate::jwt::{KeyError, Parts, SigningKey, VerifyingKey};
 /// Who tokens of ours are issued by, in their claims.
 const ISSUER: &str = "roam";
 /// How far the clock of whoever signed a token may be ahead of ours.
-const AHEAD_SECONDS: u64 = 60;
+pub(crate) const AHEAD_SECONDS: u64 = 60;
 
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,18 @@ pub enum TokenError {
     /// It was revoked.
     #[error("the token is revoked")]
     Revoked,
+    /// Its provider publishes no key of that id.
+    #[error("the token is signed with a key that its provider does not publish")]
+    Key,
+    /// The keys of its provider are not known, or have not been heard of for too long.
+    #[error("the keys of the token's provider are not known: it cannot be reached")]
+    Provider,
+    /// It was made for somebody else.
+    #[error("the token is not meant for us")]
+    Audience,
+    /// It does not say who its bearer is, as the settings of its provider ask.
+    #[error("the token names no tenant, user and device that its provider may speak for")]
+    Claims,
     /// Which tokens are revoked is not known yet.
     #[error("which tokens are revoked is not known yet")]
     NotYet,
@@ -145,8 +157,17 @@ impl TokenError {
             Self::Expired => "expired",
             Self::Future => "future",
             Self::Revoked => "revoked",
+            Self::Key => "unknown_key",
+            Self::Provider => "provider_unreachable",
+            Self::Audience => "audience",
+            Self::Claims => "claims",
             Self::NotYet => "not_yet",
         }
+    }
+
+    /// Whether asking a provider for its keys may change that.
+    pub(crate) const fn may_pass(self) -> bool {
+        matches!(self, Self::Key | Self::Provider)
     }
 }
 

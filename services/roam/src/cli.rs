@@ -3,6 +3,7 @@
 
 mod agent;
 mod archive;
+mod audit;
 #[cfg(feature = "embedded")]
 mod backup;
 mod operate;
@@ -27,6 +28,7 @@ use roam_schemas::{Device, Encoding, Tenant};
 use crate::failure::Exit;
 pub(crate) use agent::{Agent, AgentCommand};
 pub(crate) use archive::{Export, Import};
+pub(crate) use audit::{Audit, AuditKind};
 #[cfg(feature = "embedded")]
 pub(crate) use backup::{
     Backup, BackupCommand, CreateBackup, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup,
@@ -38,7 +40,7 @@ pub(crate) use profile::{Changes, Effective, Get, History, Ls, Pull, Push, Put, 
 pub(crate) use room::{Room, option_of};
 #[cfg(feature = "embedded")]
 pub(crate) use sign_in::Keys;
-pub(crate) use sign_in::{CreateToken, ListTokens, RevokeToken, SignIn, Token, TokenCommand};
+pub(crate) use sign_in::{CreateToken, KeyDir, ListTokens, RevokeToken, SignIn, Token, TokenCommand};
 
 /// The first thing to try; a build for devices has no `roam up`.
 #[cfg(not(feature = "embedded"))]
@@ -208,6 +210,16 @@ Example:
   roam token list --keys KEYS
   roam token revoke --keys KEYS 0193a1c2-7b1e-7c00-8000-0123456789ab")]
     Token(Token),
+    /// Tell who did what: who signed in, who was refused, tokens, and the orders of operators
+    #[command(after_help = "\
+Oldest first, from the last 90 days. Takes the registrar's key, which is in the directory of the keys. Who made a token or
+gave an order is what their tool said of them; who signed in is what their token proves.
+
+Example:
+  roam audit --keys KEYS --since 1d
+  roam audit --keys KEYS --tenant acme --event ordered --event token_revoked --json
+  roam audit --keys KEYS --follow")]
+    Audit(Audit),
     #[cfg(feature = "embedded")]
     /// Make the keys, certificates and server configuration of a deployment where nobody gets in without
     #[command(

@@ -1,6 +1,7 @@
 //! One file a command. Each gets its own options, those of every command, and where to print; it returns what went wrong.
 
 mod agent;
+mod audit;
 #[cfg(feature = "embedded")]
 mod backup;
 mod bench;
@@ -82,6 +83,7 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         Command::Verify(args) => online(global, verify::run(args, global, out)),
         Command::Profiles(args) => online(global, profiles::run(args, global, out)),
         Command::Erase(args) => online(global, erase::run(args, global, out)),
+        Command::Audit(args) => online(global, audit::run(args, global, out)),
         Command::Token(args) => online(global, token::run(args, global, out)),
         Command::Provision(args) => online(global, provision::run(&args, global, out)),
         Command::Repair(args) => online(global, repair::run(&args, global, out)),

@@ -14,6 +14,7 @@ mod operator;
 mod output;
 mod owner;
 mod past;
+mod registrar;
 mod show;
 mod transfer;
 

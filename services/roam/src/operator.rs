@@ -14,7 +14,7 @@ use roam_schemas::{
 
 use crate::{
     cli::Global,
-    connect::{bus_settings, not_on_the_bus},
+    connect::{bus_settings, host_name, not_on_the_bus},
     failure::Failure,
     show,
 };
@@ -121,7 +121,7 @@ impl Operator {
         let entry = ControlEntry { id, control };
         let payload = encode(&entry, Encoding::Postcard).map_err(|error| Failure::because(&self.what, &error))?;
         let publisher = Publisher::new(&self.bus, PublishSettings::default());
-        let headers = Headers::new().with_batch(id.to_string());
+        let headers = Headers::new().with_batch(id.to_string()).with(headers::BY, whoever_runs_this());
         let ack = publisher.publish(subjects::journal_control(0), headers, payload.into()).await.await;
         let ack = ack.map_err(|error| {
             Failure::because(&self.what, &error)
@@ -186,6 +186,16 @@ impl Replicas {
         let names: Vec<_> = self.standing.iter().map(|standing| show::text(standing.name.as_str())).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
+}
+
+/// Who gives orders by this tool, for the audit: as the system calls them, which is said and not proved.
+pub(crate) fn whoever_runs_this() -> String {
+    let user =
+        ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let by = format!("{user}@{}", host_name().unwrap_or_else(|| "unknown".to_owned()));
+    // A header is one line.
+    by.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// How many storage replicas the deployment has, as it was provisioned.

@@ -30,12 +30,20 @@ pub(crate) struct SignIn {
     pub(crate) certificate_key: Option<PathBuf>,
 }
 
-/// `roam token`.
+/// Where the keys of people are.
 #[derive(Debug, Args)]
-pub(crate) struct Token {
+pub(crate) struct KeyDir {
     /// The directory of the keys: registrar.nk, and to make tokens signer.nk; ca.pem is trusted if it is there
     #[arg(long, env = "ROAM_KEYS", value_name = "DIR", global = true)]
     pub(crate) keys: Option<PathBuf>,
+}
+
+/// `roam token`.
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// Where the keys are.
+    #[command(flatten)]
+    pub(crate) keys: KeyDir,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: TokenCommand,

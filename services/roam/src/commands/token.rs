@@ -1,29 +1,28 @@
 //! `roam token`: makes, lists and revokes tokens. The token itself is printed or written once, and kept nowhere.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use roam_auth::{
     AuditEvent, Keyring, RecordError, SigningKey, TokenRecord, read_records, revoke, sign, store, write_private,
 };
-use roam_nats::{Bus, BusSettings, PublishSettings, Publisher, Role};
+use roam_nats::{Bus, PublishSettings, Publisher};
 use roam_process::clock;
 use roam_schemas::{Apps, Grant, Timestamp};
 use serde_json::json;
 
 use crate::{
     cli::{CreateToken, Global, ListTokens, RevokeToken, Token, TokenCommand},
-    connect::{bus_settings, not_on_the_bus},
     failure::{Exit, Failure},
+    operator::whoever_runs_this,
     output::Output,
-    show,
+    registrar, show,
 };
 
 const WHAT: &str = "token";
 const SECOND: u64 = 1_000_000_000;
 
 pub(super) async fn run(args: Token, global: &Global, out: Output) -> Result<(), Failure> {
-    let bus = Bus::connect(&registrar(&args, global)?, "roam-token").await;
-    let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
+    let bus = registrar::connect(&args.keys, global, WHAT).await?;
     let done = match &args.command {
         TokenCommand::Create(create) => create_token(create, &args, &bus, out).await,
         TokenCommand::List(list) => list_tokens(list, &bus, out).await,
@@ -33,30 +32,9 @@ pub(super) async fn run(args: Token, global: &Global, out: Output) -> Result<(),
     done
 }
 
-/// How the registrar reaches the bus.
-fn registrar(args: &Token, global: &Global) -> Result<BusSettings, Failure> {
-    let mut settings = bus_settings(global);
-    if settings.nkey_seed.is_none() {
-        settings.nkey_seed = Some(keys(args)?.join("registrar.nk"));
-    }
-    // A token is no way to make tokens.
-    settings.token_file = None;
-    if settings.ca.is_none() {
-        settings.ca = args.keys.as_ref().map(|keys| keys.join("ca.pem")).filter(|ca| ca.exists());
-        settings.tls |= settings.ca.is_some();
-    }
-    Ok(settings.signed_in_as(Role::Registrar))
-}
-
-fn keys(args: &Token) -> Result<&PathBuf, Failure> {
-    let missing =
-        || Failure::usage(WHAT, "where the keys are is not known").hint("name their directory with --keys DIR");
-    args.keys.as_ref().ok_or_else(missing)
-}
-
 async fn create_token(create: &CreateToken, args: &Token, bus: &Bus, out: Output) -> Result<(), Failure> {
     let grant = grant(create)?;
-    let path = Keyring::signer_in(keys(args)?);
+    let path = Keyring::signer_in(registrar::directory(&args.keys, WHAT)?);
     let unusable = |error: &dyn std::error::Error| Failure::because(path.display().to_string(), error);
     let seed = fs::read_to_string(&path).map_err(|error| unusable(&error))?;
     let key = SigningKey::from_seed(&seed).map_err(|error| unusable(&error))?;
@@ -65,7 +43,8 @@ async fn create_token(create: &CreateToken, args: &Token, bus: &Bus, out: Output
     let (token, text) = signed.map_err(|error| Failure::because(WHAT, &error))?;
     // The record comes first: a token that is not listed could not be found again to be revoked.
     store(bus, &TokenRecord::of(&token)).await.map_err(|error| failed(&error))?;
-    let event = AuditEvent::TokenCreated { token: token.id, grant, expires: token.expires };
+    let event =
+        AuditEvent::TokenCreated { token: token.id, grant, expires: token.expires, by: Some(whoever_runs_this()) };
     audit(event, bus).await?;
     if let Some(file) = &create.output {
         let written = write_private(file, format!("{}\n", text.expose()).as_bytes());
@@ -125,7 +104,8 @@ async fn list_tokens(list: &ListTokens, bus: &Bus, out: Output) -> Result<(), Fa
 
 async fn revoke_token(args: &RevokeToken, bus: &Bus, out: Output) -> Result<(), Failure> {
     let record = revoke(bus, args.id, clock::now_ns() / SECOND).await.map_err(|error| failed(&error))?;
-    audit(AuditEvent::TokenRevoked { token: record.id, grant: record.grant.clone() }, bus).await?;
+    let by = Some(whoever_runs_this());
+    audit(AuditEvent::TokenRevoked { token: record.id, grant: record.grant.clone(), by }, bus).await?;
     out.object(&json!({ "id": record.id, "grant": record.grant, "revoked": record.revoked.map(time) }))?;
     out.say(format_args!("revoked {}: {}", record.id, show::text(&record.grant.to_string())))
 }

@@ -1,0 +1,130 @@
+//! Who did what: orders of operators and tokens are in the audit, each once, with who gave them, and nobody else can put anything
+//! there.
+
+use std::process::Stdio;
+
+use roam_nats::Role;
+use roam_schemas::{Control, Epoch, Erase, Origin, ReplicaName, Resume, Skip, subjects};
+use roam_tests::{COMMAND_LINE, SERVICE_VARIABLE, World, app, envelope, eventually, key, profile, tenant, text, user};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_roam-tests-service");
+
+async fn audit(world: &World, options: &str) -> Vec<Value> {
+    let ran = world.roam_as(Some(Role::Registrar), BINARY, &format!("audit --json {options}")).await.with_code(0);
+    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The orders in the audit, once there are so many.
+async fn orders(world: &World, count: usize) -> Vec<Value> {
+    eventually("the orders are told", async || {
+        let told = audit(world, "--event ordered").await;
+        (told.len() >= count).then_some(told)
+    })
+    .await
+}
+
+fn every_order() -> [Control; 4] {
+    let origin = Origin { incarnation: 7, sequence: 9 };
+    [
+        Control::Resume(Resume { line: 2, from: ReplicaName::parse("storage-1").unwrap() }),
+        Control::Skip(Skip { origin, batch: None }),
+        Control::Erase(Erase { tenant: tenant("acme"), user: user("alice") }),
+        Control::Epoch(Epoch { epoch: 3 }),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_order_in_the_journal_is_told_once_whoever_runs_and_whenever() {
+    let mut world = World::new().access_servers(0).replicas(0).secure(2).start().await;
+    for order in every_order() {
+        world.order(order).await;
+    }
+    let told = orders(&world, 4).await;
+    for (told, order) in told.iter().zip(every_order()) {
+        assert_eq!(told["order"], serde_json::to_value(order).unwrap());
+        assert!(told["id"].is_string() && told["time"].is_string(), "{told}");
+    }
+    // One that is given while nobody runs is told by the next, and the others are not told again.
+    for auth in &mut world.auth_services {
+        auth.stop().await;
+    }
+    world.order(Control::Epoch(Epoch { epoch: 4 })).await;
+    for auth in &mut world.auth_services {
+        auth.start().await;
+    }
+    world.ready().await;
+    let told = orders(&world, 5).await;
+    assert_eq!(told.len(), 5, "{told:#?}");
+    assert_eq!(told[4]["order"]["epoch"]["epoch"], 4);
+    assert_eq!(audit(&world, "--event ordered --tenant acme").await.len(), 1, "only the erasure is about a tenant");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_who_has_somebody_forgotten_is_named() {
+    let world = World::new().secure(1).start().await;
+    let alice = world.device("acme", "alice", "laptop").await.profile(app("editor"));
+    alice.put(key("theme"), "dark", text()).await.unwrap();
+    let _ = world.roam(BINARY, "erase acme/alice --yes").await.with_code(0);
+    let told = orders(&world, 1).await;
+    assert_eq!(told[0]["order"]["erase"]["user"], "alice");
+    let by = told[0]["by"].as_str().unwrap();
+    assert!(by.contains('@') && by.len() > 2, "{by}");
+    let said = world.roam_as(Some(Role::Registrar), BINARY, "audit --event ordered").await.with_code(0);
+    let _ = said.saying("erase acme/alice").saying(by);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_an_operator_gets_an_order_into_the_audit() {
+    let world = World::new().secure(1).start().await;
+    let mallory = world.post("acme", "mallory", "phone").await;
+    let own = subjects::change(&profile("acme/mallory/editor"), &roam_tests::device("phone"));
+    for _ in 0..20 {
+        // A PubAck on the subject of orders is all that NATS lets her put there.
+        let to = subjects::journal_control(0);
+        mallory.bus.send_with_reply(own.clone(), to, envelope(roam_schemas::Encoding::Json), "x".into()).await.unwrap();
+    }
+    let operator = world.operator().await;
+    eventually("they are in the journal", async || {
+        let state = roam_nats::stream_state(&operator, roam_nats::JOURNAL_STREAM).await.unwrap();
+        (state.messages >= 20).then_some(())
+    })
+    .await;
+    world.order(Control::Erase(Erase { tenant: tenant("acme"), user: user("nobody") })).await;
+    let told = orders(&world, 1).await;
+    assert!(told.len() == 1 && told[0]["order"]["erase"]["user"] == "nobody", "{told:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_told_with_who_made_and_revoked_them_and_a_follower_hears_it() {
+    let world = World::new().access_servers(0).replicas(0).secure(1).start().await;
+    let mut follower = Command::new(BINARY)
+        .env(SERVICE_VARIABLE, COMMAND_LINE)
+        .args(["audit", "--follow", "--json", "--server", &world.nats.client_url(), "--nkey"])
+        .arg(world.keys().seed_of(Role::Registrar))
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut heard = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let keys = world.dir().join("keys").display().to_string();
+    let made = format!("token create --json --keys {keys} --tenant acme --user alice --device laptop");
+    let made = world.roam_as(Some(Role::Registrar), BINARY, &made).await.with_code(0).object();
+    let id = made["id"].as_str().unwrap();
+    let revoked = format!("token revoke --keys {keys} {id}");
+    let _ = world.roam_as(Some(Role::Registrar), BINARY, &revoked).await.with_code(0);
+    for expected in ["token_created", "token_revoked"] {
+        let told: Value = serde_json::from_str(&heard.next_line().await.unwrap().unwrap()).unwrap();
+        assert_eq!((told["event"].as_str(), told["token"].as_str()), (Some(expected), Some(id)), "{told}");
+        assert!(told["by"].as_str().unwrap().contains('@'), "{told}");
+        assert!(!told.to_string().contains(made["token"].as_str().unwrap()), "no token is in the audit");
+    }
+    assert_eq!(audit(&world, "--since 1h --event token_revoked").await.len(), 1);
+    assert_eq!(audit(&world, "--tenant globex").await.len(), 0);
+    let _ = world.roam(BINARY, "audit").await.with_code(1);
+    let _ = world.roam_as(Some(Role::Registrar), BINARY, "audit --event nothing").await.with_code(64);
+}
