@@ -37,8 +37,8 @@ impl Subscription {
         self.lasting.next().await.map(Message::from)
     }
 
-    /// Listens no longer. What has come, and what is on its way, can still be taken; then [`Self::next`] gives `None`. The
-    /// connection has to be closed soon after.
+    /// Listens no longer. What has come, and what is on its way, can still be taken; then [`Self::next`] gives `None`. That
+    /// holds if nothing else goes over the connection meanwhile, which has to be closed soon after.
     pub async fn drain(&mut self) {
         self.lasting.drain().await;
     }

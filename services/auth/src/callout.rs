@@ -33,7 +33,11 @@ const MOST_HELD: usize = 256;
 
 /// Answers questions as they come.
 pub(crate) struct Callout {
-    pub(crate) bus: Bus,
+    /// The connection that questions come on, and nothing else goes over. The library takes whatever happens next on a
+    /// connection for the end of a drain (async-nats 0.51): if that is an answer that leaves, and not the server's word that
+    /// all has come, questions that are on their way are lost, and those who asked are turned away.
+    pub(crate) asking: Bus,
+    pub(crate) answering: Bus,
     pub(crate) answerer: Answerer,
     pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
@@ -51,9 +55,9 @@ struct Asked {
 impl Callout {
     /// Works until the shutdown, and then until whatever had come is answered.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), SubscribeError> {
-        let mut questions = self.bus.subscribe_shared(SUBJECT.to_owned(), GROUP).await?;
+        let mut questions = self.asking.subscribe_shared(SUBJECT.to_owned(), GROUP).await?;
         // Without an answer the connection is down, which the health says elsewhere.
-        let _ = self.bus.round_trip(LISTENING_WITHIN).await;
+        let _ = self.asking.round_trip(LISTENING_WITHIN).await;
         self.condition.set_ready();
         let mut held = FuturesUnordered::new();
         let mut leaving = false;
@@ -120,7 +124,7 @@ impl Callout {
         let Asked { question, reply, began } = asked;
         match self.answerer.write(&question, &decided, now()) {
             Ok(answer) => {
-                if let Err(error) = self.bus.send(reply, Headers::new(), answer.into()).await {
+                if let Err(error) = self.answering.send(reply, Headers::new(), answer.into()).await {
                     tracing::warn!(error = &error as &dyn Error, "an answer was not sent");
                 }
             }

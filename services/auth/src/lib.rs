@@ -79,20 +79,23 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
         |settings, name| connect_patiently(settings, name, || on_bus.set_not_ready("no server can be reached"));
     let connecting = Box::pin(async {
         let bus = connect(&own, "roam-auth").await?;
+        let questions = connect(&own, "roam-auth questions").await?;
         let system = connect(&system, "roam-auth system").await?;
-        Ok::<_, ConnectError>((bus, system, connect(&journal, "roam-auth journal").await?))
+        Ok::<_, ConnectError>((bus, questions, system, connect(&journal, "roam-auth journal").await?))
     });
-    let Some((bus, system, journal)) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
+    let Some((bus, questions, system, journal)) = context.shutdown.run_until_cancelled(connecting).await.transpose()?
+    else {
         return Ok(());
     };
     let (revoked, follower) = revoked::follow(&bus, on_tokens, context.shutdown.clone());
     let (audit, teller) = auditor(&bus, metrics.clone());
     let answerer = Answerer { tables, issuer, tokens, providers, revoked: revoked.clone() };
-    let callout = Callout { bus: bus.clone(), answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
+    let (asking, answering) = (questions.clone(), bus.clone());
+    let callout = Callout { asking, answering, answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
     let kicker = Kicker { bus: system.clone(), revoked, audit, metrics };
     let orders = Orders { journal: journal.clone(), bus: bus.clone() };
     let mut tasks = Tasks::new(&context);
-    let states = [&bus, &system, &journal].map(Bus::watch_state);
+    let states = [&bus, &questions, &system, &journal].map(Bus::watch_state);
     let shutdown = context.shutdown.clone();
     tasks.spawn("connections", async move {
         let tell = move |connected| {
@@ -110,7 +113,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     tasks.spawn("orders", orders.run(context.shutdown.clone()));
     tasks.spawn("audit", teller.run());
     let ended = tasks.join(context.grace).await;
-    tokio::join!(bus.close(), system.close(), journal.close());
+    tokio::join!(bus.close(), questions.close(), system.close(), journal.close());
     Ok(ended?)
 }
 
