@@ -57,7 +57,7 @@ fn init(config: Option<PathBuf>, global: &Global, out: Output) -> Result<(), Fai
     fs::create_dir_all(file.parent().unwrap_or(&file)).map_err(failed)?;
     let mut written = File::options().write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
     written.write_all(text.as_bytes()).map_err(failed)?;
-    let apps: Vec<&str> = found.iter().map(|found| found.app).collect();
+    let apps: Vec<&str> = found.iter().map(|found| found.app.as_str()).collect();
     out.object(&json!({ "written": file, "found": apps }))?;
     out.say(format_args!("wrote {}; look at it, then `roam agent run`", file.display()))?;
     out.say(format_args!(
