@@ -77,6 +77,10 @@ pub(crate) struct Known {
     pub(crate) dropped: BTreeMap<Key, Dropped>,
     /// What was deleted lately on either side, and when, unless somebody confirmed it.
     pub(crate) deleted: BTreeMap<Key, Timestamp>,
+    /// When something was deleted last. This process alone knows it, and the next.
+    pub(crate) deleting: Option<Timestamp>,
+    /// What was made since the first of those deletions, and when the last one was then.
+    pub(crate) made: BTreeMap<Key, Timestamp>,
     /// Whether deletions are held back.
     pub(crate) holds_back: bool,
     /// None before the profile was heard of for the first time.
@@ -259,7 +263,11 @@ impl Store {
                     known.remote.insert(record, Held { revision, value: digest });
                 }
                 match digest {
-                    Some(digest) => drop(known.base.insert(key, digest)),
+                    Some(digest) => {
+                        let is_new = !known.base.contains_key(&key) && !known.deleted.contains_key(&key);
+                        known.made.extend(known.deleting.filter(|_| is_new).map(|at| (key.clone(), at)));
+                        known.base.insert(key, digest);
+                    }
                     None => drop(known.base.remove(&key)),
                 }
             }

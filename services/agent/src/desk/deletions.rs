@@ -1,6 +1,6 @@
 //! Deletions that look like a mistake are held back until somebody confirms them: an emptied directory, a settings file that
 //! was reset, a server that lost its data. What is removed file by file is seen in several rounds, so what was deleted lately
-//! counts, too, also across a restart.
+//! counts, too, also across a restart. What was made since the first of those deletions does not: temporary files come and go.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -85,11 +85,17 @@ impl Desk {
         }
         let (publish, take) = (deletions.publish.len(), deletions.take.len());
         let before = self.deleted_before(&deletions, now);
-        let of = self.known.base.len() + before;
-        let held_back = HeldBack { publish, take, before, of };
-        let is_much = |count: usize| count > DELETIONS && 2 * count > of;
+        let known = &self.known;
+        let made = known.made.keys().filter(|key| known.base.contains_key(*key)).count();
+        let of = known.base.len() - made + before;
+        let deleted = deletions.publish.iter().chain(&deletions.take);
+        let made_and_deleted = deleted.filter(|key| known.made.contains_key(*key)).count();
+        let is_much = |count: usize, of: usize| count > DELETIONS && 2 * count > of;
+        let at_once = is_much(publish + take, known.base.len());
+        let in_pieces = publish + take > 0 && is_much(publish + take + before - made_and_deleted, of);
         let is_gone = publish > 0 && self.files.are_gone();
-        let is_held = is_gone || (publish + take > 0 && is_much(publish + take + before));
+        let is_held = is_gone || at_once || in_pieces;
+        let held_back = HeldBack { publish, take, before, of };
         // A round about a few keys alone does not tell that nothing is held back any more.
         if is_held != self.known.holds_back && (is_held || only.is_none()) {
             self.store.hold_back(&self.scope, &mut self.known, is_held)?;

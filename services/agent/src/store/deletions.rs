@@ -28,12 +28,15 @@ impl Store {
             for (key, _) in known.deleted.extract_if(.., |_, at| *at < since) {
                 deleted.remove((app, key.as_str()))?;
             }
-            for key in keys {
+            known.made.retain(|_, at| *at >= since && !known.deleted.is_empty());
+            // What was not there before the first deletion is none of what they took away.
+            for key in keys.filter(|key| !known.made.contains_key(*key)) {
                 deleted.insert((app, key.as_str()), now.as_nanos().to_le_bytes().as_slice())?;
                 known.deleted.insert(key.clone(), now);
             }
         }
         write.commit()?;
+        known.deleting = Some(now);
         Ok(())
     }
 
@@ -48,7 +51,8 @@ impl Store {
             write.open_table(HELD_BACK)?.remove(app)?;
         }
         write.commit()?;
-        known.holds_back = false;
+        known.made.clear();
+        (known.deleting, known.holds_back) = (None, false);
         Ok(())
     }
 

@@ -149,3 +149,23 @@ fn what_is_there_again_or_was_confirmed_counts_no_more() {
     assert_eq!(laptop.sync(&mut server).held_back, None);
     assert_eq!(live(&server), 10);
 }
+
+#[test]
+fn files_that_come_and_go_count_for_nothing_beside_those_that_stay() {
+    let (mut server, mut laptop) = with_files(30);
+    for number in 0..80 {
+        let name = format!("temporary{number}");
+        laptop.write(&name, "x");
+        laptop.sync(&mut server);
+        laptop.remove(&name);
+        assert_eq!(laptop.sync(&mut server).held_back, None, "{number}");
+        laptop.now = laptop.now.plus_seconds(10);
+    }
+    assert_eq!(live(&server), 30);
+    for piece in 0..3 {
+        remove(&mut laptop, piece * 8..piece * 8 + 8);
+        let held_back = laptop.sync(&mut server).held_back;
+        assert_eq!(held_back.is_some(), piece == 2, "{piece}: {held_back:?}");
+    }
+    assert_eq!(live(&server), 14);
+}
