@@ -1,6 +1,7 @@
 //! Files roam: agents with real files on a real system, cut off and killed. `ROAM_TESTS_SECONDS` has the random ones go on
 //! for longer.
 
+mod deletions;
 mod figures;
 mod more;
 

@@ -6,6 +6,7 @@
 //! the later one is refused, hears of the other's edit, and merges or keeps both; nothing is overwritten unseen, and a
 //! change of which no receipt came may be published again under another id.
 
+mod deletions;
 mod heard;
 #[cfg(test)]
 mod tests;
@@ -31,9 +32,6 @@ use crate::{
     watcher::Changed,
 };
 
-/// Deletions of more keys than this are held back if they are more than half of all.
-const DELETIONS: usize = 20;
-
 /// One profile and its files.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -47,6 +45,8 @@ pub(crate) struct Desk {
     spool: Spool,
     /// Whether the next round may delete as much as it likes.
     confirmed: bool,
+    /// Deletions that somebody confirmed and that are not made yet.
+    confirmed_keys: BTreeSet<Key>,
     /// Keys of the profile that the files cannot hold, and why.
     refused: BTreeMap<Key, String>,
     /// What was given out to be published and is not known to have been, since this process began.
@@ -106,7 +106,9 @@ pub struct HeldBack {
     pub publish: usize,
     /// How many would be deleted in the files.
     pub take: usize,
-    /// How many keys file and profile agree on.
+    /// How many were deleted in the last ten minutes before these.
+    pub before: usize,
+    /// How many keys file and profile agreed on before all of that.
     pub of: usize,
 }
 
@@ -142,6 +144,7 @@ impl Desk {
             layered,
             spool,
             confirmed: false,
+            confirmed_keys: BTreeSet::new(),
             refused: BTreeMap::new(),
             sent: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -219,7 +222,8 @@ impl Desk {
         let base_side = known_base.as_ref().unwrap_or(&self.known.base);
         let sides = Sides { local: &look.local, base: base_side, remote: &remote };
         let mut steps = reconcile(sides, is_unknown);
-        let mut round = Round { held_back: self.hold_back(&mut steps, &look.local, &remote), ..Round::default() };
+        let held_back = self.hold_back(&mut steps, &look.local, only.as_ref(), now)?;
+        let mut round = Round { held_back, ..Round::default() };
         let mut refused = BTreeMap::new();
         let (mut agreed, mut edits) = (Vec::new(), Vec::new());
         for (key, step) in steps {
@@ -408,37 +412,6 @@ impl Desk {
             },
         }
         self.sent.insert(key.clone(), local);
-    }
-
-    /// Takes deletions out of the steps if they look like a mistake: an emptied directory, a settings file that was reset,
-    /// a server that lost its data.
-    fn hold_back(
-        &mut self,
-        steps: &mut Vec<(Key, Step)>,
-        local: &BTreeMap<Key, Digest>,
-        remote: &BTreeMap<Key, Held>,
-    ) -> Option<HeldBack> {
-        let deletes = |key: &Key, step: Step| match step {
-            Step::Publish => !local.contains_key(key),
-            Step::Take => local.contains_key(key) && remote.get(key).is_none_or(|held| held.value.is_none()),
-            Step::Settle | Step::Clash => false,
-        };
-        let count = |which: Step| steps.iter().filter(|(key, step)| *step == which && deletes(key, *step)).count();
-        let held_back = HeldBack { publish: count(Step::Publish), take: count(Step::Take), of: self.known.base.len() };
-        let is_much = |count: usize| count > DELETIONS && 2 * count > held_back.of;
-        let is_gone = held_back.publish > 0 && self.files.are_gone();
-        if !is_gone && !is_much(held_back.publish) && !is_much(held_back.take) {
-            return None;
-        }
-        if std::mem::take(&mut self.confirmed) {
-            return None;
-        }
-        if is_gone {
-            // Nothing is written into files that are gone, either: what is written would hide what is missing.
-            steps.clear();
-        }
-        steps.retain(|(key, step)| !deletes(key, *step));
-        Some(held_back)
     }
 }
 

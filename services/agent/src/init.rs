@@ -2,10 +2,13 @@
 //! commented out, for the user to confirm. Reads no file, and changes none.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
     fs,
     path::{Path, PathBuf},
 };
+
+use roam_schemas::App;
 
 use crate::Kind;
 
@@ -13,13 +16,15 @@ use crate::Kind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// What the profile would be called.
-    pub app: &'static str,
+    pub app: String,
     /// Where they are.
     pub path: PathBuf,
     /// What they are.
     pub kind: Kind,
     /// Keys or files that would stay.
     pub kept: &'static [&'static str],
+    /// What the user should know of it first; empty if nothing.
+    pub note: &'static str,
 }
 
 /// A file or directory of an application, below the home.
@@ -63,31 +68,77 @@ const KNOWN: &[Known] = &[
 /// Where Firefox keeps its profiles, each in a directory of its own.
 const FIREFOX: &str = ".mozilla/firefox";
 
+/// Where programs such as `vdirsyncer` and `khard` keep contacts, a file each, or a directory for each address book.
+const CONTACTS: &[&str] =
+    &[".contacts", ".local/share/contacts", ".local/share/vdirsyncer/contacts", ".local/share/khard", "Contacts"];
+
+/// Where browsers export bookmarks to unless they are told otherwise.
+const PAGES: &[&str] = &["bookmarks.html", "Documents/bookmarks.html"];
+/// The same in a profile of Firefox.
+const PAGE_OF_FIREFOX: &str = "bookmarks.html";
+const NOTE_ON_PAGES: &str = "A page: a browser shows what others add only after it has imported it.";
+const NOTE_ON_PAGES_OF_FIREFOX: &str = "Firefox writes this page when it ends (browser.bookmarks.autoExportHTML), and reads it \
+                                        once if it is told to (browser.places.importBookmarksHTML).";
+
 /// What there is below a home.
 pub fn find(home: &Path) -> Vec<Found> {
     let is_there = |known: &&Known| {
         let path = home.join(known.path);
         if known.kind == Kind::Tree { path.is_dir() } else { path.is_file() }
     };
-    let found = |known: &Known| Found {
-        app: known.app,
-        path: Path::new("~").join(known.path),
-        kind: known.kind,
-        kept: known.kept,
-    };
+    let found = |known: &Known| Found { kept: known.kept, ..plain(known.app, Path::new(known.path), known.kind) };
     let mut all: Vec<Found> = KNOWN.iter().filter(is_there).map(found).collect();
     all.extend(firefox(home));
+    all.extend(contacts(home));
+    // Two pages of one user are of the same bookmarks, most likely.
+    let page = PAGES.iter().find(|page| home.join(page).is_file());
+    all.extend(
+        page.map(|page| Found { note: NOTE_ON_PAGES, ..plain("bookmarks", Path::new(page), Kind::BookmarksHtml) }),
+    );
     all
 }
 
+/// Nothing of it stays, and there is nothing to say of it.
+fn plain(app: impl Into<String>, path: &Path, kind: Kind) -> Found {
+    Found { app: app.into(), path: Path::new("~").join(path), kind, kept: &[], note: "" }
+}
+
 /// What a user wrote for Firefox is in `user.js`; the rest of a profile is the browser's own, and it has its own roaming.
-fn firefox(home: &Path) -> Option<Found> {
-    let profiles = fs::read_dir(home.join(FIREFOX)).ok()?.flatten();
-    let mut names: Vec<_> = profiles.map(|entry| entry.file_name()).collect();
+/// Only bookmarks that it was told to export are for other browsers, too.
+fn firefox(home: &Path) -> Vec<Found> {
+    let profiles: Vec<_> =
+        below(home, Path::new(FIREFOX)).into_iter().map(|name| Path::new(FIREFOX).join(name)).collect();
+    let first = |file: &str| profiles.iter().map(|profile| profile.join(file)).find(|path| home.join(path).is_file());
+    let user = first("user.js").map(|path| plain("firefox", &path, Kind::Document));
+    let page = first(PAGE_OF_FIREFOX)
+        .map(|path| Found { note: NOTE_ON_PAGES_OF_FIREFOX, ..plain("firefox-bookmarks", &path, Kind::BookmarksHtml) });
+    user.into_iter().chain(page).collect()
+}
+
+/// Directories that hold contacts: that of a program, or those right below it, which are called after it and themselves.
+fn contacts(home: &Path) -> Vec<Found> {
+    let is_book =
+        |directory: &Path| below(home, directory).iter().any(|name| name.to_ascii_lowercase().ends_with(".vcf"));
+    let mut apps = BTreeSet::new();
+    let mut all = Vec::new();
+    for directory in CONTACTS.iter().map(Path::new) {
+        let books = below(home, directory).into_iter().map(|name| (format!("contacts-{name}"), directory.join(name)));
+        for (app, path) in std::iter::once(("contacts".to_owned(), directory.to_owned())).chain(books) {
+            // An app's name is one of the bus, and what is found twice is likely a copy.
+            if is_book(&path) && App::parse(app.as_str()).is_ok() && apps.insert(app.clone()) {
+                all.push(plain(app, &path, Kind::Vcards));
+            }
+        }
+    }
+    all
+}
+
+/// The names in a directory below a home, sorted; none if there is no such directory.
+fn below(home: &Path, directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(home.join(directory)).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort_unstable();
-    let name = names.into_iter().find(|name| home.join(FIREFOX).join(name).join("user.js").is_file())?;
-    let path = Path::new("~").join(FIREFOX).join(name).join("user.js");
-    Some(Found { app: "firefox", path, kind: Kind::Document, kept: &[] })
+    names
 }
 
 /// Settings in which all that was found is commented out.
@@ -99,11 +150,14 @@ pub fn settings(found: &[Found], device: &str) -> String {
          # No two devices of a user may be called the same.\ndevice = {}\n\n",
         quoted(device)
     );
-    for Found { app, path, kind, kept } in found {
+    for Found { app, path, kind, kept, note } in found {
         // The names of kinds are spelled alike in JSON and in TOML.
         let kind_name = serde_json::to_string(kind).unwrap_or_default();
         let path = quoted(&path.to_string_lossy());
         // Writing to a String does not fail.
+        if !note.is_empty() {
+            let _ = writeln!(text, "# {note}");
+        }
         let _ = write!(text, "#[[profiles]]\n#app = {}\n#path = {path}\n#kind = {kind_name}\n", quoted(app));
         if !kept.is_empty() {
             let name = if *kind == Kind::Tree { "exclude" } else { "local" };
@@ -123,8 +177,6 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeSet;
-
     use roam_process::{
         Settings as _,
         settings::{Sources, load},
@@ -143,6 +195,13 @@ mod tests {
             ".gitconfig",
             ".mozilla/firefox/x.default/prefs.js",
             ".mozilla/firefox/y.default/user.js",
+            ".mozilla/firefox/y.default/bookmarks.html",
+            ".contacts/family/ann.vcf",
+            ".contacts/work/bob.VCF",
+            ".contacts/empty/note.txt",
+            ".local/share/khard/cem.vcf",
+            ".local/share/khard/work/bob.vcf",
+            "Documents/bookmarks.html",
             ".config/sway",
         ] {
             let path = home.path().join(file);
@@ -155,9 +214,24 @@ mod tests {
     #[test]
     fn what_is_there_is_found_and_what_is_of_another_kind_is_not() {
         let home = home();
-        let apps: Vec<&str> = find(home.path()).iter().map(|found| found.app).collect();
-        assert_eq!(apps, ["vscode", "chromium", "git", "helix", "fish", "firefox"]);
-        assert_eq!(find(home.path()).last().unwrap().path, Path::new("~/.mozilla/firefox/y.default/user.js"));
+        let found = find(home.path());
+        let apps: Vec<&str> = found.iter().map(|found| found.app.as_str()).collect();
+        let expected =
+            ["vscode", "chromium", "git", "helix", "fish", "firefox", "firefox-bookmarks", "contacts-family"];
+        assert_eq!(apps, [&expected[..], &["contacts-work", "contacts", "bookmarks"]].concat());
+        let of = |app: &str| {
+            let found = found.iter().find(|found| found.app == app).unwrap();
+            (found.path.to_str().unwrap(), found.kind)
+        };
+        for (app, path, kind) in [
+            ("firefox", "~/.mozilla/firefox/y.default/user.js", Kind::Document),
+            ("firefox-bookmarks", "~/.mozilla/firefox/y.default/bookmarks.html", Kind::BookmarksHtml),
+            ("contacts", "~/.local/share/khard", Kind::Vcards),
+            ("contacts-work", "~/.contacts/work", Kind::Vcards),
+            ("bookmarks", "~/Documents/bookmarks.html", Kind::BookmarksHtml),
+        ] {
+            assert_eq!(of(app), (path, kind));
+        }
     }
 
     #[test]
@@ -177,7 +251,7 @@ mod tests {
         let confirmed = read(&uncommented.collect::<Vec<_>>().join("\n")).unwrap();
         assert_eq!(confirmed.validate().len(), 0);
         assert_eq!(confirmed.device.unwrap().as_str(), "Ann's \"laptop\"");
-        assert_eq!(confirmed.profiles.len(), 6);
+        assert_eq!(confirmed.profiles.len(), 11);
         assert_eq!(confirmed.profiles[4].exclude, ["fish_variables"]);
         let apps: BTreeSet<&str> = KNOWN.iter().map(|known| known.app).collect();
         assert_eq!(apps.len(), KNOWN.len());

@@ -2,6 +2,7 @@
 //! on from, and what file and profile last agreed on. Edits that are not published are not in here: they stand in the
 //! files, which is where a crash cannot take them away.
 
+mod deletions;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use redb::{
     Database, DatabaseError, Durability, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableDefinition,
     TableError,
 };
-use roam_schemas::{Cursor, Key, Manifest, Record, Revision};
+use roam_schemas::{Cursor, Key, Manifest, Record, Revision, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -40,6 +41,10 @@ const PARKED: ByKey<'_> = TableDefinition::new("parked-1");
 /// (app, key) -> the contents that were parked and let go: [`Dropped`] in postcard. They are published no more, until they
 /// change.
 const DROPPED: ByKey<'_> = TableDefinition::new("dropped-1");
+/// (app, key) -> when it was deleted, if that was lately: nanoseconds since 1970, little-endian.
+const DELETED: ByKey<'_> = TableDefinition::new("deleted-1");
+/// The apps of which deletions are held back.
+const HELD_BACK: TableDefinition<'_, &'static str, ()> = TableDefinition::new("held-back-1");
 /// app -> the cursor from which to go on, as text.
 const CURSOR: TableDefinition<'_, &'static str, &'static str> = TableDefinition::new("cursor-1");
 
@@ -70,6 +75,14 @@ pub(crate) struct Known {
     pub(crate) remote: BTreeMap<Key, Held>,
     pub(crate) parked: BTreeMap<Key, Parked>,
     pub(crate) dropped: BTreeMap<Key, Dropped>,
+    /// What was deleted lately on either side, and when, unless somebody confirmed it.
+    pub(crate) deleted: BTreeMap<Key, Timestamp>,
+    /// When something was deleted last. This process alone knows it, and the next.
+    pub(crate) deleting: Option<Timestamp>,
+    /// What was made since the first of those deletions, and when the last one was then.
+    pub(crate) made: BTreeMap<Key, Timestamp>,
+    /// Whether deletions are held back.
+    pub(crate) holds_back: bool,
     /// None before the profile was heard of for the first time.
     pub(crate) cursor: Option<Cursor>,
 }
@@ -136,10 +149,11 @@ impl Store {
         let database = Database::create(path).map_err(|error| failed(error.into()))?;
         let store = Self { database };
         let write = store.database.begin_write()?;
-        for table in [REMOTE, REMOTE_LARGE, BASE, BASE_LARGE, PARKED, DROPPED] {
+        for table in [REMOTE, REMOTE_LARGE, BASE, BASE_LARGE, PARKED, DROPPED, DELETED] {
             write.open_table(table)?;
         }
         write.open_table(CURSOR)?;
+        write.open_table(HELD_BACK)?;
         write.commit()?;
         Ok(store)
     }
@@ -249,7 +263,11 @@ impl Store {
                     known.remote.insert(record, Held { revision, value: digest });
                 }
                 match digest {
-                    Some(digest) => drop(known.base.insert(key, digest)),
+                    Some(digest) => {
+                        let is_new = !known.base.contains_key(&key) && !known.deleted.contains_key(&key);
+                        known.made.extend(known.deleting.filter(|_| is_new).map(|at| (key.clone(), at)));
+                        known.base.insert(key, digest);
+                    }
                     None => drop(known.base.remove(&key)),
                 }
             }
@@ -344,6 +362,7 @@ fn known(read: &ReadTransaction, app: &str) -> Result<Known, StoreError> {
         known.dropped.insert(key, decode(value)?);
         Ok(())
     })?;
+    deletions::read(read, app, &mut known)?;
     Ok(known)
 }
 

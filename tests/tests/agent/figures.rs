@@ -19,6 +19,9 @@ use super::{Laptop, Running};
 const FILES: usize = 10_000;
 const DIRECTORIES: usize = 100;
 const EDITS: usize = 100;
+const MIB: usize = 1024 * 1024;
+/// As large as a value may be.
+const LARGEST: usize = 100 * MIB;
 /// A clock tick of /proc/PID/stat, in milliseconds: USER_HZ is 100 wherever Linux runs.
 const TICK_MS: u64 = 10;
 const IDLE: Duration = Duration::from_secs(15);
@@ -65,6 +68,35 @@ async fn figures_of_a_tree_of_ten_thousand_files() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it measures, which takes a machine of its own"]
+async fn figures_of_the_largest_file() {
+    let world = World::new().start().await;
+    let url = world.nats.client_url();
+    let (mut laptop, mut phone) = (Laptop::new("laptop", &url, Kind::Tree), Laptop::new("phone", &url, Kind::Tree));
+    laptop.launch();
+    phone.launch();
+    laptop.write("small", "x");
+    phone.has("small", "x").await;
+    let before = [&laptop, &phone].map(resident);
+    let file = laptop.at("film");
+    let mut bytes = vec![0_u8; LARGEST];
+    dice().fill(bytes.as_mut_slice());
+    fs::write(&file, &bytes).unwrap();
+    let began = Clock::now();
+    while fs::metadata(phone.at("film")).map_or(0, |metadata| metadata.len()) != LARGEST as u64 {
+        assert!(began.elapsed() < Duration::from_secs(300), "it does not come");
+        sleep(Duration::from_millis(10)).await;
+    }
+    println!("a file of {} MiB: {:.1} s", LARGEST / MIB, began.elapsed().as_secs_f64());
+    assert!(fs::read(phone.at("film")).unwrap() == bytes);
+    for (device, before) in [&laptop, &phone].into_iter().zip(before) {
+        let (now, most) = (resident(device), memory(device, "VmHWM:"));
+        let of = |kibibytes: u64| kibibytes / 1024;
+        println!("{}: {} MiB resident before, {} at most, {} after", device.name, of(before), of(most), of(now));
+    }
+}
+
 fn name(number: usize) -> String {
     format!("d{:02}/f{number:05}", number % DIRECTORIES)
 }
@@ -107,7 +139,12 @@ fn busy(device: &Laptop) -> Duration {
 
 /// In KiB.
 fn resident(device: &Laptop) -> u64 {
+    memory(device, "VmRSS:")
+}
+
+/// A line of /proc/PID/status, in KiB.
+fn memory(device: &Laptop, of: &str) -> u64 {
     let status = process(device, "status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(of)).unwrap();
     line.trim().trim_end_matches("kB").trim().parse().unwrap()
 }

@@ -75,6 +75,71 @@ async fn a_large_value_for_which_there_is_no_room_is_named_and_nothing_else_wait
     has(&phone, "film", &film(TOO_LARGE, 1)).await;
 }
 
+/// A file system in memory that has no more room than it is said to. It goes away with this.
+struct Disk<'d> {
+    at: &'d Path,
+}
+
+impl<'d> Disk<'d> {
+    /// None without the right to mount, which is said.
+    fn mount(at: &'d Path, mebibytes: u32) -> Option<Self> {
+        let is_mounted = run("mount", &["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "none"], at);
+        if !is_mounted {
+            println!("skipped: this process may not mount a file system");
+        }
+        is_mounted.then_some(Self { at })
+    }
+
+    fn grow(&self, mebibytes: u32) {
+        assert!(run("mount", &["-o", &format!("remount,size={mebibytes}m")], self.at));
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        // Lazily, because an agent may have its directory open still.
+        run("umount", &["--lazy"], self.at);
+    }
+}
+
+fn run(program: &str, arguments: &[&str], at: &Path) -> bool {
+    std::process::Command::new(program).args(arguments).arg(at).status().is_ok_and(|status| status.success())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_value_waits_until_a_disk_has_room_for_it_and_for_more() {
+    const LARGEST: usize = 100 * 1024 * 1024;
+    let mut phone = Laptop::new("phone", "", Kind::Tree);
+    let place = phone.place.path().to_owned();
+    // Half of what it takes: the value fits in once, and never twice.
+    let Some(disk) = Disk::mount(&place, 150) else { return };
+    fs::create_dir(place.join("files")).unwrap();
+    let world = World::new().start().await;
+    phone.url = world.nats.client_url();
+    phone.launch();
+    let laptop = Laptop::new("laptop", &phone.url, Kind::Tree).start();
+    laptop.write("film", &film(LARGEST, 1));
+    let why = eventually("it is refused by name", async || {
+        let status = phone.ask(Question::Status).await;
+        let refused = status["files"]["refused"].as_array()?.clone();
+        refused.iter().find(|entry| entry["key"] == "film").map(|entry| entry["why"].as_str().unwrap().to_owned())
+    })
+    .await;
+    assert!(why.contains("the disk is full") && why.contains(&LARGEST.to_string()), "{why}");
+    laptop.write("note", "goes on");
+    phone.has("note", "goes on").await;
+    assert_eq!(phone.files().keys().collect::<Vec<_>>(), ["note"]);
+    disk.grow(300);
+    eventually("it comes once there is room", async || {
+        // It is tried again by itself, if not at once.
+        phone.ask(Question::Retry { app: "files".to_owned() }).await;
+        let length = fs::metadata(phone.at("film")).ok()?.len();
+        (length == LARGEST as u64).then_some(())
+    })
+    .await;
+    assert!(phone.read("film") == Some(film(LARGEST, 1)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_of_one_device_is_read_there_and_the_layer_that_won_is_shown() {
     let world = World::new().start().await;

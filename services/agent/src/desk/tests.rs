@@ -2,6 +2,7 @@
 //! it is told by subject.
 #![allow(clippy::unwrap_used)]
 
+mod deletions;
 mod large;
 mod layers;
 mod random;
@@ -122,6 +123,7 @@ struct Laptop {
     desk: Option<Desk>,
     /// What a watcher would have told of, if there is one.
     told: Option<BTreeSet<PathBuf>>,
+    now: Timestamp,
 }
 
 impl Laptop {
@@ -129,7 +131,8 @@ impl Laptop {
         let place = tempfile::tempdir().unwrap();
         fs::create_dir(place.path().join("files")).unwrap();
         let (name, file) = (name.to_owned(), file.to_owned());
-        let mut laptop = Self { name, place, kind, file, per_device: "", desk: None, told: None };
+        let now = Timestamp::from_nanos(1);
+        let mut laptop = Self { name, place, kind, file, per_device: "", desk: None, told: None, now };
         laptop.restart();
         laptop
     }
@@ -213,7 +216,8 @@ impl Laptop {
 
     fn round(&mut self) -> Round {
         let changed = self.told.as_mut().map_or(Changed::All, |told| Changed::Paths(std::mem::take(told)));
-        self.desk().round(Timestamp::from_nanos(1), &changed).unwrap()
+        let now = self.now;
+        self.desk().round(now, &changed).unwrap()
     }
 
     /// Hears and publishes until there is nothing more to do.

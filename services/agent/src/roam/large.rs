@@ -91,7 +91,9 @@ impl Roamer {
 
     async fn fetch_one(&self, manifest: &Manifest) -> Result<(), ReadError> {
         let unwritten = |error: std::io::Error| ReadError::Sink(error.kind());
-        let spool = self.desk.as_ref().map(|desk| desk.spool().clone()).ok_or(ReadError::Closed)?;
+        let desk = self.desk.as_ref().ok_or(ReadError::Closed)?;
+        let spool = desk.spool().clone();
+        spool.check_room(manifest.length, desk.watched().0).map_err(unwritten)?;
         let partial = spool.partial(manifest.hash);
         let fetched = match File::create(&partial).await {
             Ok(mut file) => self.profile.download(manifest, &mut file, |_| {}).await,

@@ -115,3 +115,24 @@ fn a_second_agent_on_the_same_database_is_refused() {
     let _first = Store::open(&path).unwrap();
     assert!(matches!(Store::open(&path), Err(StoreError::Open { .. })));
 }
+
+#[test]
+fn what_was_deleted_lately_is_known_after_a_restart_until_it_is_long_ago_or_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.redb");
+    let at = |seconds: u64| Timestamp::default().plus_seconds(seconds);
+    let lately = std::time::Duration::from_secs(60);
+    let mut known = Known::default();
+    let store = Store::open(&path).unwrap();
+    store.deleting("a", &mut known, [key("old")].iter(), at(100), lately).unwrap();
+    store.deleting("a", &mut known, [key("new")].iter(), at(161), lately).unwrap();
+    store.hold_back("a", &mut known, true).unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    let mut again = store.known("a").unwrap();
+    assert_eq!((&again.deleted, again.holds_back), (&known.deleted, true));
+    assert_eq!(again.deleted.iter().collect::<Vec<_>>(), [(&key("new"), &at(161))]);
+    store.forget_deletions("a", &mut again).unwrap();
+    let known = store.known("a").unwrap();
+    assert!(known.deleted.is_empty() && !known.holds_back);
+}

@@ -57,7 +57,7 @@ fn init(config: Option<PathBuf>, global: &Global, out: Output) -> Result<(), Fai
     fs::create_dir_all(file.parent().unwrap_or(&file)).map_err(failed)?;
     let mut written = File::options().write(true).create_new(true).mode(0o600).open(&file).map_err(failed)?;
     written.write_all(text.as_bytes()).map_err(failed)?;
-    let apps: Vec<&str> = found.iter().map(|found| found.app).collect();
+    let apps: Vec<&str> = found.iter().map(|found| found.app.as_str()).collect();
     out.object(&json!({ "written": file, "found": apps }))?;
     out.say(format_args!("wrote {}; look at it, then `roam agent run`", file.display()))?;
     out.say(format_args!(
@@ -146,8 +146,11 @@ fn lines(app: &str, profile: &Value) -> Vec<String> {
         lines.push(format!("  waits: {}", text("waits_for")));
     }
     if let Some(held) = profile["held_back"].as_object() {
-        let (publish, take) = (number(&held["publish"]), number(&held["take"]));
-        lines.push(format!("  held back: {publish} deletions to publish, {take} to apply; `roam agent confirm {app}`"));
+        let [publish, take, before, of] = ["publish", "take", "before", "of"].map(|part| number(&held[part]));
+        let lately = if before == 0 { String::new() } else { format!(" after {before} lately") };
+        lines.push(format!(
+            "  held back: {publish} deletions to publish, {take} to apply{lately}, of {of}; `roam agent confirm {app}`"
+        ));
     }
     for (word, name) in [("parked", "parked"), ("no place here", "refused"), ("left out", "left_out")] {
         for entry in profile[name].as_array().into_iter().flatten() {
@@ -192,7 +195,7 @@ mod tests {
         );
         let ill = json!({
             "path": "/h", "agreed": 1, "waiting": 2, "revision": 7, "trouble": "no\u{1b}[2J",
-            "held_back": { "publish": 30, "take": 0, "of": 40 },
+            "held_back": { "publish": 30, "take": 0, "before": 5, "of": 40 },
             "parked": [{ "key": "k", "why": "over_quota" }], "refused": [{ "key": "../x", "why": "dots" }],
             "left_out": [], "set_aside": ["a (conflict from laptop).txt"], "dropped": ["d"], "revision_seen": 9, "waits_for": "a browser",
         });

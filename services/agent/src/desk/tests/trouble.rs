@@ -1,54 +1,6 @@
-//! What is held back, refused, parked, lost on its way, or rolled back by the servers.
+//! What is refused, parked, lost on its way, or rolled back by the servers.
 
 use super::*;
-
-#[test]
-fn settings_that_were_emptied_or_removed_are_held_back_until_somebody_confirms() {
-    for emptied in [Some(""), Some("{}"), None] {
-        let mut server = Server::default();
-        let mut laptop = Laptop::new("laptop", Kind::Json, "settings.json");
-        laptop.write("settings.json", "{\"a\": 1, \"b\": 2}");
-        laptop.sync(&mut server);
-        match emptied {
-            Some(text) => laptop.write("settings.json", text),
-            None => laptop.remove("settings.json"),
-        }
-        server.write("/c", Some("3"));
-        let round = laptop.sync(&mut server);
-        assert_eq!(round.held_back, Some(HeldBack { publish: 2, take: 0, of: 2 }));
-        assert_eq!(server.value("/a").as_deref(), Some("1"));
-        laptop.desk().confirm();
-        assert_eq!(laptop.sync(&mut server).held_back, None);
-        assert_eq!((server.value("/a"), server.value("/c").as_deref()), (None, Some("3")));
-    }
-}
-
-#[test]
-fn more_than_half_of_a_profile_is_not_deleted_at_once_in_either_direction() {
-    let mut server = Server::default();
-    let (mut laptop, mut phone) = (Laptop::tree("laptop"), Laptop::tree("phone"));
-    for number in 0..40 {
-        laptop.write(&format!("f{number}"), "x");
-    }
-    laptop.sync(&mut server);
-    phone.sync(&mut server);
-    for number in 0..21 {
-        laptop.remove(&format!("f{number}"));
-    }
-    laptop.write("new", "goes on");
-    let round = laptop.sync(&mut server);
-    assert_eq!(round.held_back, Some(HeldBack { publish: 21, take: 0, of: 41 }));
-    assert_eq!(server.value("new").as_deref(), Some("goes on"));
-    laptop.desk().confirm();
-    laptop.sync(&mut server);
-    assert_eq!(server.value("f0"), None);
-    let round = phone.sync(&mut server);
-    assert_eq!(round.held_back.map(|held| held.take), Some(21));
-    assert_eq!(phone.files().len(), 41);
-    phone.desk().confirm();
-    phone.sync(&mut server);
-    assert_eq!(phone.files(), laptop.files());
-}
 
 #[test]
 fn keys_that_are_no_files_here_are_refused_and_nothing_outside_is_touched() {
