@@ -1,9 +1,10 @@
 //! Makes the streams and durables that Roam works with, and checks those that are there. A step of its own, with rights
 //! on `$JS.API.STREAM.*` and `$JS.API.CONSUMER.*` that no service has.
 //!
-//! It can be run any number of times. Provisioning never changes or deletes what is there: if one setting differs from what it
-//! should be, nothing is made at all, and every difference is named. An operator then either names the setting in
-//! [`Overrides`], or changes the stream on purpose with the tools of NATS.
+//! It can be run any number of times. Provisioning deletes nothing, and changes what is there in one case only: a setting
+//! is as an earlier version of this program made it, which the definition names, and all else is as it should be. If a
+//! setting differs in any other way, nothing is made or changed at all, and every difference is named. An operator then
+//! either names the setting in [`Overrides`], or changes the stream on purpose with the tools of NATS.
 
 mod compare;
 mod definition;
@@ -23,7 +24,7 @@ pub use self::{
 };
 use self::{
     compare::differences,
-    definition::{DurableDefinition, Settings, StreamDefinition, definitions, definitions_of_auth},
+    definition::{DurableDefinition, Earlier, Settings, StreamDefinition, definitions, definitions_of_auth},
 };
 use crate::{
     Bus, OLDEST_SERVER, RequestError, ServerVersion,
@@ -91,6 +92,8 @@ pub struct Overrides {
 pub struct Report {
     /// What was made.
     pub created: Vec<String>,
+    /// What was as an earlier version made it, and is now as it should be.
+    pub updated: Vec<String>,
     /// What was there already, as it should be.
     pub unchanged: Vec<String>,
 }
@@ -178,7 +181,7 @@ impl Deployment {
     }
 }
 
-/// Makes what is missing, after making sure that what is there is as it should be.
+/// Makes what is missing, after making sure that what is there is as it should be, or as an earlier version made it.
 pub async fn provision(bus: &Bus, deployment: &Deployment) -> Result<Report, ProvisionError> {
     make(bus, deployment, definitions(deployment)?).await
 }
@@ -193,19 +196,38 @@ pub(crate) async fn check(
     bus: &Bus,
     deployment: &Deployment,
 ) -> Result<(Vec<Difference>, BTreeSet<String>), ProvisionError> {
-    look(bus, &objects(definitions(deployment)?)).await
-}
-
-async fn look(bus: &Bus, objects: &[Object]) -> Result<(Vec<Difference>, BTreeSet<String>), ProvisionError> {
     let mut missing = BTreeSet::new();
     let mut drift = Vec::new();
-    for object in objects {
-        match patiently(object, || object.read(bus)).await? {
-            Some(found) => drift.extend(differences(&object.name, &object.settings, &found)),
-            None => drop(missing.insert(object.name.clone())),
+    for object in objects(definitions(deployment)?) {
+        match look(bus, &object).await? {
+            Standing::Missing => drop(missing.insert(object.name)),
+            Standing::Right => {}
+            Standing::Earlier { differences, .. } | Standing::Differs(differences) => drift.extend(differences),
         }
     }
     Ok((drift, missing))
+}
+
+/// How an object is found.
+enum Standing {
+    Missing,
+    Right,
+    /// An earlier version made it: how it differs, and all settings as they should be.
+    Earlier {
+        differences: Vec<Difference>,
+        mended: Settings,
+    },
+    Differs(Vec<Difference>),
+}
+
+async fn look(bus: &Bus, object: &Object) -> Result<Standing, ProvisionError> {
+    let Some(found) = patiently(object, || object.read(bus)).await? else { return Ok(Standing::Missing) };
+    let differences = differences(&object.name, &object.settings, &found);
+    Ok(match object.mended(&differences, found) {
+        _ if differences.is_empty() => Standing::Right,
+        Some(mended) => Standing::Earlier { differences, mended },
+        None => Standing::Differs(differences),
+    })
 }
 
 async fn make(
@@ -216,19 +238,31 @@ async fn make(
     deployment.check()?;
     check_server(bus)?;
     let objects = objects(definitions);
-    let (mut drift, missing) = look(bus, &objects).await?;
+    let mut drift = Vec::new();
+    let mut found = Vec::new();
+    for object in objects {
+        match look(bus, &object).await? {
+            Standing::Differs(differences) => drift.extend(differences),
+            standing => found.push((object, standing)),
+        }
+    }
     if !drift.is_empty() {
         return Err(ProvisionError::Drift(drift));
     }
     let mut report = Report::default();
-    for object in objects {
-        if !missing.contains(&object.name) {
-            report.unchanged.push(object.name);
-            continue;
-        }
-        let made = patiently(&object, || object.create(bus)).await?;
+    for (object, standing) in found {
+        let (made, told) = match standing {
+            Standing::Missing => (patiently(&object, || object.create(bus)).await?, &mut report.created),
+            Standing::Earlier { mended, .. } => {
+                (patiently(&object, || object.update(bus, &mended)).await?, &mut report.updated)
+            }
+            Standing::Right | Standing::Differs(_) => {
+                report.unchanged.push(object.name);
+                continue;
+            }
+        };
         drift.extend(differences(&object.name, &object.settings, &made));
-        report.created.push(object.name);
+        told.push(object.name);
     }
     // What was just made can differ too: if the server filled in something of its own.
     if drift.is_empty() { Ok(report) } else { Err(ProvisionError::Drift(drift)) }
@@ -249,9 +283,11 @@ fn check_server(bus: &Bus) -> Result<(), ProvisionError> {
 struct Object {
     name: String,
     settings: Settings,
+    earlier: Earlier,
     read_subject: String,
     create_subject: String,
     create_body: Value,
+    update_subject: String,
     not_found: u64,
 }
 
@@ -271,6 +307,8 @@ impl Object {
             read_subject: format!("STREAM.INFO.{}", stream.name),
             create_subject: format!("STREAM.CREATE.{}", stream.name),
             create_body: Value::Object(stream.settings.clone()),
+            update_subject: format!("STREAM.UPDATE.{}", stream.name),
+            earlier: stream.earlier,
             settings: stream.settings,
             not_found: code::STREAM_NOT_FOUND,
         }
@@ -284,6 +322,9 @@ impl Object {
             create_subject: format!("CONSUMER.CREATE.{stream}.{name}"),
             // `create` fails if there is one with other settings, instead of changing it.
             create_body: json!({ "stream_name": stream, "action": "create", "config": settings }),
+            // Durables are as they always were.
+            update_subject: String::new(),
+            earlier: Earlier::new(),
             settings: settings.clone(),
             not_found: code::CONSUMER_NOT_FOUND,
         }
@@ -306,6 +347,24 @@ impl Object {
     async fn create(&self, bus: &Bus) -> Result<Settings, ApiError> {
         let made: Described = api::call(bus, &self.create_subject, &self.create_body, ANSWER_WITHIN).await?;
         Ok(made.config)
+    }
+
+    /// Changes it. Returns the settings that it then has.
+    async fn update(&self, bus: &Bus, settings: &Settings) -> Result<Settings, ApiError> {
+        let updated: Described = api::call(bus, &self.update_subject, settings, ANSWER_WITHIN).await?;
+        Ok(updated.config)
+    }
+
+    /// What was found with the settings put right, if it differs in nothing but what an earlier version made.
+    fn mended(&self, differences: &[Difference], mut found: Settings) -> Option<Settings> {
+        for Difference { setting, .. } in differences {
+            let value = found.get_mut(setting)?;
+            if !self.earlier.get(setting)?.contains(value) {
+                return None;
+            }
+            *value = self.settings.get(setting)?.clone();
+        }
+        Some(found)
     }
 
     fn failed(&self, error: ApiError) -> ProvisionError {

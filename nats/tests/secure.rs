@@ -1,12 +1,12 @@
 //! Servers that let nobody in without a key and a certificate, in a cluster whose routes are encrypted.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, process::Command, time::Duration};
 
 use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose};
 use roam_nats::{
-    Bus, BusSettings, Cluster, Deployment, Overrides, PermissionTables, Role, Security, ServerTls, provision,
-    provision_auth, security_conf,
+    Bus, BusSettings, Cluster, Deployment, NatsServer, Overrides, PermissionTables, Role, Security, ServerTls,
+    provision, provision_auth, security_conf,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -81,4 +81,43 @@ async fn a_cluster_with_mutual_tls_for_clients_and_routes_is_provisioned_by_thos
     if let Ok(stranger) = Bus::connect(&stranger, "stranger").await {
         assert!(stranger.round_trip(Duration::from_secs(15)).await.is_err());
     }
+}
+
+/// What `compose.secure.yaml` starts: the server takes it with what `roam keys` makes, and routes are those of the open cluster.
+#[test]
+fn a_secured_cluster_is_configured_as_the_open_one_with_keys() {
+    let conf = concat!(env!("CARGO_MANIFEST_DIR"), "/conf");
+    let place = tempfile::tempdir().unwrap();
+    let dir = place.path();
+    let keys = dir.join("keys");
+    std::fs::create_dir(&keys).unwrap();
+    certificates(&keys);
+    let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|name| keys.join(name));
+    let roles = Role::ALL.map(|role| (role, vec![KeyPair::new_user().public_key()])).into();
+    let tls = Some(ServerTls { certificate, key, ca, verify: false });
+    let security = Security { roles, issuer: KeyPair::new_account().public_key(), tls };
+    let made = security_conf(&PermissionTables::read().unwrap(), &security);
+    let [open, secured] = ["cluster.conf", "cluster.secure.conf"].map(|name| {
+        std::fs::copy(format!("{conf}/{name}"), dir.join(name)).unwrap();
+        std::fs::read_to_string(dir.join(name)).unwrap()
+    });
+    std::fs::write(keys.join("security.conf"), &made.text).unwrap();
+    let taken = || {
+        let mut check = Command::new(NatsServer::find().unwrap().path());
+        check.args(["-t", "-c"]).arg(dir.join("cluster.secure.conf"));
+        check.env("ROAM_NATS_NAME", "nats-1").env("ROAM_NATS_STORE", dir.join("data")).output().unwrap()
+    };
+    assert!(!taken().status.success(), "without what is for routes it does not start");
+    std::fs::write(keys.join("routes.conf"), &made.routes).unwrap();
+    let output = taken();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let block = |text: &str| -> Vec<String> {
+        let lines = text.lines().skip_while(|line| *line != "cluster {").map(str::trim);
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+    };
+    let own = ["no_advertise: true", "include keys/routes.conf"];
+    let same: Vec<_> = block(&secured).into_iter().filter(|line| !own.contains(&line.as_str())).collect();
+    assert_eq!(same, block(&open));
+    assert_eq!(block(&secured).len(), same.len() + own.len());
 }

@@ -1,7 +1,7 @@
 //! The streams and durables as the data files in `nats/streams/` define them, in the words of the JetStream API. Never
 //! talks to a server.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ const UNITS: [(&str, u64); 6] = [
 /// A definition file is not as it has to be. No released program can meet this: the files are part of it, and tested.
 #[derive(Debug, thiserror::Error)]
 pub enum DefinitionError {
-    /// It is no TOML, or has other parts than `[stream]` and `[[consumer]]`.
+    /// It is no TOML, or has other parts than `[stream]`, `[earlier]` and `[[consumer]]`.
     #[error("the definition is malformed")]
     Malformed(#[from] toml::de::Error),
     /// A duration cannot be read.
@@ -53,11 +53,15 @@ pub enum DefinitionError {
     },
 }
 
+/// What earlier versions of this program gave some settings, by their names.
+pub(crate) type Earlier = BTreeMap<String, Vec<Value>>;
+
 /// One stream and the durables on it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StreamDefinition {
     pub(crate) name: String,
     pub(crate) settings: Settings,
+    pub(crate) earlier: Earlier,
     pub(crate) durables: Vec<DurableDefinition>,
 }
 
@@ -73,6 +77,8 @@ pub(crate) struct DurableDefinition {
 #[serde(deny_unknown_fields)]
 struct File {
     stream: Settings,
+    #[serde(default)]
+    earlier: Earlier,
     #[serde(default)]
     consumer: Vec<Settings>,
 }
@@ -138,9 +144,12 @@ impl StreamDefinition {
     fn parse(text: &str) -> Result<StreamDefinition, DefinitionError> {
         let mut file: File = toml::from_str(text)?;
         read_durations(&mut file.stream)?;
+        for (setting, values) in &mut file.earlier {
+            values.iter_mut().try_for_each(|value| read_in_place(setting, value))?;
+        }
         let name = name_in(&file.stream, "name")?;
         let durables = file.consumer.into_iter().map(DurableDefinition::new).collect::<Result<_, _>>()?;
-        Ok(StreamDefinition { name, settings: file.stream, durables })
+        Ok(StreamDefinition { name, settings: file.stream, earlier: file.earlier, durables })
     }
 
     fn belong_to(&mut self, deployment: &Deployment) {
@@ -172,12 +181,16 @@ fn name_in(settings: &Settings, setting: &'static str) -> Result<String, Definit
 
 /// Turns durations from text into nanoseconds.
 fn read_durations(settings: &mut Settings) -> Result<(), DefinitionError> {
-    for setting in DURATIONS {
-        if let Some(Value::String(text)) = settings.get(setting) {
-            let duration = read_duration(text)
-                .ok_or_else(|| DefinitionError::Duration { setting: setting.to_owned(), value: text.clone() })?;
-            settings.insert(setting.to_owned(), json!(duration));
-        }
+    settings.iter_mut().try_for_each(|(setting, value)| read_in_place(setting, value))
+}
+
+/// The same for one value.
+fn read_in_place(setting: &str, value: &mut Value) -> Result<(), DefinitionError> {
+    if let Value::String(text) = value
+        && DURATIONS.contains(&setting)
+    {
+        let malformed = || DefinitionError::Duration { setting: setting.to_owned(), value: text.clone() };
+        *value = json!(read_duration(text).ok_or_else(malformed)?);
     }
     Ok(())
 }
@@ -308,6 +321,7 @@ mod tests {
             ("[stream]\nname = 'A'\n[streams]", "malformed"),
             ("[stream]\nmax_age = '7d'", "name is missing"),
             ("[stream]\nname = 'A'\nmax_age = '7 days'", "max_age is no duration: 7 days"),
+            ("[stream]\nname = 'A'\n[earlier]\nmax_age = ['7 days']", "max_age is no duration: 7 days"),
             ("[stream]\nname = 'A'\n[[consumer]]\nack_wait = '1s'", "durable_name is missing"),
         ] {
             let error = StreamDefinition::parse(text).unwrap_err();

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use roam_nats::{Bus, Deployment, Difference, Overrides, ProvisionError, StateError, provision, stream_state};
+use roam_nats::{
+    Bus, Deployment, Difference, Overrides, ProvisionError, StateError, provision, provision_auth, stream_state,
+};
 use serde_json::{Value, json};
 
 use super::{World, must, small};
@@ -185,4 +187,36 @@ async fn what_operators_add_is_no_drift() {
     settings["metadata"]["team"] = json!("sync");
     must(&world.bus, "STREAM.UPDATE.ROAM_CHANGES", &settings).await;
     provision(&world.bus, &small(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_made_is_put_right_unless_more_differs() {
+    let world = World::start().await;
+    let few = Some(16 * 1024 * 1024);
+    let overrides = Overrides { audit_max_bytes: few, tokens_max_bytes: few, ..Overrides::default() };
+    let deployment = Deployment { overrides, ..Deployment::new(1, 1) };
+    let both = ["stream ROAM_TOKENS", "stream ROAM_AUDIT"];
+    assert_eq!(provision_auth(&world.bus, &deployment).await.unwrap().created, both);
+    let config = async || must(&world.bus, "STREAM.INFO.ROAM_AUDIT", &json!({})).await["config"].take();
+    let right = config().await;
+    let earlier = json!({"duplicate_window": 100_000_000, "description": "kept"});
+
+    let more = altered(&altered(&right, &earlier), &json!({"max_age": 60_000_000_000_u64}));
+    must(&world.bus, "STREAM.UPDATE.ROAM_AUDIT", &more).await;
+    let differences = drift(provision_auth(&world.bus, &deployment).await.unwrap_err());
+    let settings: BTreeSet<_> = differences.iter().map(|difference| difference.setting.as_str()).collect();
+    assert_eq!(settings, BTreeSet::from(["duplicate_window", "max_age"]));
+    assert_eq!(config().await["duplicate_window"], json!(100_000_000), "nothing was changed");
+
+    must(&world.bus, "STREAM.UPDATE.ROAM_AUDIT", &altered(&right, &earlier)).await;
+    let report = provision_auth(&world.bus, &deployment).await.unwrap();
+    assert_eq!((report.updated, report.unchanged), (vec![both[1].to_owned()], vec![both[0].to_owned()]));
+    let put_right = config().await;
+    assert_eq!(put_right["duplicate_window"], right["duplicate_window"]);
+    assert_eq!(put_right["description"], json!("kept"), "what is the operator's to choose stays");
+    assert_eq!(provision_auth(&world.bus, &deployment).await.unwrap().unchanged, both);
+
+    // No earlier version made this.
+    must(&world.bus, "STREAM.UPDATE.ROAM_AUDIT", &altered(&right, &json!({"duplicate_window": 200_000_000}))).await;
+    assert_eq!(drift(provision_auth(&world.bus, &deployment).await.unwrap_err()).len(), 1);
 }

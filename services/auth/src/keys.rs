@@ -25,6 +25,7 @@ pub struct Keyring {
     roles: BTreeMap<Role, String>,
     issuer: String,
     signer: String,
+    added: Vec<String>,
 }
 
 /// The keys cannot be made or read.
@@ -55,21 +56,29 @@ impl Keyring {
     /// See [`KeyringError`].
     pub fn open(dir: &Path) -> Result<Self, KeyringError> {
         make_private_dir(dir).map_err(|source| KeyringError::Io { path: dir.to_owned(), source })?;
-        let mut roles = BTreeMap::new();
-        for role in Role::ALL {
-            let path = dir.join(format!("{}.nk", role.as_str()));
-            let public = public_key(&path, KeyPair::new_user, |text| {
+        let roles = Role::ALL.map(|role| (role, format!("{}.nk", role.as_str())));
+        let files = || roles.iter().map(|(_, file)| file.as_str()).chain([ISSUER, SIGNER]);
+        let missing: Vec<_> = files().filter(|file| !dir.join(file).exists()).map(str::to_owned).collect();
+        let added = if missing.len() == files().count() { Vec::new() } else { missing };
+        let user = |file: &str| {
+            public_key(&dir.join(file), KeyPair::new_user, |text| {
                 KeyPair::from_seed(text).ok().filter(|pair| pair.public_key().starts_with('U')).ok_or(KeyError::Seed)
-            })?;
-            roles.insert(role, public);
-        }
+            })
+        };
         let account = |name| {
             let parse = |text: &str| {
                 SigningKey::from_seed(text).and_then(|_| KeyPair::from_seed(text).map_err(|_| KeyError::Seed))
             };
             public_key(&dir.join(name), KeyPair::new_account, parse)
         };
-        Ok(Self { dir: dir.to_owned(), roles, issuer: account(ISSUER)?, signer: account(SIGNER)? })
+        let roles = roles.iter().map(|(role, file)| Ok((*role, user(file)?))).collect::<Result<_, _>>()?;
+        Ok(Self { dir: dir.to_owned(), roles, issuer: account(ISSUER)?, signer: account(SIGNER)?, added })
+    }
+
+    /// The names of the files that were made now although others were there already: an earlier version did not need
+    /// them, or somebody rotates them.
+    pub fn added(&self) -> &[String] {
+        &self.added
     }
 
     /// The file of the seed of a role.
@@ -165,6 +174,12 @@ mod tests {
         let again = Keyring::open(&dir).unwrap();
         assert_eq!(made.security(None), again.security(None));
         assert_eq!(made.signer(), again.signer());
+        assert_eq!((made.added(), again.added()), (&[][..], &[][..]));
+        fs::remove_file(dir.join("auditor.nk")).unwrap();
+        let upgraded = Keyring::open(&dir).unwrap();
+        assert_eq!(upgraded.added(), ["auditor.nk"]);
+        assert_ne!(upgraded.security(None).roles[&Role::Auditor], made.security(None).roles[&Role::Auditor]);
+        assert_eq!(upgraded.security(None).roles[&Role::Auth], made.security(None).roles[&Role::Auth]);
         assert_eq!(dir.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         for file in fs::read_dir(&dir).unwrap() {
             assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);

@@ -1,9 +1,10 @@
 //! `roam up --secure` as a person meets it: with the variables that it prints everything works, and without them nothing
-//! does; a token is made, used, listed, revoked and then refused.
+//! does; a token is made, used, listed, revoked and then refused; and what an earlier version made goes on.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
 
-use serde_json::Value;
+use roam_nats::{Bus, BusSettings, Headers, Role};
+use serde_json::{Value, json};
 
 use crate::support::System;
 
@@ -122,4 +123,62 @@ async fn a_doctor_finds_a_secure_system_sound_and_an_open_one_not() {
         assert_eq!(found[check]["state"], state, "{}", found[check]);
         assert_eq!(found[check]["remedy"].is_null(), state == "sound", "{}", found[check]);
     }
+}
+
+/// Asks `$JS.API` as the registrar of a system, for something that has to succeed.
+async fn ask(bus: &Bus, subject: &str, body: &Value) -> Value {
+    let body = serde_json::to_vec(body).unwrap();
+    let answer = bus.request(format!("$JS.API.{subject}"), Headers::new(), body.into(), Duration::from_secs(10)).await;
+    let answer: Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();
+    assert!(answer["error"].is_null(), "{subject}: {answer}");
+    answer
+}
+
+async fn registrar(system: &System, keys: &Path) -> Bus {
+    let settings = BusSettings {
+        nkey_seed: Some(keys.join("registrar.nk")),
+        ca: Some(keys.join("ca.pem")),
+        tls: true,
+        ..BusSettings::at(system.server())
+    };
+    Bus::connect(&settings.signed_in_as(Role::Registrar), "test").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_system_of_an_earlier_version_goes_on_with_what_it_lacked() {
+    let (system, environment, keys) = secure(&["--secure"]).await;
+    let keys = Path::new(&keys);
+    let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "me".to_owned());
+    done(&environment, &format!("put home/{user}/editor theme dark"));
+    // Before auth services told of orders, there was no key for that, and the audit knew of no duplicates.
+    let bus = registrar(&system, keys).await;
+    let mut config = ask(&bus, "STREAM.INFO.ROAM_AUDIT", &json!({})).await["config"].take();
+    let right = std::mem::replace(&mut config["duplicate_window"], json!(100_000_000));
+    ask(&bus, "STREAM.UPDATE.ROAM_AUDIT", &config).await;
+    bus.close().await;
+    let place = system.stop();
+    std::fs::remove_file(keys.join("auditor.nk")).unwrap();
+
+    let system = System::start_in_with(place, &["--secure"]).await;
+    let environment: BTreeMap<String, String> = serde_json::from_value(system.told["environment"].clone()).unwrap();
+    assert_eq!(done(&environment, &format!("get home/{user}/editor theme")), "dark", "the first token is still good");
+    let bus = registrar(&system, keys).await;
+    assert_eq!(ask(&bus, "STREAM.INFO.ROAM_AUDIT", &json!({})).await["config"]["duplicate_window"], right);
+    bus.close().await;
+    assert!(keys.join("auditor.nk").exists());
+    drop(system);
+}
+
+#[test]
+fn keys_says_what_it_added_to_those_of_an_earlier_version() {
+    let place = tempfile::tempdir().unwrap();
+    let none = BTreeMap::new();
+    let line = format!("keys {}/keys --host localhost", place.path().display());
+    let (code, _, stderr) = roam(&none, &line);
+    assert!(code == 0 && !stderr.contains("added"), "{stderr}");
+    std::fs::remove_file(place.path().join("keys/auditor.nk")).unwrap();
+    let (code, _, stderr) = roam(&none, &line);
+    assert!(code == 0 && stderr.contains("added to the keys that were there: auditor.nk"), "{stderr}");
+    let again: Value = serde_json::from_str(&done(&none, &format!("{line} --json"))).unwrap();
+    assert_eq!(again["added"], json!([]));
 }

@@ -24,7 +24,15 @@ pub(super) fn run(args: &Keys, out: Output) -> Result<(), Failure> {
     }
     out.object(&json!({
         "directory": directory, "conf": conf, "routes": routes, "signer": made.keys.signer(), "ca": made.certificates.ca(),
+        "added": made.keys.added(),
     }))?;
+    if let [_, ..] = made.keys.added() {
+        out.note(format_args!(
+            "added to the keys that were there: {}\n  give each to whoever it is for, then the new {CONF} to every server, and \
+             restart the servers one after the other: they do not reload who gets in",
+            made.keys.added().join(", "),
+        ));
+    }
     out.say(format_args!(
         "keys, certificates, {CONF} and {ROUTES} are in {}\n\nBeside the configuration of each server, copies of the two; in it:\n  \
          include {CONF}\nand within cluster {{ }}:\n  include {ROUTES}\n\n\

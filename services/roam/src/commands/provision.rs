@@ -28,9 +28,12 @@ pub(super) async fn run(args: &Provision, global: &Global, out: Output) -> Resul
 }
 
 fn say(report: &Report, out: Output) -> Result<(), Failure> {
-    out.object(&json!({ "created": report.created, "unchanged": report.unchanged }))?;
+    out.object(&json!({ "created": report.created, "updated": report.updated, "unchanged": report.unchanged }))?;
     for object in &report.created {
         out.say(format_args!("created    {object}"))?;
+    }
+    for object in &report.updated {
+        out.say(format_args!("updated    {object}: an earlier version had made it otherwise"))?;
     }
     for object in &report.unchanged {
         out.say(format_args!("unchanged  {object}"))?;

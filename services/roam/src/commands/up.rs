@@ -72,7 +72,7 @@ async fn live_until_stopped(args: &Up, out: Output, context: &Context) -> Result
     let place = Place::of(args.data.as_deref()).map_err(|error| no_place(&error))?;
     not_yet(args)?;
     out.note(format_args!("starting in {}", place.root.display()));
-    let starting = Box::pin(System::start(args, &place, context));
+    let starting = Box::pin(System::start(args, &place, out, context));
     let Some(started) = context.shutdown.run_until_cancelled(starting).await else {
         return Ok(());
     };
@@ -96,8 +96,11 @@ struct System {
 }
 
 impl System {
-    async fn start(args: &Up, place: &Place, context: &Context) -> Result<Self, Failure> {
+    async fn start(args: &Up, place: &Place, out: Output, context: &Context) -> Result<Self, Failure> {
         let secure = args.secure.then(|| Secure::open(args, place)).transpose()?;
+        if let Some(added) = secure.as_ref().map(Secure::added).filter(|added| !added.is_empty()) {
+            out.note(format_args!("added to the keys, and used from now on: {}", added.join(", ")));
+        }
         let nats = start_nats(args, place, secure.as_ref()).await?;
         let server = nats.client_url();
         let bus = |role| match &secure {
@@ -109,7 +112,9 @@ impl System {
         }
         let mut auth = None;
         if let Some(secure) = &secure {
-            secure.prepare(&server).await?;
+            for object in secure.prepare(&server).await?.updated {
+                out.note(format_args!("updated {object}: an earlier version had made it otherwise"));
+            }
             let settings = secure.auth(&server);
             auth = Some(Part::start("auth", context, |context| roam_auth::run(settings, context)));
         }

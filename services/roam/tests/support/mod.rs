@@ -53,7 +53,12 @@ impl System {
 
     /// Starts it where one was stopped.
     pub async fn start_in(place: Arc<TempDir>) -> System {
-        Self::launch(place, &[]).await
+        Self::start_in_with(place, &[]).await
+    }
+
+    /// As [`Self::start_in`], with further options.
+    pub async fn start_in_with(place: Arc<TempDir>, options: &[&str]) -> System {
+        Self::launch(place, options).await
     }
 
     async fn launch(place: Arc<TempDir>, options: &[&str]) -> System {

@@ -4,7 +4,7 @@ use std::{env, fs, path::PathBuf, time::Duration};
 
 use roam_auth::{SigningKey, TokenRecord, sign, store, write_private};
 use roam_client::Secret;
-use roam_nats::{Bus, BusSettings, Deployment, Role, SecurityConf, provision_auth};
+use roam_nats::{Bus, BusSettings, Deployment, Report, Role, SecurityConf, provision_auth};
 use roam_process::clock;
 use roam_schemas::{Access, App, Apps, Device, Grant, ServiceName, Tenant, User};
 use tokio::{runtime::Handle, task::spawn_blocking};
@@ -44,6 +44,11 @@ impl Secure {
         let place = place.keys();
         let made = make(&place, &hosts, args.mutual_tls)?;
         Ok(Self { made, place, mutual_tls: args.mutual_tls })
+    }
+
+    /// The keys that were missing beside others, which are made now.
+    pub(super) fn added(&self) -> &[String] {
+        self.made.keys.added()
     }
 
     /// What the server is started with.
@@ -95,16 +100,17 @@ impl Secure {
     }
 
     /// Makes the streams for tokens and audit, and the first token the first time.
-    pub(super) async fn prepare(&self, server: &str) -> Result<(), Failure> {
+    pub(super) async fn prepare(&self, server: &str) -> Result<Report, Failure> {
         let bus = Bus::connect(&self.bus(Role::Registrar, server), "roam-up").await;
         let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
         let (runtime, making) = (Handle::current(), bus.clone());
         // As in `provisioned`: the compiler cannot tell that the future may move between threads.
         let made = spawn_blocking(move || runtime.block_on(provision_auth(&making, &Deployment::new(1, 1)))).await;
-        made.map_err(|error| Failure::because(WHAT, &error))?.map_err(|error| not_provisioned(WHAT, &error))?;
+        let made = made.map_err(|error| Failure::because(WHAT, &error))?;
+        let made = made.map_err(|error| not_provisioned(WHAT, &error))?;
         let first = self.make_first_token(&bus).await;
         bus.close().await;
-        first
+        first.map(|()| made)
     }
 
     async fn make_first_token(&self, bus: &Bus) -> Result<(), Failure> {
