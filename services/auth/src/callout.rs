@@ -33,11 +33,8 @@ const MOST_HELD: usize = 256;
 
 /// Answers questions as they come.
 pub(crate) struct Callout {
-    /// The connection that questions come on, and nothing else goes over. The library takes whatever happens next on a
-    /// connection for the end of a drain (async-nats 0.51): if that is an answer that leaves, and not the server's word that
-    /// all has come, questions that are on their way are lost, and those who asked are turned away.
-    pub(crate) asking: Bus,
-    pub(crate) answering: Bus,
+    /// The connection that questions come on and their answers leave by, which is what the server allows, and nothing else.
+    pub(crate) bus: Bus,
     pub(crate) answerer: Answerer,
     pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
@@ -55,32 +52,43 @@ struct Asked {
 impl Callout {
     /// Works until the shutdown, and then until whatever had come is answered.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), SubscribeError> {
-        let mut questions = self.asking.subscribe_shared(SUBJECT.to_owned(), GROUP).await?;
+        // Until then it would turn everybody away, whom another instance lets in.
+        if shutdown.run_until_cancelled(self.answerer.revoked.known()).await.is_none() {
+            return Ok(());
+        }
+        let mut questions = self.bus.subscribe_shared(SUBJECT.to_owned(), GROUP).await?;
         // Without an answer the connection is down, which the health says elsewhere.
-        let _ = self.asking.round_trip(LISTENING_WITHIN).await;
+        let _ = self.bus.round_trip(LISTENING_WITHIN).await;
         self.condition.set_ready();
         let mut held = FuturesUnordered::new();
-        let mut leaving = false;
         loop {
             select! {
                 biased;
-                () = shutdown.cancelled(), if !leaving => {
-                    leaving = true;
-                    questions.drain().await;
-                }
+                () = shutdown.cancelled() => break,
                 Some(asked) = held.next() => self.settle(asked).await,
                 message = questions.next() => {
-                    let Some(message) = message else { break };
+                    let Some(message) = message else { return Ok(()) };
                     let provided = self.answerer.providers.asked();
                     let Some(asked) = self.read(message) else { continue };
                     match self.decide(&asked) {
-                        Err(refused) if refused.may_pass() && held.len() < MOST_HELD && !leaving => {
+                        Err(refused) if refused.may_pass() && held.len() < MOST_HELD => {
                             held.push(self.hold(asked, provided));
                         }
                         decided => self.answer(asked, decided).await,
                     }
                 }
             }
+        }
+        // The library takes whatever happens next on a connection for the end of a drain (async-nats 0.51). Were that an answer
+        // that leaves, and not the server's word that all has come, whoever's question is on its way would be turned away.
+        questions.drain().await;
+        let mut last = Vec::new();
+        while let Some(message) = questions.next().await {
+            last.push(message);
+        }
+        for asked in last.into_iter().filter_map(|message| self.read(message)) {
+            let decided = self.decide(&asked);
+            self.answer(asked, decided).await;
         }
         // Whoever asked waits for an answer, whatever it is.
         while let Some(asked) = held.next().await {
@@ -124,7 +132,7 @@ impl Callout {
         let Asked { question, reply, began } = asked;
         match self.answerer.write(&question, &decided, now()) {
             Ok(answer) => {
-                if let Err(error) = self.answering.send(reply, Headers::new(), answer.into()).await {
+                if let Err(error) = self.bus.send(reply, Headers::new(), answer.into()).await {
                     tracing::warn!(error = &error as &dyn Error, "an answer was not sent");
                 }
             }

@@ -90,8 +90,8 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let (revoked, follower) = revoked::follow(&bus, on_tokens, context.shutdown.clone());
     let (audit, teller) = auditor(&bus, metrics.clone());
     let answerer = Answerer { tables, issuer, tokens, providers, revoked: revoked.clone() };
-    let (asking, answering) = (questions.clone(), bus.clone());
-    let callout = Callout { asking, answering, answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
+    let callout =
+        Callout { bus: questions.clone(), answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
     let kicker = Kicker { bus: system.clone(), revoked, audit, metrics };
     let orders = Orders { journal: journal.clone(), bus: bus.clone() };
     let mut tasks = Tasks::new(&context);

@@ -79,6 +79,13 @@ impl Revoked {
         self.shared.known.read().unwrap_or_else(PoisonError::into_inner).until.is_empty()
     }
 
+    /// Waits until all is known that the stream held at the start.
+    pub(crate) async fn known(&self) {
+        let complete = |_: &u64| self.shared.known.read().unwrap_or_else(PoisonError::into_inner).complete;
+        // The sender lives in what is shared, so waiting cannot fail.
+        let _ = self.learnt().wait_for(complete).await;
+    }
+
     /// Changes whenever something was learnt.
     pub(crate) fn learnt(&self) -> watch::Receiver<u64> {
         self.shared.learnt.subscribe()

@@ -103,12 +103,19 @@ impl Responder {
             service.stop();
             std::future::pending::<RespondError>().await
         };
+        let outdated = async {
+            self.progress.outdated().await;
+            // Whoever is asked to stop follows no longer, and answers what has come.
+            if self.context.shutdown.is_cancelled() {
+                std::future::pending().await
+            }
+        };
         tokio::select! {
             answered = self.answer_all(&mut requests) => answered,
             error = stop => Err(error),
             // What has come is left unanswered, and asked again: the answer would be of what grows old. To take it first would
             // also mean to drain, which must not be done on a connection that goes on (`Requests`).
-            () = self.progress.outdated() => Ok(()),
+            () = outdated => Ok(()),
         }
     }
 
