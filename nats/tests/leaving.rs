@@ -1,8 +1,9 @@
 //! Whoever leaves a queue group while the connection breaks leaves nothing behind on the next one, against a server of few
 //! words: it is told what to say and when to hang up, which a real one is not.
 
-use roam_nats::{EndpointSpec, Service, ServiceSpec};
+use roam_nats::{EndpointSpec, Requests, Service, ServiceSpec};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::support::scripted::{End, connect};
 
@@ -14,11 +15,9 @@ fn number(said: &[String]) -> Option<&str> {
     line.rsplit(' ').next()
 }
 
-/// What was seen under faults: the server still sent a part of the requests to whoever had left, and nobody answered them.
-#[tokio::test]
-async fn whoever_leaves_as_the_connection_breaks_is_not_subscribed_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (bus, mut first) = tokio::join!(connect(listener.local_addr().unwrap()), End::accept(&listener));
+/// A service that listens over a connection to a server of few words.
+async fn listening(listener: &TcpListener) -> (Service, Requests, End, String) {
+    let (bus, mut server) = tokio::join!(connect(listener.local_addr().unwrap()), End::accept(listener));
     let endpoint =
         EndpointSpec { name: "latest".to_owned(), subject: SUBJECT.to_owned(), queue_group: "latest".to_owned() };
     let spec = ServiceSpec {
@@ -28,15 +27,44 @@ async fn whoever_leaves_as_the_connection_breaks_is_not_subscribed_again() {
         endpoints: vec![endpoint],
     };
     let (service, requests) = Service::start(&bus, spec).await.unwrap();
-    let said = first.until(&format!("SUB {SUBJECT}")).await;
+    let said = server.until(&format!("SUB {SUBJECT}")).await;
     let taken = number(&said).unwrap().to_owned();
+    (service, requests, server, taken)
+}
 
+/// What the client listens on once it has connected anew.
+async fn again(listener: &TcpListener) -> Vec<String> {
+    let mut server = End::accept(listener).await;
+    server.say("PING").await;
+    server.until("PONG").await
+}
+
+/// What was seen under faults: the server still sent a part of the requests to whoever had left, and nobody answered them.
+#[tokio::test]
+async fn whoever_leaves_as_the_connection_breaks_is_not_subscribed_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (service, requests, mut server, taken) = listening(&listener).await;
     drop((service, requests));
-    first.until(&format!("UNSUB {taken}")).await;
-    drop(first);
+    server.until(&format!("UNSUB {taken}")).await;
+    drop(server);
+    let said = again(&listener).await;
+    assert_eq!(number(&said), None, "{said:?}");
+}
 
-    let mut second = End::accept(&listener).await;
-    second.say("PING").await;
-    let said = second.until("PONG").await;
+/// The same where what has come is answered first, which keeps the requests beyond the end of the connection.
+#[tokio::test]
+async fn whoever_is_stopped_as_the_connection_breaks_is_not_subscribed_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (service, mut requests, mut server, taken) = listening(&listener).await;
+    service.stop();
+    let mut answering = JoinSet::new();
+    answering.spawn(async move {
+        let next = requests.next().await;
+        assert!(next.is_none(), "none was sent");
+        std::future::pending::<()>().await;
+    });
+    server.until(&format!("UNSUB {taken}")).await;
+    drop(server);
+    let said = again(&listener).await;
     assert_eq!(number(&said), None, "{said:?}");
 }

@@ -15,6 +15,8 @@ pub(crate) use load::load;
 #[cfg(feature = "embedded")]
 pub(crate) use own::{Own, OwnError};
 pub(crate) use plan::Plan;
-pub(crate) use report::{Measured, Memory, Report, Restart, Restarts, Settings};
+pub(crate) use report::{Measured, Report, Settings};
+#[cfg(feature = "embedded")]
+pub(crate) use report::{Memory, Restart, Restarts};
 pub(crate) use run::{latency, throughput};
 pub(crate) use wire::{BenchError, Wire};

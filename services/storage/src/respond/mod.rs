@@ -107,7 +107,7 @@ impl Responder {
             self.progress.outdated().await;
             // Whoever is asked to stop follows no longer, and answers what has come.
             if self.context.shutdown.is_cancelled() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
