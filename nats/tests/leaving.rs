@@ -1,7 +1,7 @@
 //! Whoever leaves a queue group while the connection breaks leaves nothing behind on the next one, against a server of few
 //! words: it is told what to say and when to hang up, which a real one is not.
 
-use roam_nats::{EndpointSpec, Requests, Service, ServiceSpec};
+use roam_nats::{Bus, EndpointSpec, Requests, Service, ServiceSpec};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -15,8 +15,8 @@ fn number(said: &[String]) -> Option<&str> {
     line.rsplit(' ').next()
 }
 
-/// A service that listens over a connection to a server of few words.
-async fn listening(listener: &TcpListener) -> (Service, Requests, End, String) {
+/// A service that listens over a connection to a server of few words, which is made anew for as long as the bus is held.
+async fn listening(listener: &TcpListener) -> (Bus, Service, Requests, End, String) {
     let (bus, mut server) = tokio::join!(connect(listener.local_addr().unwrap()), End::accept(listener));
     let endpoint =
         EndpointSpec { name: "latest".to_owned(), subject: SUBJECT.to_owned(), queue_group: "latest".to_owned() };
@@ -29,7 +29,7 @@ async fn listening(listener: &TcpListener) -> (Service, Requests, End, String) {
     let (service, requests) = Service::start(&bus, spec).await.unwrap();
     let said = server.until(&format!("SUB {SUBJECT}")).await;
     let taken = number(&said).unwrap().to_owned();
-    (service, requests, server, taken)
+    (bus, service, requests, server, taken)
 }
 
 /// What the client listens on once it has connected anew.
@@ -43,7 +43,7 @@ async fn again(listener: &TcpListener) -> Vec<String> {
 #[tokio::test]
 async fn whoever_leaves_as_the_connection_breaks_is_not_subscribed_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (service, requests, mut server, taken) = listening(&listener).await;
+    let (_bus, service, requests, mut server, taken) = listening(&listener).await;
     drop((service, requests));
     server.until(&format!("UNSUB {taken}")).await;
     drop(server);
@@ -55,7 +55,7 @@ async fn whoever_leaves_as_the_connection_breaks_is_not_subscribed_again() {
 #[tokio::test]
 async fn whoever_is_stopped_as_the_connection_breaks_is_not_subscribed_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (service, mut requests, mut server, taken) = listening(&listener).await;
+    let (_bus, service, mut requests, mut server, taken) = listening(&listener).await;
     service.stop();
     let mut answering = JoinSet::new();
     answering.spawn(async move {
