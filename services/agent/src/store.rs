@@ -6,7 +6,12 @@ mod deletions;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use redb::{
     Database, DatabaseError, Durability, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, TableDefinition,
@@ -26,6 +31,10 @@ type Rows<'t> = redb::Table<'t, (&'static str, &'static str), &'static [u8]>;
 
 /// Of so many records at once it is synced that they were heard.
 const HEARD_SYNCED: usize = 100;
+
+/// How long somebody may read the database of an agent that does not run yet, and how often it is looked whether they are done.
+const READ_FOR: Duration = Duration::from_secs(2);
+const READ_AGAIN: Duration = Duration::from_millis(10);
 
 /// (app, key) -> what the profile holds: [`RemoteRow`] in postcard. Rows of deleted keys stay, for their revision. The row of
 /// a large value has no value: its manifest is in [`REMOTE_LARGE`].
@@ -146,7 +155,14 @@ impl Store {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         let failed =
             |error: redb::Error| StoreError::Open { path: path.display().to_string(), source: Box::new(error) };
-        let database = Database::create(path).map_err(|error| failed(error.into()))?;
+        let until = Instant::now() + READ_FOR;
+        let database = loop {
+            match Database::create(path) {
+                // Somebody may ask how an agent stood that does not run, which takes a moment.
+                Err(DatabaseError::DatabaseAlreadyOpen) if Instant::now() < until => thread::park_timeout(READ_AGAIN),
+                database => break database.map_err(|error| failed(error.into()))?,
+            }
+        };
         let store = Self { database };
         let write = store.database.begin_write()?;
         for table in [REMOTE, REMOTE_LARGE, BASE, BASE_LARGE, PARKED, DROPPED, DELETED] {

@@ -117,6 +117,21 @@ fn a_second_agent_on_the_same_database_is_refused() {
 }
 
 #[test]
+fn an_agent_that_starts_waits_for_whoever_reads_how_it_stood() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent.redb");
+    drop(Store::open(&path).unwrap());
+    let reading = redb::ReadOnlyDatabase::open(&path).unwrap();
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| Store::open(&path));
+        std::thread::park_timeout(Duration::from_millis(50));
+        assert!(!opening.is_finished(), "it is read");
+        drop(reading);
+        opening.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn what_was_deleted_lately_is_known_after_a_restart_until_it_is_long_ago_or_forgotten() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("agent.redb");
