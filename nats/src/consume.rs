@@ -21,10 +21,10 @@ pub use pull::PullSettings;
 use pull::{Event, Group, Puller};
 use unreadable::SearchError;
 
-/// How long [`Deliveries::close`] waits for what is still on its way.
+/// How long [`Deliveries::close`] waits for what is still on its way: a round trip, unless the connection is down.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// How long [`Deliveries::close`] waits until its pulls are fulfilled. Under load they are at once; where hardly anything
-/// comes, hardly anything is on its way either.
+/// How long [`Deliveries::close`] waits until its pulls are fulfilled, where what is on its way would be lost otherwise. Under
+/// load they are at once; where hardly anything comes, hardly anything is on its way either.
 const RUN_DRY_WITHIN: Duration = Duration::from_millis(200);
 
 /// What a durable consumer delivers to us. Others may read from the same consumer.
@@ -194,14 +194,19 @@ impl Deliveries {
     }
 
     /// Stops reading, and naks what was delivered and not taken, so that others get it at once. Returns when the naks
-    /// were handed to the connection, after little more than a second at most.
+    /// were handed to the connection, after a round trip, and little more than a second at most.
     pub async fn close(mut self) {
         // Nothing is nacked while we ask for more: it would come to us again.
         let mut rest: Vec<_> = self.held.take().into_iter().chain(self.found.drain(..)).collect();
         self.puller.pause(true);
-        let _ = timeout(RUN_DRY_WITHIN, self.collect(&mut rest, Puller::is_dry)).await;
-        self.puller.stop().await;
-        let _ = timeout(CLOSE_WITHIN, self.collect(&mut rest, |_| false)).await;
+        if !self.puller.stops_exactly() {
+            let _ = timeout(RUN_DRY_WITHIN, self.collect(&mut rest, Puller::is_dry)).await;
+        }
+        let stopping = async {
+            self.puller.stop().await;
+            self.collect(&mut rest, |_| false).await;
+        };
+        let _ = timeout(CLOSE_WITHIN, stopping).await;
         drop(rest);
         self.bus.acks().handed().await;
     }

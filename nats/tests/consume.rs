@@ -1,5 +1,6 @@
 //! Reading through durable consumers, against a real nats-server: settling, pulling, outages, and pinned readers.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -484,4 +485,39 @@ async fn what_is_on_its_way_when_a_reader_closes_is_given_back() {
         all_settled(&world).await;
         rest.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_closes_while_others_go_on_loses_nothing_that_is_on_its_way() {
+    let world = world_of(0).await;
+    let gone = Cell::new(false);
+    let publishing = async {
+        for number in 0.. {
+            world.store("S.a", &number.to_string()).await;
+            if gone.get() {
+                break;
+            }
+        }
+        Instant::now()
+    };
+    // It asks for more than it will get: its pulls are never fulfilled, and something may be on its way to it at any time.
+    let leaving = async {
+        for _ in 0..20 {
+            let mut deliveries = open(&world, 1_000).await;
+            deliveries.next().await.unwrap().ack();
+            deliveries.close().await;
+        }
+        gone.set(true);
+    };
+    let staying = async {
+        let mut deliveries = open(&world, 10).await;
+        while !gone.get() || consumer_state(&world.bus, "S", "d").await.unwrap().backlog() > 0 {
+            if let Ok(delivery) = timeout(A_WHILE, deliveries.next()).await {
+                delivery.unwrap().ack();
+            }
+        }
+        Instant::now()
+    };
+    let (published, (), settled) = soon(async { tokio::join!(publishing, leaving, staying) }).await;
+    assert!(settled - published < Duration::from_secs(5), "nothing waits for `ack_wait`, which is 30 s");
 }

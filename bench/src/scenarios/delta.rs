@@ -45,14 +45,16 @@ pub(crate) async fn run(lab: &mut Lab) -> anyhow::Result<()> {
     let (point_after, scan_after) =
         (p50(lab, &servers, Point::new(kept.clone())?).await?, p50(lab, &servers, first()?).await?);
     let after = self::changes(lab, &servers, &kept).await?;
-    for (what, before, after) in [
-        ("nothing new", changes.nothing, after.nothing),
-        (&format!("delta of {CHANGED}"), changes.few, after.few),
-        (&format!("page of {PAGE} changes"), changes.page, after.page),
-        ("point", point, point_after),
-        (&format!("{few} live records"), scan, scan_after),
+    // Whoever reads all that lives steps over what was deleted within 31 days: a page of it has the time of any page.
+    lab.found(scan_after.alone(&format!("after 90 % were deleted: {few} live records, p50"), "ms", most(15.0)));
+    for (what, before, after, goal) in [
+        ("nothing new", changes.nothing, after.nothing, most(3.0)),
+        (&format!("delta of {CHANGED}"), changes.few, after.few, most(3.0)),
+        (&format!("page of {PAGE} changes"), changes.page, after.page, most(3.0)),
+        ("point", point, point_after, most(3.0)),
+        (&format!("{few} live records"), scan, scan_after, None),
     ] {
-        lab.found(before.before(&after, &format!("after 90 % were deleted: {what}"), "before", "ms", most(3.0)));
+        lab.found(before.before(&after, &format!("after 90 % were deleted: {what}"), "before", "ms", goal));
     }
     ours.stop().await?;
     Ok(())

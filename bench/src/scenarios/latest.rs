@@ -11,7 +11,7 @@ use crate::{
     jetstream::{Echo, EchoServer, KvGet},
     keys::Keys,
     lab::Lab,
-    others::Redis,
+    others::{Etcd, Redis},
     report::{Goal, Race},
     roam::{Names, Point},
     system::OneMachine,
@@ -19,6 +19,7 @@ use crate::{
 
 const KV: &str = "NATS KV get";
 const REDIS: &str = "Redis";
+const ETCD: &str = "etcd";
 const ECHO: &str = "NATS echo";
 
 /// Points at 1, 16 and 256 in flight.
@@ -62,7 +63,16 @@ async fn by_library(lab: &mut Lab, ours: &str, peer: &str, keys: Keys) -> anyhow
         Some(redis) => {
             let mut put = Drive::new(Calling::new(redis.client(keys.clone(), Verb::Put).await?), 0)?;
             put.run(keys.records(), 512).await?;
-            Some(Drive::new(Calling::new(redis.client(keys, Verb::Get).await?), 0)?)
+            Some(Drive::new(Calling::new(redis.client(keys.clone(), Verb::Get).await?), 0)?)
+        }
+        None => None,
+    };
+    let etcd = Etcd::start(&lab.directory("etcd")).await?;
+    let mut etcd = match &etcd {
+        Some(etcd) => {
+            let mut put = Drive::new(Calling::new(etcd.client(keys.clone(), Verb::Put).await?), 0)?;
+            put.run(keys.records(), 512).await?;
+            Some(Drive::new(Calling::new(etcd.client(keys, Verb::Get).await?), 0)?)
         }
         None => None,
     };
@@ -74,8 +84,11 @@ async fn by_library(lab: &mut Lab, ours: &str, peer: &str, keys: Keys) -> anyhow
             if let Some(redis) = &mut redis {
                 race.peer(REDIS, redis.closed(in_flight, scale.duration).await?.per_second);
             }
+            if let Some(etcd) = &mut etcd {
+                race.peer(ETCD, etcd.closed(in_flight, scale.duration).await?.per_second);
+            }
         }
-        for peer in [KV, REDIS] {
+        for peer in [KV, REDIS, ETCD] {
             lab.found(race.against(&format!("get by library, {in_flight} in flight"), peer, "1/s", None));
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     jetstream::{KvPut, RawPublish, make_bucket},
     keys::Keys,
     lab::Lab,
-    others::Redis,
+    others::{Etcd, Redis},
     report::{Goal, Race, Row},
     roam::{Saving, Until},
     system::{OneMachine, Services},
@@ -38,6 +38,7 @@ const ALWAYS: &str = "NATS KV, always";
 const DEFAULT: &str = "NATS KV, default";
 const RAW: &str = "JetStream, default";
 const REDIS: &str = "Redis, AOF always";
+const ETCD: &str = "etcd";
 const CLUSTER: &str = "NATS KV R3, always";
 
 const fn at_least(ratio: f64) -> Option<Goal> {
@@ -94,7 +95,12 @@ async fn by_library(lab: &mut Lab) -> anyhow::Result<()> {
         Drive::new(Calling::new(KvClient::connect(&always.servers()[0], keys.clone(), Verb::Put).await?), 0)?;
     let redis = Redis::start(&lab.directory("redis")).await?;
     let mut redis = match &redis {
-        Some(redis) => Some(Drive::new(Calling::new(redis.client(keys, Verb::Put).await?), 0)?),
+        Some(redis) => Some(Drive::new(Calling::new(redis.client(keys.clone(), Verb::Put).await?), 0)?),
+        None => None,
+    };
+    let etcd = Etcd::start(&lab.directory("etcd")).await?;
+    let mut etcd = match &etcd {
+        Some(etcd) => Some(Drive::new(Calling::new(etcd.client(keys, Verb::Put).await?), 0)?),
         None => None,
     };
     for in_flight in [256, 1_024] {
@@ -106,9 +112,12 @@ async fn by_library(lab: &mut Lab) -> anyhow::Result<()> {
             if let Some(redis) = &mut redis {
                 race.peer(REDIS, redis.closed(in_flight, scale.duration).await?.per_second);
             }
+            if let Some(etcd) = &mut etcd {
+                race.peer(ETCD, etcd.closed(in_flight, scale.duration).await?.per_second);
+            }
         }
         let name = format!("put by library, {in_flight} in flight");
-        for peer in [ALWAYS, DEFAULT, REDIS] {
+        for peer in [ALWAYS, DEFAULT, REDIS, ETCD] {
             lab.found(race.against(&name, peer, "op/s", None));
         }
     }

@@ -80,6 +80,8 @@ pub(crate) struct Lasting {
     /// Under way while the client is dead. Ends with none if there will be no other.
     renewing: Option<BoxFuture<'static, Option<Renewed>>>,
     drained: bool,
+    /// How many messages were taken from this subscriber.
+    taken: u64,
 }
 
 type Renewed = (Subscriber, watch::Receiver<Standing>);
@@ -92,7 +94,7 @@ impl Lasting {
     ) -> Result<Self, SubscribeError> {
         let client = standing.borrow_and_update().client.clone();
         let subscriber = subscribe(&client, subject.clone(), queue_group.clone()).await?;
-        Ok(Self { subject, queue_group, standing, subscriber, renewing: None, drained: false })
+        Ok(Self { subject, queue_group, standing, subscriber, renewing: None, drained: false, taken: 0 })
     }
 
     /// The next message, or `None` once the connection is closed by us, or after [`Self::drain`]. Cancel-safe.
@@ -106,11 +108,15 @@ impl Lasting {
                 let renewed = ready!(renewing.poll_unpin(context));
                 self.renewing = None;
                 match renewed {
-                    Some(renewed) => (self.subscriber, self.standing) = renewed,
+                    Some(renewed) => {
+                        (self.subscriber, self.standing) = renewed;
+                        self.taken = 0;
+                    }
                     None => return Poll::Ready(None),
                 }
             }
             let taken = ready!(self.subscriber.poll_next_unpin(context));
+            self.taken += u64::from(taken.is_some());
             if taken.is_some() || self.drained {
                 return Poll::Ready(taken);
             }
@@ -133,6 +139,16 @@ impl Lasting {
         self.drained = true;
         // Fails only if the client is gone, which ends the subscriber too.
         let _ = self.subscriber.unsubscribe().await;
+    }
+
+    /// Ends the subscription with the message that comes as the `more`th from now, here and at the server. Whoever sends so
+    /// many themselves, to where only they are heard, has by the end of it got all that was on its way: neither
+    /// unsubscribing nor draining waits for that (async-nats 0.51). The server counts anew after a reconnect, so that it must
+    /// not be used then.
+    pub(crate) async fn end_after(&mut self, more: u64) {
+        self.drained = true;
+        // Fails only if the client is gone, which ends the subscriber too.
+        let _ = self.subscriber.unsubscribe_after(self.taken + more).await;
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::{Message, Subject};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
@@ -33,6 +34,8 @@ pub(crate) struct Puller {
     pulls: VecDeque<Pull>,
     state: watch::Receiver<BusState>,
     generation: u64,
+    /// The generation in which the inbox was subscribed.
+    opened_in: u64,
     /// When the server last gave a sign of life.
     heard: Instant,
     /// When nothing waited to be taken, last.
@@ -76,6 +79,8 @@ pub(crate) enum Event {
 const PAUSE: Duration = Duration::from_millis(250);
 /// A pull that was over sooner than this and brought nothing is not simply asked for again.
 const AT_ONCE: Duration = Duration::from_millis(100);
+/// More than the statuses that the server can have sent and we not read: it sends one for each pull, and signs of life.
+const MOST_STATUSES: usize = 16;
 /// How long to wait for the connection's events before looking at it again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -102,6 +107,7 @@ impl Puller {
             pulls: VecDeque::with_capacity(PULLS),
             state,
             generation,
+            opened_in: generation,
             heard: now,
             empty: now,
             mixed: false,
@@ -182,10 +188,26 @@ impl Puller {
         self.pulls.is_empty()
     }
 
-    /// Asks for nothing more, and tells the server that nobody listens. What it has on its way then is lost.
+    /// Whether [`Self::stop`] loses nothing: the connection is the one that was subscribed on.
+    pub(crate) fn stops_exactly(&self) -> bool {
+        self.bus.generation() == self.opened_in
+    }
+
+    /// Asks for nothing more. [`Event::Closed`] comes a round trip later, behind all that is on its way; at once, and what is
+    /// on its way is lost, unless it [stops exactly](Self::stops_exactly).
     pub(crate) async fn stop(&mut self) {
         self.paused = true;
-        self.incoming.unsubscribe().await;
+        if !self.stops_exactly() {
+            self.incoming.unsubscribe().await;
+            return;
+        }
+        // No more than that can be on its way, and the server stops at the last of those that we send behind it.
+        let more = self.pulls.iter().map(|pull| pull.left).sum::<usize>() + MOST_STATUSES;
+        self.incoming.end_after(u64::try_from(more).unwrap_or(u64::MAX)).await;
+        for _ in 0..more {
+            // Fails only once the connection is closed, which is an end as well.
+            let _ = self.bus.publish(self.inbox.clone(), None, None, Bytes::new()).await;
+        }
     }
 
     /// Cancel-safe: a pull that was not sent does not count as standing.

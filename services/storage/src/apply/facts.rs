@@ -8,7 +8,8 @@ use roam_schemas::{Change, ChangeId, Device, Key, Revision, Timestamp};
 use crate::{
     decide::{Facts, Known, KnownValue, bytes_of},
     store::{
-        Erased, Head, Lookup, Place, ProfileKey, Reader, RecordKey, RowState, Seen, StoreError, UserKey, VersionRow,
+        Erased, Head, Lookup, Place, ProfileKey, Reader, RecordKey, RowState, Seen, Snapshot, StoreError, UserKey,
+        VersionRow,
     },
 };
 
@@ -30,6 +31,22 @@ pub(super) struct Knowledge {
     user_profiles: HashMap<Box<[u8]>, u32>,
     /// The markers of all users who were erased.
     erased: HashMap<Box<[u8]>, Erased>,
+}
+
+/// The store as it is, for the facts of one batch: what reads it is made once, not for each change.
+pub(super) struct Stored<'n, 's> {
+    newest: &'n Snapshot<'s>,
+    records: Lookup<'s>,
+}
+
+impl<'n, 's> Stored<'n, 's> {
+    /// Looks into the store.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub(super) fn new(newest: &'n Snapshot<'s>) -> Result<Self, StoreError> {
+        Ok(Self { newest, records: newest.lookup()? })
+    }
 }
 
 impl Knowledge {
@@ -54,26 +71,25 @@ impl Knowledge {
         })
     }
 
-    /// All that `decide` needs to know for a change. `stored` looks into the store, and `keys` are those of the
-    /// change's operations.
+    /// All that `decide` needs to know for a change. `keys` are those of its operations.
     pub(super) fn facts(
         &mut self,
-        stored: &mut Lookup<'_>,
+        stored: &mut Stored<'_, '_>,
         profile: &ProfileKey,
         keys: &[RecordKey],
         (change, journaled): (&Change, Timestamp),
     ) -> Result<Facts, StoreError> {
-        let seen = self.seen(profile, change.id())?;
-        let head = self.head(profile)?;
+        let seen = self.seen(stored.newest, profile, change.id())?;
+        let head = self.head(stored.newest, profile)?;
         let erased = if self.erased.is_empty() { None } else { self.erased.get(profile.user()).copied() };
         let Some(head) = head else {
             // A profile that was never written holds no records: nothing to look for.
-            let user_profiles = Some(self.user_profiles(profile)?);
-            let head = Head::default().not_below(self.reader.newest().epoch());
+            let user_profiles = Some(self.user_profiles(stored.newest, profile)?);
+            let head = Head::default().not_below(stored.newest.epoch());
             return Ok(Facts { seen, head, records: vec![None; keys.len()], user_profiles, erased, journaled });
         };
         let ops = keys.iter().zip(change.ops());
-        let records = ops.map(|(key, op)| self.record(stored, key, &op.key)).collect::<Result<_, _>>()?;
+        let records = ops.map(|(key, op)| self.record(&mut stored.records, key, &op.key)).collect::<Result<_, _>>()?;
         Ok(Facts { seen, head, records, user_profiles: None, erased, journaled })
     }
 
@@ -151,38 +167,43 @@ impl Knowledge {
         self.erased.insert(user.as_bytes().into(), marker);
     }
 
-    fn head(&mut self, profile: &ProfileKey) -> Result<Option<Head>, StoreError> {
+    fn head(&mut self, newest: &Snapshot<'_>, profile: &ProfileKey) -> Result<Option<Head>, StoreError> {
         if let Some(head) = self.heads.get(profile) {
             return Ok(*head);
         }
-        let head = self.reader.newest().head(profile)?;
+        let head = newest.head(profile)?;
         self.heads.insert(profile.clone(), head);
         Ok(head)
     }
 
-    fn user_profiles(&mut self, profile: &ProfileKey) -> Result<u32, StoreError> {
+    fn user_profiles(&mut self, newest: &Snapshot<'_>, profile: &ProfileKey) -> Result<u32, StoreError> {
         if let Some(count) = self.user_profiles.get(profile.user()) {
             return Ok(*count);
         }
-        let count = self.reader.newest().profiles_of_user(profile)?;
+        let count = newest.profiles_of_user(profile)?;
         self.user_profiles.insert(profile.user().into(), count);
         Ok(count)
     }
 
-    fn seen(&self, profile: &ProfileKey, id: ChangeId) -> Result<Option<Seen>, StoreError> {
+    fn seen(
+        &self,
+        newest: &Snapshot<'_>,
+        profile: &ProfileKey,
+        id: ChangeId,
+    ) -> Result<Option<Seen>, StoreError> {
         if !self.seen.is_empty()
             && let Some(seen) = self.seen.get(&(profile.clone(), id))
         {
             return Ok(Some(seen.clone()));
         }
-        self.reader.newest().seen(profile, id)
+        newest.seen(profile, id)
     }
 
-    fn record(&self, stored: &mut Lookup<'_>, row_key: &RecordKey, key: &Key) -> Result<Option<Known>, StoreError> {
+    fn record(&self, records: &mut Lookup<'_>, row_key: &RecordKey, key: &Key) -> Result<Option<Known>, StoreError> {
         if let Some(known) = self.records.get(row_key) {
             return Ok(Some(known.clone()));
         }
-        stored.record(row_key)?.map(|(place, row)| read(key, place, &row)).transpose()
+        records.record(row_key)?.map(|(place, row)| read(key, place, &row)).transpose()
     }
 }
 

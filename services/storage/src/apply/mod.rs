@@ -19,7 +19,7 @@ use crate::{
         VersionRow, Writer,
     },
 };
-use facts::Knowledge;
+use facts::{Knowledge, Stored};
 
 /// A batch that is applied and fsynced.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ impl Applier {
         let journaled = Timestamp::from_nanos(position.published);
         let reader = self.reader.clone();
         let newest = reader.newest();
-        let mut stored = newest.lookup()?;
+        let mut stored = Stored::new(&newest)?;
         for (index, stamped) in batch.changes.iter().enumerate() {
             let profile = ProfileKey::new(&stamped.profile);
             let keys: Vec<_> = stamped.change.ops().iter().map(|op| profile.record(&op.key)).collect();

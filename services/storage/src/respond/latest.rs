@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use roam_schemas::{Encoding, Key, LatestReply, LatestRequest, Select, Timestamp};
 
 use super::page::Page;
-use crate::store::{Head, ProfileKey, RecordRow, Snapshot, StoreError};
+use crate::store::{Head, ProfileKey, Snapshot, StoreError};
 
 /// Answers from one state of the store.
 pub(super) fn latest(
@@ -58,15 +58,17 @@ fn scan(
     now: Timestamp,
     reply: &mut LatestReply,
 ) -> Result<(), StoreError> {
-    snapshot.records(profile, prefix, after, |RecordRow { key, place, row }| {
+    snapshot.records(profile, prefix, after, |found| {
+        let (place, row) = (found.place, &found.row);
         if !row.state.is_live(now) {
             return Ok(ControlFlow::Continue(()));
         }
-        if page.is_full() || page.would_pass(&key, &row) {
+        let key = found.key()?;
+        if page.is_full() || page.would_pass(&key, row) {
             reply.next = reply.records.last().map(|record| record.key.clone());
             return Ok(ControlFlow::Break(()));
         }
-        page.add(&key, &row);
+        page.add(&key, row);
         reply.records.push(row.record(key, place.revision, now)?);
         Ok(ControlFlow::Continue(()))
     })

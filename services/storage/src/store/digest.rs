@@ -7,7 +7,6 @@ use roam_schemas::{Terms, Timestamp};
 use super::{
     Place, ProfileKey, Seen, Snapshot, StoreError,
     head::{self, Head},
-    read::RecordRow,
     seen,
     version::{self, RowState, VersionRow},
 };
@@ -62,9 +61,9 @@ impl Snapshot<'_> {
         if let Some(head) = self.head(profile)? {
             digester.add(head::TABLE.as_bytes(), &Head::write(&head)?);
         }
-        self.records(profile, "", None, |RecordRow { key, place, row }| {
-            if matches!(row.state, RowState::Value { .. }) {
-                digester.add(&version::key(&profile.record(&key), place), &row.write()?);
+        self.records(profile, "", None, |found| {
+            if matches!(found.row.state, RowState::Value { .. }) {
+                digester.add(&version::key(&profile.record(&found.key()?), found.place), &found.row.write()?);
             }
             Ok(ControlFlow::Continue(()))
         })?;

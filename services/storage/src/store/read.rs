@@ -4,7 +4,7 @@
 mod records;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     ops::ControlFlow,
     path::Path,
     sync::{Arc, atomic::Ordering},
@@ -41,6 +41,8 @@ pub struct Snapshot<'a> {
     pinned: Option<rocksdb::Snapshot<'a>>,
     /// The last lookup, kept for the next one: making one costs as much as using it once.
     lookup: Cell<Option<Lookup<'a>>>,
+    /// For reading single rows, made once as well.
+    single: OnceCell<ReadOptions>,
 }
 
 impl Reader {
@@ -70,16 +72,20 @@ impl Reader {
 
     /// Takes the state of now.
     pub fn snapshot(&self) -> Snapshot<'_> {
-        Snapshot { store: &self.store, pinned: Some(self.store.db.snapshot()), lookup: Cell::default() }
+        Snapshot::new(&self.store, Some(self.store.db.snapshot()))
     }
 
     /// Whatever is newest at each single read: for the writer, beside whom nobody changes anything.
     pub(crate) fn newest(&self) -> Snapshot<'_> {
-        Snapshot { store: &self.store, pinned: None, lookup: Cell::default() }
+        Snapshot::new(&self.store, None)
     }
 }
 
 impl<'a> Snapshot<'a> {
+    fn new(store: &'a Store, pinned: Option<rocksdb::Snapshot<'a>>) -> Self {
+        Self { store, pinned, lookup: Cell::default(), single: OnceCell::new() }
+    }
+
     /// Which batch of the journal was applied last; none in a new store.
     ///
     /// # Errors
@@ -335,7 +341,8 @@ impl<'a> Snapshot<'a> {
         key: &[u8],
         read: impl FnOnce(&[u8]) -> Result<T, StoreError>,
     ) -> Result<Option<T>, StoreError> {
-        let found = self.store.db.get_pinned_cf_opt(self.store.table(table)?, key, &self.options())?;
+        let options = self.single.get_or_init(|| self.options());
+        let found = self.store.db.get_pinned_cf_opt(self.store.table(table)?, key, options)?;
         found.map(|bytes| read(&bytes)).transpose()
     }
 

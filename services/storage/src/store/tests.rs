@@ -114,7 +114,8 @@ fn a_row_of_another_layout_or_a_broken_one_is_said() {
     assert!(matches!(Head::read(&[1, 1, 2, 3]), Err(StoreError::Damaged { table: "head", .. })));
     assert!(matches!(Head::read(&[]), Err(StoreError::Damaged { table: "head", .. })));
     assert!(matches!(version::place(&[0; 11]), Err(StoreError::Damaged { .. })));
-    assert!(matches!(version::key_and_place(PROFILE), Err(StoreError::Damaged { .. })));
+    assert!(matches!(version::split_place(&[0; 11]), Err(StoreError::Damaged { .. })));
+    assert!(matches!(version::read_key(PROFILE), Err(StoreError::Damaged { .. })));
     assert!(matches!(feed::revision_and_key(&[0; 8]), Err(StoreError::Damaged { .. })));
     assert!(matches!(feed::revision_and_key(&[&[0; 8], KEY, b"x"].concat()), Err(StoreError::Damaged { .. })));
 }

@@ -87,14 +87,27 @@ pub(super) fn place(bytes: &[u8]) -> Result<Place, StoreError> {
         let revision = Revision::new(u64::MAX - inverted);
         Some(Place { revision, rank: u32::from_be_bytes(rank) })
     };
-    read().ok_or_else(|| StoreError::Damaged { table: TABLE, what: "a key".to_owned() })
+    read().ok_or_else(damaged_key)
 }
 
-/// Reads what is behind the profile in a row's key.
-pub(super) fn key_and_place(bytes: &[u8]) -> Result<(Key, Place), StoreError> {
-    let (key, rest) =
-        keys::take_key(bytes).ok_or_else(|| StoreError::Damaged { table: TABLE, what: "a key".to_owned() })?;
-    Ok((key, place(rest)?))
+/// Splits a row's key into that of its record and its place.
+pub(super) fn split_place(row_key: &[u8]) -> Result<(&[u8], Place), StoreError> {
+    let at = row_key.len().checked_sub(PLACE_BYTES).ok_or_else(damaged_key)?;
+    let (record, rest) = row_key.split_at(at);
+    Ok((record, place(rest)?))
+}
+
+/// Reads what is between the profile and the place in a row's key.
+pub(super) fn read_key(bytes: &[u8]) -> Result<Key, StoreError> {
+    match keys::take_key(bytes) {
+        Some((key, [])) => Ok(key),
+        _ => Err(damaged_key()),
+    }
+}
+
+/// What a row's key that does not read is told as.
+pub(super) fn damaged_key() -> StoreError {
+    StoreError::Damaged { table: TABLE, what: "a key".to_owned() }
 }
 
 impl<'a> VersionRow<'a> {

@@ -23,10 +23,10 @@ pub(crate) struct Lookup<'a> {
     rows: DBRawIterator<'a>,
 }
 
-/// A row of `version` as a scan hands it out.
+/// A row of `version` as a scan hands it out. Its key is read only by whoever asks: a scan steps over many rows of which
+/// nobody wants to know more than that they are dead.
 pub struct RecordRow<'a> {
-    /// The key.
-    pub key: Key,
+    key: &'a [u8],
     /// Its place.
     pub place: Place,
     /// The row.
@@ -44,10 +44,8 @@ impl<'a> Snapshot<'a> {
         let mut rows = self.scan(version::TABLE, Some(end))?;
         rows.seek(first);
         while let Some((row_key, value)) = rows.item() {
-            let record =
-                row_key.len().checked_sub(version::PLACE_BYTES).and_then(|len| RecordKey::of_row(&row_key[..len]));
-            let damaged = || StoreError::Damaged { table: version::TABLE, what: "a key".to_owned() };
-            let record = record.ok_or_else(damaged)?;
+            let (record, _) = version::split_place(row_key)?;
+            let record = RecordKey::of_row(record).ok_or_else(version::damaged_key)?;
             if visit(&record, VersionRow::read(value)?)?.is_break() {
                 return Ok(());
             }
@@ -103,9 +101,12 @@ impl<'a> Snapshot<'a> {
             _ => rows.seek(&beginning),
         }
         let profile_len = profile.as_bytes().len();
+        let mut this = Vec::with_capacity(128);
         while let Some((row_key, value)) = rows.item() {
-            let (key, place) = version::key_and_place(&row_key[profile_len..])?;
-            let this = row_key[..row_key.len() - 12].to_vec();
+            let (record, place) = version::split_place(row_key)?;
+            this.clear();
+            this.extend_from_slice(record);
+            let key = record.get(profile_len..).unwrap_or_default();
             if visit(RecordRow { key, place, row: VersionRow::read(value)? })?.is_break() {
                 return Ok(());
             }
@@ -155,6 +156,16 @@ impl<'a> Snapshot<'a> {
             Ok(if place.revision < beaten_by { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(ranks)
+    }
+}
+
+impl RecordRow<'_> {
+    /// Whose row it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if it is no key.
+    pub fn key(&self) -> Result<Key, StoreError> {
+        version::read_key(self.key)
     }
 }
 
