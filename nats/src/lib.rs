@@ -46,6 +46,7 @@ pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, ConsumerStanding,
     ConsumerState, DurableReport, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError, StoredMessage, StreamReport,
-    StreamServer, StreamState, TOKENS_STREAM, consumer_standing, consumer_state, delete_message, durable_report,
-    next_entry, next_message, purge_subject, stored_message, stream_report, stream_state, subject_messages,
+    StreamServer, StreamState, TERMS_STREAM, TOKENS_STREAM, consumer_standing, consumer_state, delete_message,
+    durable_report, next_entry, next_message, purge_subject, stored_message, stream_report, stream_state,
+    subject_messages,
 };

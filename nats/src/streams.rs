@@ -33,6 +33,8 @@ pub const TOKENS_STREAM: &str = "ROAM_TOKENS";
 pub const AUDIT_STREAM: &str = "ROAM_AUDIT";
 /// The stream of the chunks of large values.
 pub const CHUNKS_STREAM: &str = "ROAM_CHUNKS";
+/// The stream of what access servers go by.
+pub const TERMS_STREAM: &str = "ROAM_TERMS";
 /// The durable of the access servers on [`CHANGES_STREAM`].
 pub const ACCESS_DURABLE: &str = "access";
 /// The durable of the replicas on [`JOURNAL_STREAM`], and its one priority group.

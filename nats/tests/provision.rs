@@ -1,6 +1,7 @@
 //! Provisioning, against a real nats-server: what is made, and what is refused.
 
 mod drift;
+mod examined;
 mod held;
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
@@ -20,13 +21,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-const ALL: [&str; 7] = [
+const ALL: [&str; 8] = [
     "stream ROAM_CHANGES",
     "consumer ROAM_CHANGES/access",
     "stream ROAM_JOURNAL",
     "consumer ROAM_JOURNAL/announce",
     "stream ROAM_REJECTED",
     "stream ROAM_CHUNKS",
+    "stream ROAM_TERMS",
     "stream OBJ_ROAM_BACKUPS",
 ];
 const WITHIN: Duration = Duration::from_secs(10);
@@ -115,7 +117,7 @@ async fn only_what_is_missing_is_made() {
     assert_eq!(report.created, ["consumer ROAM_JOURNAL/announce", "stream ROAM_REJECTED"]);
     let unchanged =
         ["stream ROAM_CHANGES", "consumer ROAM_CHANGES/access", "stream ROAM_JOURNAL", "stream ROAM_CHUNKS"];
-    assert_eq!(report.unchanged, [&unchanged[..], &["stream OBJ_ROAM_BACKUPS"]].concat());
+    assert_eq!(report.unchanged, [&unchanged[..], &["stream ROAM_TERMS", "stream OBJ_ROAM_BACKUPS"]].concat());
 }
 
 #[tokio::test]

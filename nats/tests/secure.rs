@@ -1,6 +1,11 @@
 //! Servers that let nobody in without a key and a certificate, in a cluster whose routes are encrypted.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose};
@@ -8,8 +13,11 @@ use roam_nats::{
     Bus, BusSettings, Cluster, Deployment, NatsServer, Overrides, PermissionTables, Role, Security, ServerTls,
     provision, provision_auth, security_conf,
 };
+use tokio::time::{sleep, timeout};
 
 const MIB: u64 = 1024 * 1024;
+/// What a server logs of each that joins its cluster.
+const ROUTE: &str = "Route connection created";
 
 /// Writes `ca.pem`, `server.pem` and `server.key`, which also serves as a client's.
 fn certificates(dir: &Path) {
@@ -43,7 +51,7 @@ async fn a_cluster_with_mutual_tls_for_clients_and_routes_is_provisioned_by_thos
     let tls = ServerTls { certificate: certificate.clone(), key: key.clone(), ca: ca.clone(), verify: true };
     let security = Security { roles, issuer: KeyPair::new_account().public_key(), tls: Some(tls) };
     let conf = security_conf(&PermissionTables::read().unwrap(), &security);
-    let cluster = Cluster::start_with(dir, Some(&conf)).await.unwrap_or_else(|error| panic!("{error}"));
+    let mut cluster = Cluster::start_with(dir, Some(&conf)).await.unwrap_or_else(|error| panic!("{error}"));
 
     let bus = |role: Role| BusSettings {
         servers: cluster.client_urls(),
@@ -68,7 +76,7 @@ async fn a_cluster_with_mutual_tls_for_clients_and_routes_is_provisioned_by_thos
     let deployment = Deployment { overrides, ..Deployment::new(3, 2) };
     let operator = Bus::connect(&bus(Role::Operator).signed_in_as(Role::Operator), "operator").await.unwrap();
     // Three replicas of each stream: the servers found each other.
-    assert_eq!(provision(&operator, &deployment).await.unwrap().created.len(), 6);
+    assert_eq!(provision(&operator, &deployment).await.unwrap().created.len(), 7);
     let registrar = Bus::connect(&bus(Role::Registrar).signed_in_as(Role::Registrar), "registrar").await.unwrap();
     assert_eq!(provision_auth(&registrar, &deployment).await.unwrap().created.len(), 2);
 
@@ -81,6 +89,62 @@ async fn a_cluster_with_mutual_tls_for_clients_and_routes_is_provisioned_by_thos
     if let Ok(stranger) = Bus::connect(&stranger, "stranger").await {
         assert!(stranger.round_trip(Duration::from_secs(15)).await.is_err());
     }
+
+    // A server joins with a certificate of the same authority, and without one it does not.
+    let log = cluster.servers()[0].log_path();
+    let listening = fs::read_to_string(&log).unwrap();
+    let route = listening.split("Listening for route connections on ").nth(1).unwrap().lines().next().unwrap();
+    let routes = said(&log, ROUTE);
+    let other = tempfile::tempdir().unwrap();
+    certificates(other.path());
+    let refused = Joining::start(other.path(), &ca, route);
+    says(&log, "TLS route handshake error", 0).await;
+    drop(refused);
+    assert_eq!(said(&log, ROUTE), routes);
+    let _joining = Joining::start(dir, &ca, route);
+    says(&log, ROUTE, routes).await;
+}
+
+/// A server that would join a cluster. It dies with this.
+struct Joining(Child);
+
+impl Joining {
+    /// With the certificate in a directory; it trusts those of the cluster in any case.
+    fn start(certificates: &Path, ca: &Path, route: &str) -> Self {
+        let place = certificates.join("joining");
+        fs::create_dir(&place).unwrap();
+        let (log, conf) = (place.join("log"), place.join("conf"));
+        let [certificate, key] = ["server.pem", "server.key"].map(|name| certificates.join(name).display().to_string());
+        let tls = format!("cert_file: {certificate:?}, key_file: {key:?}, ca_file: {:?}", ca.display().to_string());
+        let cluster = format!("name: roam, listen: \"127.0.0.1:-1\", routes: [\"nats://{route}\"], tls: {{ {tls} }}");
+        let text = format!("server_name: joining\nlisten: \"127.0.0.1:-1\"\ncluster: {{ {cluster} }}\n");
+        fs::write(&conf, text).unwrap();
+        let mut command = Command::new(NatsServer::find().unwrap().path());
+        let child = command.arg("-c").arg(conf).arg("-l").arg(&log).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// How often a log says something.
+fn said(log: &Path, text: &str) -> usize {
+    fs::read_to_string(log).unwrap().matches(text).count()
+}
+
+/// Waits until a log says something more often than that.
+async fn says(log: &Path, text: &str, times: usize) {
+    let saying = async {
+        while said(log, text) <= times {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(15), saying).await.unwrap_or_else(|_| panic!("{text} is not in {}", log.display()));
 }
 
 /// What `compose.secure.yaml` starts: the server takes it with what `roam keys` makes, and routes are those of the open cluster.

@@ -33,6 +33,7 @@ mod revision;
 pub mod schema;
 mod strict;
 pub mod subjects;
+mod terms;
 mod value;
 
 pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operation, Put};
@@ -62,4 +63,5 @@ pub use receipt::{Applied, Conflict, Outcome, Receipt, Superseded};
 pub use record::{Record, State, Stored, Version};
 pub use rejected::RejectedEntry;
 pub use revision::{Revision, Timestamp};
+pub use terms::{Term, TermsEntry};
 pub use value::{ContentType, Value};

@@ -60,10 +60,12 @@ pub enum Kind {
     HoldingsRequest = 28,
     /// Answers with that.
     HoldingsReply = 29,
+    /// What access servers go by.
+    TermsEntry = 30,
 }
 
 impl Kind {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Change,
         Self::JournalBatch,
         Self::ControlEntry,
@@ -86,6 +88,7 @@ impl Kind {
         Self::HaveReply,
         Self::ChunkRequest,
         Self::ChunkReply,
+        Self::TermsEntry,
     ];
 
     /// The first byte in postcard: the version in the upper three bits, the kind in the lower five.
@@ -118,6 +121,7 @@ impl Kind {
             Self::HaveReply => "have_reply_v1",
             Self::ChunkRequest => "chunk_request_v1",
             Self::ChunkReply => "chunk_reply_v1",
+            Self::TermsEntry => "terms_entry_v1",
         }
     }
 

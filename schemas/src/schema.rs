@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, Draft, HaveReply, HaveRequest, HistoryReply,
     HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message,
-    Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply,
+    Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, TermsEntry,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
@@ -35,6 +35,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         of::<HaveReply>(),
         of::<ChunkRequest>(),
         of::<ChunkReply>(),
+        of::<TermsEntry>(),
     ]
 }
 

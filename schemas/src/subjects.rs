@@ -22,6 +22,8 @@ pub const ALL_TOKENS: &str = "roam.v1.token.*.*";
 pub const ALL_AUDIT: &str = "roam.v1.audit.*.*";
 /// The orders of operators, as the audit tells them.
 pub const ALL_ORDERED: &str = "roam.v1.audit.*.ordered";
+/// What users may hold and do now, as the audit tells it.
+pub const ALL_QUOTA_CHANGED: &str = "roam.v1.audit.*.quota_changed";
 /// The orders of operators in the journal.
 pub const ALL_CONTROL: &str = "roam.v1.journal.*.control";
 /// Every `have` request, for responders.
@@ -32,6 +34,9 @@ pub const ALL_CHUNK_REQUESTS: &str = "roam.v1.chunk.*.*.*";
 pub const ALL_UPLOADS: &str = "roam.v1.upload.*.*";
 /// Storage's own entries about them, in the same stream.
 pub const ALL_KEPT: &str = "roam.v1.kept.*.*";
+
+/// Where access servers tell what they go by, for the stream ROAM_TERMS.
+pub const TERMS: &str = "roam.v1.terms";
 
 const ROOT: &str = "roam.v1.";
 const INBOX: &str = "_INBOX.";

@@ -46,6 +46,11 @@ fn a_control_entry_reads_back_as_it_was() {
 }
 
 #[test]
+fn what_access_servers_go_by_reads_back_as_it_was() {
+    check(strategies::terms_entry());
+}
+
+#[test]
 fn what_operators_ask_and_hear_reads_back_as_it_was() {
     check(strategies::status_reply());
     check(strategies::profiles_request());

@@ -34,7 +34,7 @@ mod socket;
 mod wire;
 mod world;
 
-pub use dice::dice;
+pub use dice::{dice, noise};
 pub use eventually::{PATIENCE, eventually};
 pub use names::{app, device, key, keys, profile, tenant, text, user};
 pub use pages::Pages;

@@ -138,6 +138,15 @@ impl Part {
         settings.signers = signers.iter().map(|signer| (*signer).to_owned()).collect();
     }
 
+    /// What bounds users from the next start of an access server on, as an operator edits its settings.
+    ///
+    /// # Panics
+    /// If it is no access server.
+    pub fn bound(&mut self, edit: impl FnOnce(&mut roam_access_server::Settings)) {
+        let Program::AccessServer(settings) = &mut self.program else { panic!("{} bounds nobody", self.name) };
+        edit(settings);
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         &self.name

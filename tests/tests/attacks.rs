@@ -2,16 +2,23 @@
 //! honest user works, and must not notice: every change is saved once and in order, every read finds it, the other device
 //! is told each revision, and nothing takes long.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
+use futures_util::future::join_all;
+use roam_auth::{TokenRecord, revoke, store};
 use roam_client::{Client, Event, Lookup, State, WatchFrom};
 use roam_nats::{JOURNAL_STREAM, Role, TOKENS_STREAM, stream_state};
+use roam_process::clock;
 use roam_schemas::{
-    Action, ChangeId, ContentType, Device, Draft, DraftOperation, Encoding, Expect, Notice, Outcome, Problem, Profile,
-    Put, Receipt, Revision, Timestamp, Value, decode, encode,
+    Action, ChangeId, ContentType, Device, Draft, DraftOperation, Encoding, Expect, Grant, Notice, Outcome, Problem,
+    Profile, Put, Receipt, Revision, Timestamp, Value, decode, encode,
     subjects::{self, Verb},
 };
-use roam_tests::{Post, Probe, World, app, device, envelope, key, profile, text};
+use roam_tests::{Post, Probe, World, app, device, envelope, eventually, key, profile, text};
+use serde_json::json;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -21,6 +28,8 @@ use tokio::{
 const JSON: Encoding = Encoding::Json;
 /// The longest that anything of the honest user may take, on a machine that does other things too.
 const NOTICED: Duration = Duration::from_secs(5);
+/// How many read slowly.
+const SLOW: usize = 10;
 /// How many changes the honest user makes at least.
 const AT_LEAST: u64 = 40;
 
@@ -86,12 +95,21 @@ fn bob() -> (Profile, Device) {
     (profile("acme/bob/editor"), device("laptop"))
 }
 
+/// What a token of somebody's phone says.
+fn grant_of(user: &str) -> Grant {
+    serde_json::from_value(json!({"tenant": "acme", "user": user, "device": "phone"})).unwrap()
+}
+
 fn own() -> String {
     subjects::change(&profile("acme/mallory/editor"), &device("phone"))
 }
 
 fn change() -> Vec<u8> {
-    let put = Put { value: Value::new("v"), content_type: ContentType::octets(), ttl: None };
+    change_to("v".to_owned())
+}
+
+fn change_to(value: String) -> Vec<u8> {
+    let put = Put { value: Value::new(value), content_type: ContentType::octets(), ttl: None };
     let op = DraftOperation { key: "k".to_owned(), action: Action::Put(put), expect: Expect::Any };
     encode(&Draft { id: ChangeId::random(), base: None, ops: vec![op] }, JSON).unwrap()
 }
@@ -108,6 +126,7 @@ fn others_subjects() -> Vec<String> {
         format!("{inbox}.1.1"),
         subjects::journal(0),
         subjects::journal_control(0),
+        subjects::TERMS.to_owned(),
         subjects::rejected(&bob.tenant, &bob.user),
         "roam.v1.token.acme.0190".to_owned(),
         "roam.v1.audit.acme.signed_in".to_owned(),
@@ -208,10 +227,7 @@ async fn headers_that_would_purge_delay_or_expire_do_nothing() {
 async fn a_flood_delays_nobody_else() {
     let world = World::new().secure(1).start().await;
     let url = world.nats.client_url();
-    let (_, token) = world.token(
-        serde_json::from_str(r#"{"tenant":"acme","user":"mallory","device":"phone"}"#).unwrap(),
-        Duration::from_secs(600),
-    );
+    let (_, token) = world.token(grant_of("mallory"), Duration::from_secs(600));
     let payload = change();
     let flood = |app: u32| {
         let head = "NATS/1.0\r\nContent-Type: application/json\r\n\r\n";
@@ -237,22 +253,30 @@ async fn a_flood_delays_nobody_else() {
 async fn whoever_reads_slowly_is_cut_off_and_nobody_else_waits() {
     let (world, mallory) = secure_world().await;
     let url = world.nats.client_url();
-    let grant = || serde_json::from_str(r#"{"tenant":"acme","user":"mallory","device":"phone"}"#).unwrap();
-    let (_, token) = world.token(grant(), Duration::from_secs(600));
+    let (_, token) = world.token(grant_of("mallory"), Duration::from_secs(600));
+    let mut slow = Vec::new();
     while_bob_works(&world, async || {
-        let mut slow = Vec::new();
-        for _ in 0..10 {
+        for _ in 0..SLOW {
             let mut probe = Probe::with_token(&url, token.expose()).await.unwrap();
             // They listen to all that she is told, and never read it.
             let listen = b"SUB roam.v1.notice.acme.mallory.* 1\r\nSUB roam.v1.receipt.acme.mallory.*.phone 2\r\n";
             probe.send(listen).await.unwrap();
             slow.push(probe);
         }
+        // More than the buffers between take, in notices that carry their values.
         for _ in 0..300 {
-            mallory.try_publish(&own(), envelope(JSON), change()).await.unwrap();
+            mallory.try_publish(&own(), envelope(JSON), change_to("v".repeat(60_000))).await.unwrap();
         }
+        eventually("they are cut off", async || {
+            let log = fs::read_to_string(world.nats.log_path()).unwrap();
+            (log.matches("Slow Consumer Detected").count() >= SLOW).then_some(())
+        })
+        .await;
     })
     .await;
+    for probe in slow {
+        probe.ended().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,8 +288,7 @@ async fn huge_headers_end_their_own_connection_alone() {
             let headers = envelope(JSON).with("X-Large", "x".repeat(size));
             mallory.bus.send(own(), headers, change().into()).await.unwrap();
         }
-        let grant = serde_json::from_str(r#"{"tenant":"acme","user":"mallory","device":"phone"}"#).unwrap();
-        let (_, token) = world.token(grant, Duration::from_secs(600));
+        let (_, token) = world.token(grant_of("mallory"), Duration::from_secs(600));
         let mut probe = Probe::with_token(&url, token.expose()).await.unwrap();
         let size = 3_000_000;
         let mut message = format!("HPUB {} {size} {size}\r\n", own()).into_bytes();
@@ -310,8 +333,7 @@ async fn receipts_and_notices_cannot_be_forged_and_no_device_is_another() {
         }
     })
     .await;
-    let grant = serde_json::from_str(r#"{"tenant":"acme","user":"mallory","device":"phone"}"#).unwrap();
-    let (_, token) = world.token(grant, Duration::from_secs(600));
+    let (_, token) = world.token(grant_of("mallory"), Duration::from_secs(600));
     let mut probe = Probe::with_token(&world.nats.client_url(), token.expose()).await.unwrap();
     for (subject, _) in &forged {
         assert!(!probe.may_publish(subject).await, "{subject}");
@@ -328,4 +350,66 @@ async fn receipts_and_notices_cannot_be_forged_and_no_device_is_another() {
     }
     let (first, second) = (&told[0], &told[1]);
     assert_eq!((first.again, second.again, first.outcome == second.outcome), (false, true, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stolen_and_expired_tokens_are_put_out_and_stay_out() {
+    let world = World::new().secure(2).start().await;
+    let url = world.nats.client_url();
+    let registrar = world.bus_of(Role::Registrar).await;
+    let (stolen, text) = world.token(grant_of("bob"), Duration::from_secs(600));
+    let (_, short) = world.token(grant_of("bob"), Duration::from_secs(3));
+    store(&registrar, &TokenRecord::of(&stolen)).await.unwrap();
+    while_bob_works(&world, async || {
+        let expiring = Probe::with_token(&url, short.expose()).await.unwrap();
+        // She holds as many connections as she can, and comes again whenever one ends.
+        let mut thieves = Vec::new();
+        for _ in 0..16 {
+            thieves.push(Probe::with_token(&url, text.expose()).await.unwrap());
+        }
+        let began = Instant::now();
+        revoke(&registrar, stolen.id, clock::now_ns() / 1_000_000_000).await.unwrap();
+        join_all(thieves.into_iter().map(async |thief| {
+            let mut thief = Some(thief);
+            while let Some(inside) = thief {
+                inside.ended().await;
+                thief = Probe::with_token(&url, text.expose()).await.ok();
+            }
+        }))
+        .await;
+        assert!(began.elapsed() < NOTICED, "{:?}", began.elapsed());
+        expiring.ended().await;
+        for gone in [&text, &short] {
+            assert!(Probe::with_token(&url, gone.expose()).await.is_err());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_bad_tokens_keeps_nobody_out() {
+    let world = World::new().secure(1).start().await;
+    let url = world.nats.client_url();
+    let forged = roam_auth::sign(grant_of("bob"), 1, Duration::MAX, &roam_auth::SigningKey::generate()).unwrap().1;
+    // The last is longer than any line that the server reads.
+    let bad = [forged.expose().to_owned(), "rubbish".to_owned(), "x".repeat(12_000), "x".repeat(1_000_000)];
+    let honest = while_bob_works(&world, async || {
+        for _ in 0..2 {
+            let guesses = (0..100).map(|number| Probe::with_token(&url, &bad[number % bad.len()]));
+            let newcomer = async {
+                let (_, token) = world.token(grant_of("carol"), Duration::from_secs(600));
+                let began = Instant::now();
+                Probe::with_token(&url, token.expose()).await.unwrap();
+                began.elapsed()
+            };
+            let (guessed, took) = tokio::join!(join_all(guesses), newcomer);
+            assert!(guessed.iter().all(Result::is_err));
+            assert!(took < NOTICED, "{took:?}");
+        }
+    })
+    .await;
+    assert!(honest.changes >= AT_LEAST);
+    for part in &world.auth_services {
+        part.ready().await;
+    }
 }

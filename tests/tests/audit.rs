@@ -1,12 +1,13 @@
-//! Who did what: orders of operators and tokens are in the audit, each once, with who gave them, and nobody else can put anything
-//! there.
+//! Who did what: orders of operators, tokens and changed quotas are in the audit, each once, with who did it, and nobody else can
+//! put anything there.
 
 use std::process::Stdio;
 
-use roam_nats::Role;
-use roam_schemas::{Control, Epoch, Erase, Origin, ReplicaName, Resume, Skip, subjects};
+use futures_util::future::join_all;
+use roam_nats::{Role, TERMS_STREAM};
+use roam_schemas::{Control, Epoch, Erase, Origin, Quota, ReplicaName, Resume, Skip, TenantQuota, Terms, subjects};
 use roam_tests::{COMMAND_LINE, SERVICE_VARIABLE, World, app, envelope, eventually, key, profile, tenant, text, user};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Command,
@@ -127,4 +128,94 @@ async fn tokens_are_told_with_who_made_and_revoked_them_and_a_follower_hears_it(
     assert_eq!(audit(&world, "--tenant globex").await.len(), 0);
     let _ = world.roam(BINARY, "audit").await.with_code(1);
     let _ = world.roam_as(Some(Role::Registrar), BINARY, "audit --event nothing").await.with_code(64);
+}
+
+/// What the audit tells of quotas, once there are so many events, without what no test can know.
+async fn quotas(world: &World, count: usize) -> Vec<Value> {
+    eventually("the quotas are told", async || {
+        let mut told = audit(world, "--event quota_changed").await;
+        for event in &mut told {
+            let event = event.as_object_mut().unwrap();
+            event.retain(|name, _| ["tenant", "changes"].contains(&name.as_str()));
+        }
+        (told.len() >= count).then_some(told)
+    })
+    .await
+}
+
+/// An operator edits the settings of all access servers and restarts them, one after the other.
+async fn bound(world: &mut World, edit: impl Fn(&mut roam_access_server::Settings)) {
+    for server in &mut world.access_servers {
+        server.stop().await;
+        server.bound(&edit);
+        server.start().await;
+        server.ready().await;
+    }
+}
+
+fn quota_of_acme(profile_records: u64) -> TenantQuota {
+    let Quota { profile_bytes, user_profiles, .. } = Terms::default().quota();
+    TenantQuota { tenant: tenant("acme"), profile_records, profile_bytes, user_profiles }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_changes_is_told_once_with_what_it_was_whoever_runs_and_whenever() {
+    let mut world = World::new().access_servers(2).secure(2).start().await;
+    let from_to = |setting: &str, from: u64, to: u64| json!({"setting": setting, "from": from, "to": to});
+    // The defaults are nothing that changed.
+    bound(&mut world, |settings| settings.quotas = vec![quota_of_acme(5)]).await;
+    let mut expected = vec![json!({"tenant": "acme", "changes": [from_to("profile_records", 50_000, 5)]})];
+    assert_eq!(quotas(&world, 1).await, expected);
+
+    // Restarted with nothing edited, and then with a rate for all: one event more, and no other.
+    bound(&mut world, |_| {}).await;
+    bound(&mut world, |settings| settings.rate.burst = 20_000).await;
+    expected.push(json!({"changes": [from_to("burst", 10_000, 20_000)]}));
+    assert_eq!(quotas(&world, 2).await, expected);
+
+    // Both access servers start at once with another quota while no auth service runs, which is told by the next; what was
+    // told before is not told again.
+    for auth in &mut world.auth_services {
+        auth.stop().await;
+    }
+    for server in &mut world.access_servers {
+        server.stop().await;
+        server.bound(|settings| settings.quotas = vec![quota_of_acme(7)]);
+    }
+    join_all(world.access_servers.iter_mut().map(roam_tests::Part::start)).await;
+    for auth in &mut world.auth_services {
+        auth.start().await;
+    }
+    world.ready().await;
+    expected.push(json!({"tenant": "acme", "changes": [from_to("profile_records", 5, 7)]}));
+    assert_eq!(quotas(&world, 3).await, expected);
+
+    // No quota of its own any more: what holds for all holds for it.
+    bound(&mut world, |settings| settings.quotas.clear()).await;
+    expected.push(json!({"tenant": "acme", "changes": [from_to("profile_records", 7, 50_000)]}));
+    assert_eq!(quotas(&world, 4).await, expected);
+
+    let said = world.roam_as(Some(Role::Registrar), BINARY, "audit --event quota_changed --tenant acme").await;
+    let said = said.with_code(0);
+    assert_eq!(said.stdout.lines().count(), 3, "{}", said.stdout);
+    let _ = said.saying("acme: profile_records from 50000 to 5, by ").saying("from 7 to 50000");
+    let violations = std::fs::read_to_string(world.nats.log_path()).unwrap();
+    let violations: Vec<_> = violations.lines().filter(|line| line.contains("iolation")).collect();
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_an_access_server_gets_a_quota_into_the_audit() {
+    let mut world = World::new().secure(1).start().await;
+    let mallory = world.post("acme", "mallory", "phone").await;
+    let own = subjects::change(&profile("acme/mallory/editor"), &roam_tests::device("phone"));
+    for _ in 0..20 {
+        // A PubAck is all that NATS lets her put there.
+        let headers = envelope(roam_schemas::Encoding::Json);
+        mallory.bus.send_with_reply(own.clone(), subjects::TERMS.to_owned(), headers, "x".into()).await.unwrap();
+    }
+    eventually("they are there", async || (world.stream(TERMS_STREAM).await.messages >= 20).then_some(())).await;
+    bound(&mut world, |settings| settings.quotas = vec![quota_of_acme(5)]).await;
+    let changes = json!([{"setting": "profile_records", "from": 50_000, "to": 5}]);
+    assert_eq!(quotas(&world, 1).await, [json!({"tenant": "acme", "changes": changes})]);
 }

@@ -303,3 +303,31 @@ async fn the_key_that_tokens_are_signed_with_is_rotated_and_no_honest_device_is_
         assert!(connection.may_publish("roam.v1.latest.acme.alice.editor").await, "whoever is in stays in");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auth_service_that_stops_while_devices_come_in_turns_nobody_away() {
+    const AT_ONCE: usize = 200;
+    let mut world = bare(2).await;
+    let url = world.nats.client_url();
+    let (_, token) = world.token(grant("alice", "laptop", Apps::All), HOUR);
+    for round in 0..10 {
+        let (inside, mut came) = tokio::sync::watch::channel(0);
+        let coming = join_all((0..AT_ONCE).map(async |_| {
+            let device = Probe::with_token(&url, token.expose()).await;
+            inside.send_modify(|inside| *inside += 1);
+            device
+        }));
+        // Each time later: before the first is in, and while ever fewer are on their way.
+        let auth = &mut world.auth_services[round % 2];
+        let stopping = async {
+            came.wait_for(|came| *came >= round * AT_ONCE / 10).await.unwrap();
+            auth.stop().await
+        };
+        let (devices, took) = tokio::join!(coming, stopping);
+        let refused: Vec<_> = devices.iter().filter_map(|device| device.as_ref().err()).collect();
+        assert!(refused.is_empty(), "round {round}: {} of {AT_ONCE}: {:?}", refused.len(), refused[0]);
+        println!("round {round}: stopped after {took:?}");
+        auth.start().await;
+        auth.ready().await;
+    }
+}

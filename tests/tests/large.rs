@@ -19,26 +19,12 @@ use roam_schemas::{
     limits::{CHUNK_BYTES, LARGE_VALUE_BYTES},
     subjects::{self, Verb},
 };
-use roam_tests::{Post, World, app, device, envelope, eventually, key, profile, tenant, user};
+use roam_tests::{Post, World, app, device, envelope, eventually, key, noise, profile, tenant, user};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 const MIB: usize = 1024 * 1024;
 /// The largest chunk.
 const LARGEST: u32 = 256 * 1024;
-
-/// Bytes that nothing compresses and that no other seed gives.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = std::iter::repeat_with(&mut next).take(length.div_ceil(8)).flatten().collect();
-    bytes.truncate(length);
-    bytes
-}
 
 fn pdf() -> ContentType {
     ContentType::parse("application/pdf").unwrap()

@@ -65,17 +65,23 @@ fn of_own_device(action: Action, about: &About) -> bool {
     matches!((action, about.verb), (Publish, "change") | (Subscribe, "receipt")) && about.device == Some(Own)
 }
 
-fn clients() -> [Client; 6] {
+/// Whether it is what a service does that reads for all users of its tenant.
+fn reads_for_all(action: Action, about: &About) -> bool {
+    about.tenant == Own && (asks(action, about) || (action == Subscribe && of_own_device(action, about)))
+}
+
+/// The same of one that writes.
+fn writes_for_all(action: Action, about: &About) -> bool {
+    about.tenant == Own && (asks(action, about) || of_own_device(action, about))
+}
+
+fn clients() -> [Client; 8] {
     let device = |action, about: &About| {
         [about.tenant, about.user] == [Own; 2] && (asks(action, about) || of_own_device(action, about))
     };
     let device_for_one_app = |action, about: &About| {
         [about.tenant, about.user, about.app] == [Own; 3] && (asks(action, about) || of_own_device(action, about))
     };
-    let reading = |action, about: &About| {
-        about.tenant == Own && (asks(action, about) || (action == Subscribe && of_own_device(action, about)))
-    };
-    let writing = |action, about: &About| about.tenant == Own && (asks(action, about) || of_own_device(action, about));
     [
         Client {
             name: "a device",
@@ -110,14 +116,28 @@ fn clients() -> [Client; 6] {
             grant: json!({"tenant": "acme", "service": "mailer", "access": "read"}),
             own: ["acme", "alice", "editor", "$svc-mailer"],
             inbox: "_INBOX.acme.$svc.mailer",
-            may: reading,
+            may: reads_for_all,
         },
         Client {
             name: "a service that writes",
             grant: json!({"tenant": "acme", "service": "mailer", "access": "write"}),
             own: ["acme", "alice", "editor", "$svc-mailer"],
             inbox: "_INBOX.acme.$svc.mailer",
-            may: writing,
+            may: writes_for_all,
+        },
+        Client {
+            name: "a service that reads for one app",
+            grant: json!({"tenant": "acme", "service": "mailer", "access": "read", "apps": ["editor"]}),
+            own: ["acme", "alice", "editor", "$svc-mailer"],
+            inbox: "_INBOX.acme.$svc.mailer.editor",
+            may: |action, about| about.app == Own && reads_for_all(action, about),
+        },
+        Client {
+            name: "a service that writes for one app",
+            grant: json!({"tenant": "acme", "service": "mailer", "access": "write", "apps": ["editor"]}),
+            own: ["acme", "alice", "editor", "$svc-mailer"],
+            inbox: "_INBOX.acme.$svc.mailer.editor",
+            may: |action, about| about.app == Own && writes_for_all(action, about),
         },
     ]
 }
@@ -160,7 +180,7 @@ impl About {
 }
 
 /// What is no client's, whoever that is.
-const INTERNAL: [&str; 36] = [
+const INTERNAL: [&str; 37] = [
     ">",
     "*",
     "roam.>",
@@ -174,6 +194,7 @@ const INTERNAL: [&str; 36] = [
     "roam.v1.receipt.acme.alice.>",
     "roam.v1.journal.0",
     "roam.v1.journal.0.control",
+    "roam.v1.terms",
     "roam.v1.rejected.acme.alice",
     "roam.v1.token.acme.0190",
     "roam.v1.audit.acme.signed_in",
@@ -290,6 +311,12 @@ fn for_services() -> Vec<(Action, &'static str, Vec<Role>)> {
         ),
         (Publish, "$JS.API.CONSUMER.CREATE.ROAM_JOURNAL.x.roam.v1.journal.0", vec![Storage, Operator, Registrar]),
         (Publish, "$JS.API.CONSUMER.CREATE.ROAM_JOURNAL.x.roam.v1.journal.>", vec![Storage, Operator, Registrar]),
+        (Publish, "roam.v1.terms", vec![AccessServer]),
+        (Subscribe, "roam.v1.terms", vec![]),
+        (Publish, "$JS.API.STREAM.MSG.GET.ROAM_TERMS", vec![AccessServer, Operator, Registrar]),
+        (Publish, "$JS.API.CONSUMER.CREATE.ROAM_TERMS.x.roam.v1.terms", vec![Auditor, Operator, Registrar]),
+        (Publish, "$JS.API.CONSUMER.MSG.NEXT.ROAM_TERMS.x", vec![Auditor, Operator, Registrar]),
+        (Publish, "$JS.API.STREAM.DELETE.ROAM_TERMS", vec![Operator, Registrar]),
         (Publish, "$JS.API.STREAM.MSG.GET.ROAM_JOURNAL", vec![Storage, Operator, Registrar]),
         (Publish, "$JS.API.STREAM.MSG.GET.ROAM_AUDIT", vec![Auth, Operator, Registrar]),
         (Publish, "$JS.API.CONSUMER.CREATE.ROAM_CHANGES.x", vec![Operator, Registrar]),

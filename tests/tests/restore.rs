@@ -11,7 +11,7 @@ use roam_storage::{
     BackupSettings,
     backup::{BackupError, Manifest, Progress, Repository, restored},
 };
-use roam_tests::{PATIENCE, World, app, device, eventually, key, tenant, text, user};
+use roam_tests::{PATIENCE, World, app, device, eventually, key, noise, tenant, text, user};
 
 use crate::backup::held;
 
@@ -185,18 +185,6 @@ async fn after_everything_but_an_old_backup_was_lost_devices_bring_back_what_the
     world.ready().await;
     let again = all_hold(&world, "alice", &[&laptop, &phone, &tablet], &late).await;
     assert!(again.iter().any(|record| record.revision.get() > 2 * FIRST_EPOCH), "{again:?}");
-}
-
-/// Bytes that nothing compresses and that no other seed gives.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut next).take(length / 8).flatten().collect()
 }
 
 fn value_of(record: &Record) -> &[u8] {

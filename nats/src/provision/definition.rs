@@ -15,6 +15,7 @@ const CHANGES: &str = include_str!("../../streams/changes.toml");
 const JOURNAL: &str = include_str!("../../streams/journal.toml");
 const CHUNKS: &str = include_str!("../../streams/chunks.toml");
 const REJECTED: &str = include_str!("../../streams/rejected.toml");
+const TERMS: &str = include_str!("../../streams/terms.toml");
 const BACKUPS: &str = include_str!("../../streams/backups.toml");
 const TOKENS: &str = include_str!("../../streams/tokens.toml");
 const AUDIT: &str = include_str!("../../streams/audit.toml");
@@ -88,6 +89,7 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     let mut changes = StreamDefinition::parse(CHANGES)?;
     let mut journal = StreamDefinition::parse(JOURNAL)?;
     let mut rejected = StreamDefinition::parse(REJECTED)?;
+    let mut terms = StreamDefinition::parse(TERMS)?;
     let mut backups = StreamDefinition::parse(BACKUPS)?;
     let mut chunks = StreamDefinition::parse(CHUNKS)?;
 
@@ -101,7 +103,7 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     chunks.replace("max_bytes", overrides.chunks_max_bytes);
     backups.replace("max_bytes", overrides.backups_max_bytes);
 
-    for stream in [&mut changes, &mut journal, &mut rejected, &mut chunks, &mut backups] {
+    for stream in [&mut changes, &mut journal, &mut rejected, &mut chunks, &mut terms, &mut backups] {
         stream.belong_to(deployment);
     }
     // Only the journal says how many replicas fold it: they are the ones who ask.
@@ -109,7 +111,7 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     // All replicas must go by one grace: whoever promises that a chunk stays is another than who removes it.
     let grace = overrides.chunk_grace_seconds.unwrap_or(CHUNK_GRACE_SECONDS);
     chunks.settings["metadata"][CHUNK_GRACE_KEY] = json!(grace.to_string());
-    let mut streams = vec![changes, journal, rejected, chunks];
+    let mut streams = vec![changes, journal, rejected, chunks, terms];
     if overrides.backups_max_bytes != Some(0) {
         streams.push(backups);
     }
@@ -218,7 +220,7 @@ mod tests {
     use super::*;
     use crate::{
         ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, JOURNAL_STREAM,
-        REJECTED_STREAM, TOKENS_STREAM, provision::Overrides,
+        REJECTED_STREAM, TERMS_STREAM, TOKENS_STREAM, provision::Overrides,
     };
 
     fn every(deployment: &Deployment) -> Vec<StreamDefinition> {
@@ -237,6 +239,7 @@ mod tests {
             (JOURNAL_STREAM, vec![ANNOUNCE_DURABLE]),
             (REJECTED_STREAM, vec![]),
             (CHUNKS_STREAM, vec![]),
+            (TERMS_STREAM, vec![]),
             ("OBJ_ROAM_BACKUPS", vec![]),
             (TOKENS_STREAM, vec![]),
             (AUDIT_STREAM, vec![]),
@@ -259,6 +262,7 @@ mod tests {
             json!([subjects::journal(0), subjects::journal_control(0)]),
             json!([subjects::ALL_REJECTED]),
             json!([subjects::ALL_UPLOADS, subjects::ALL_KEPT]),
+            json!([subjects::TERMS]),
             json!([format!("$O.{BACKUPS_BUCKET}.C.>"), format!("$O.{BACKUPS_BUCKET}.M.>")]),
             json!([subjects::ALL_TOKENS]),
             json!([subjects::ALL_AUDIT]),
@@ -288,16 +292,16 @@ mod tests {
         assert_eq!(streams[2].settings["max_bytes"], json!(5));
         assert_eq!(streams[3].settings["max_bytes"], json!(9));
         assert_eq!(streams[3].settings["metadata"]["roam.chunk_grace_seconds"], json!("7"));
-        assert_eq!(streams[4].settings["max_bytes"], json!(8));
-        assert_eq!(streams[5].settings["max_bytes"], json!(7));
-        assert_eq!(streams[6].settings["max_bytes"], json!(6));
+        assert_eq!(streams[5].settings["max_bytes"], json!(8));
+        assert_eq!(streams[6].settings["max_bytes"], json!(7));
+        assert_eq!(streams[7].settings["max_bytes"], json!(6));
         assert!(streams.iter().all(|stream| stream.settings["num_replicas"] == json!(3)));
     }
 
     #[test]
     fn a_deployment_may_do_without_the_bucket() {
         let overrides = Overrides { backups_max_bytes: Some(0), ..Overrides::default() };
-        assert_eq!(definitions(&Deployment { overrides, ..Deployment::new(1, 1) }).unwrap().len(), 4);
+        assert_eq!(definitions(&Deployment { overrides, ..Deployment::new(1, 1) }).unwrap().len(), 5);
     }
 
     #[test]

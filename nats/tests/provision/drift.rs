@@ -173,6 +173,7 @@ async fn all_drift_is_reported_at_once_and_nothing_is_made() {
          \n  stream ROAM_JOURNAL: metadata.roam.storage_replicas should be 2, and is 1\
          \n  stream ROAM_JOURNAL: num_replicas should be 3, and is 1\
          \n  stream ROAM_CHUNKS: num_replicas should be 3, and is 1\
+         \n  stream ROAM_TERMS: num_replicas should be 3, and is 1\
          \n  stream OBJ_ROAM_BACKUPS: num_replicas should be 3, and is 1"
     );
     let missing = stream_state(&world.bus, "ROAM_REJECTED").await.unwrap_err();

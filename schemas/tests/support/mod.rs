@@ -16,8 +16,8 @@ use std::{
 use roam_schemas::{
     ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, DecodeError, Draft, Encoding, HaveReply,
     HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply,
-    LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, decode,
-    encode,
+    LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply,
+    TermsEntry, decode, encode,
 };
 
 /// Both encodings.
@@ -47,7 +47,7 @@ impl Spelling {
 pub(crate) type Rewrite = fn(&[u8], Encoding) -> Result<Spelling, DecodeError>;
 
 /// Every kind, by its key in JSON.
-pub(crate) const KINDS: [(&str, Rewrite); 22] = [
+pub(crate) const KINDS: [(&str, Rewrite); 23] = [
     kind::<Draft>(),
     kind::<JournalBatch>(),
     kind::<ControlEntry>(),
@@ -70,6 +70,7 @@ pub(crate) const KINDS: [(&str, Rewrite); 22] = [
     kind::<HaveReply>(),
     kind::<ChunkRequest>(),
     kind::<ChunkReply>(),
+    kind::<TermsEntry>(),
 ];
 
 const fn kind<M: Message>() -> (&'static str, Rewrite) {

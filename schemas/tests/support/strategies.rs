@@ -14,8 +14,8 @@ use roam_schemas::{
     HoldingsRequest, JournalBatch, JournalPosition, Key, LatestReply, LatestRequest, Manifest, Missing, Notice,
     NoticeOperation, Operation, Origin, Outcome, Problem, Profile, ProfileStanding, ProfilesReply, ProfilesRequest,
     Put, Receipt, Record, Remedy, ReplicaName, Resume, Revision, Select, ServiceName, Skip, Stamp, StampedChange,
-    State, StatusReply, Stored, Superseded, TableRows, Tenant, TenantQuota, Terms, Timestamp, User, Value, Version,
-    limits,
+    State, StatusReply, Stored, Superseded, TableRows, Tenant, TenantQuota, Term, Terms, TermsEntry, Timestamp, User,
+    Value, Version, limits,
 };
 
 use super::{ENCODINGS, Spelling};
@@ -68,6 +68,7 @@ pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Spelling)> {
         of!("have_reply_v1", have_reply()),
         of!("chunk_request_v1", chunk_request()),
         of!("chunk_reply_v1", chunk_reply()),
+        of!("terms_entry_v1", terms_entry()),
     ]
     .boxed()
 }
@@ -199,6 +200,21 @@ pub(crate) fn control_entry() -> impl Strategy<Value = ControlEntry> {
         (1..=limits::EPOCHS).prop_map(|epoch| Control::Epoch(Epoch { epoch })),
     ];
     (id(), control).prop_map(|(id, control)| ControlEntry { id, control })
+}
+
+pub(crate) fn terms_entry() -> impl Strategy<Value = TermsEntry> {
+    let term = || {
+        (option::of(profile()), text(0, 9), any::<u64>()).prop_map(|(profile, setting, value)| Term {
+            tenant: profile.map(|profile| profile.tenant),
+            setting,
+            value,
+        })
+    };
+    (any::<[u8; 16]>(), vec(term(), 0..4), vec(term(), 0..4)).prop_map(|(id, before, terms)| TermsEntry {
+        id: BatchId::from_bytes(id),
+        before,
+        terms,
+    })
 }
 
 fn replica_name() -> impl Strategy<Value = ReplicaName> {

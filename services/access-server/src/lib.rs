@@ -16,6 +16,7 @@ mod rate;
 mod reject;
 mod settings;
 mod stamp;
+mod terms;
 mod validate;
 
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use crate::{
     pull::Line,
     rate::Rates,
     reject::rejecter,
+    terms::Telling,
 };
 pub use rate::{Rate, TenantRate};
 pub use settings::Settings;
@@ -70,6 +72,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let (refusals, rejecter) = rejecter(&connections.telling, &metrics);
     let rates = Rates::new(settings.rate, &settings.rates);
     let (throttle, teller) = throttle(rates, &connections.telling, &metrics);
+    let telling = Telling::new(&connections.telling, &settings);
     let line = Line {
         bus: connections.consuming.clone(),
         prefetch: settings.prefetch,
@@ -89,6 +92,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     tasks.spawn("backlog", backpressure::watch(connections.telling.clone(), looking, metrics, shutdown()));
     tasks.spawn("reject", rejecter.run(shutdown()));
     tasks.spawn("busy", teller.run());
+    tasks.spawn("terms", telling.run(shutdown()));
     tasks.spawn("pull", line.run(shutdown()));
     let ended = tasks.join(context.grace.saturating_sub(CLOSE_WITHIN)).await;
     // A connection that is down has nothing to close, and would be waited for longer.

@@ -80,6 +80,32 @@ pub enum AuditEvent {
         /// The sequence of the order in the journal.
         sequence: u64,
     },
+    /// An access server began to go by other terms, quotas or rates than those before.
+    QuotaChanged {
+        /// The entry of ROAM_TERMS that tells it.
+        id: BatchId,
+        /// For the users of this tenant alone; none for those of all tenants that have none of their own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tenant: Option<Tenant>,
+        /// What changed.
+        changes: Vec<QuotaChange>,
+        /// The host of the access server, as it says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+}
+
+/// A number that users are bound by, and was another one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaChange {
+    /// What it is called in the settings of access servers.
+    pub setting: String,
+    /// What held before; none if that was not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// What holds now; none if it is told no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
 }
 
 /// Where somebody connects from.
@@ -131,6 +157,7 @@ impl AuditEvent {
             Self::TokenCreated { .. } => "token_created",
             Self::TokenRevoked { .. } => "token_revoked",
             Self::Ordered { .. } => "ordered",
+            Self::QuotaChanged { .. } => "quota_changed",
         }
     }
 
@@ -141,6 +168,7 @@ impl AuditEvent {
                 Some(&grant.tenant)
             }
             Self::Ordered { order: Control::Erase(erase), .. } => Some(&erase.tenant),
+            Self::QuotaChanged { tenant, .. } => tenant.as_ref(),
             Self::Refused { .. } | Self::Ended { .. } | Self::Ordered { .. } => None,
         }
     }
@@ -155,6 +183,10 @@ impl AuditEvent {
         let headers = match &self {
             // Two auth services that find it at once tell it once. Nobody in this account squats on an id.
             Self::Ordered { id, .. } => headers.with("Nats-Msg-Id", id.to_string()),
+            Self::QuotaChanged { id, tenant, .. } => {
+                let tenant = tenant.as_ref().map_or_else(String::new, Tenant::token);
+                headers.with("Nats-Msg-Id", format!("{id}.{tenant}"))
+            }
             _ => headers,
         };
         // Plain data always can be written.

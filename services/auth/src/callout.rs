@@ -9,7 +9,11 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use roam_nats::{Bus, Headers, Message, SubscribeError};
 use roam_process::{Condition, clock};
-use tokio::{select, sync::watch, time::timeout};
+use tokio::{
+    select,
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -30,6 +34,10 @@ const LISTENING_WITHIN: Duration = Duration::from_secs(5);
 const HOLD: Duration = Duration::from_secs(3);
 /// How many questions wait so at most.
 const MOST_HELD: usize = 256;
+/// Where nothing was asked for so long, nothing is on its way.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long a stop waits for that at most.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Answers questions as they come.
 pub(crate) struct Callout {
@@ -61,10 +69,11 @@ impl Callout {
         let _ = self.bus.round_trip(LISTENING_WITHIN).await;
         self.condition.set_ready();
         let mut held = FuturesUnordered::new();
-        loop {
+        let mut leave_by = None;
+        while leave_by.is_none_or(|by| Instant::now() < by) {
             select! {
                 biased;
-                () = shutdown.cancelled() => break,
+                () = shutdown.cancelled(), if leave_by.is_none() => leave_by = Some(Instant::now() + LEAVE_WITHIN),
                 Some(asked) = held.next() => self.settle(asked).await,
                 message = questions.next() => {
                     let Some(message) = message else { return Ok(()) };
@@ -77,10 +86,12 @@ impl Callout {
                         decided => self.answer(asked, decided).await,
                     }
                 }
+                () = sleep(QUIET), if leave_by.is_some() => break,
             }
         }
         // The library takes whatever happens next on a connection for the end of a drain (async-nats 0.51). Were that an answer
-        // that leaves, and not the server's word that all has come, whoever's question is on its way would be turned away.
+        // that leaves, or the first of several questions, and not the server's word that all has come, whoever asks the next
+        // one would be turned away after ten seconds. So it begins when all is quiet, and nothing is sent before its end.
         questions.drain().await;
         let mut last = Vec::new();
         while let Some(message) = questions.next().await {

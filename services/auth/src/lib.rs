@@ -8,6 +8,7 @@
 mod answer;
 mod audit;
 mod callout;
+mod follow;
 mod jwt;
 mod keys;
 mod kick;
@@ -17,6 +18,7 @@ mod orders;
 mod record;
 mod revoked;
 mod settings;
+mod terms;
 mod token;
 
 use std::{io, path::PathBuf};
@@ -24,7 +26,7 @@ use std::{io, path::PathBuf};
 use roam_nats::{Bus, ConnectError, DefinitionError, PermissionTables, Role, connect_patiently};
 use roam_process::{Context, Tasks, TasksError};
 
-pub use audit::{AuditClient, AuditEntry, AuditEvent, Audited, read_audit};
+pub use audit::{AuditClient, AuditEntry, AuditEvent, Audited, QuotaChange, read_audit};
 pub use jwt::{KeyError, SigningKey, VerifyingKey};
 pub use keys::{Keyring, KeyringError, make_private_dir, write_private};
 pub use oidc::{Algorithm, ClaimNames, FetchError, KeySetError, ProviderSettings};
@@ -32,7 +34,10 @@ pub use record::{RecordError, TokenRecord, read_records, revoke, store};
 pub use settings::Settings;
 pub use token::{Token, TokenError, Tokens, peek, sign};
 
-use crate::{answer::Answerer, audit::auditor, callout::Callout, kick::Kicker, metrics::Metrics, orders::Orders};
+use crate::{
+    answer::Answerer, audit::auditor, callout::Callout, follow::Sides, kick::Kicker, metrics::Metrics,
+    orders::tell_orders, terms::tell_terms,
+};
 
 /// Why an auth service ended that was not asked to.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +98,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let callout =
         Callout { bus: questions.clone(), answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
     let kicker = Kicker { bus: system.clone(), revoked, audit, metrics };
-    let orders = Orders { journal: journal.clone(), bus: bus.clone() };
+    let sides = Sides { journal: journal.clone(), audit: bus.clone() };
     let mut tasks = Tasks::new(&context);
     let states = [&bus, &questions, &system, &journal].map(Bus::watch_state);
     let shutdown = context.shutdown.clone();
@@ -110,7 +115,8 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
         tasks.spawn("provider", refresher.run(context.shutdown.clone()));
     }
     tasks.spawn("kick", kicker.run(context.shutdown.clone()));
-    tasks.spawn("orders", orders.run(context.shutdown.clone()));
+    tasks.spawn("orders", tell_orders(sides.clone(), context.shutdown.clone()));
+    tasks.spawn("terms", tell_terms(sides, context.shutdown.clone()));
     tasks.spawn("audit", teller.run());
     let ended = tasks.join(context.grace).await;
     tokio::join!(bus.close(), questions.close(), system.close(), journal.close());

@@ -10,7 +10,7 @@ use roam_storage::{
     apply::Applier,
     store::{self, Position, StoreSettings},
 };
-use roam_tests::{World, app, device, envelope, eventually, key, profile, tenant, user};
+use roam_tests::{World, app, device, envelope, eventually, key, noise, profile, tenant, user};
 
 use super::{BINARY, put, roam};
 
@@ -26,16 +26,6 @@ fn found_in(directory: &Path) -> usize {
         (!name.starts_with("MANIFEST") && !name.starts_with("LOG")).then(|| fs::read(path).unwrap_or_default())
     });
     files.map(|bytes| bytes.windows(SECRET.len()).filter(|window| *window == SECRET.as_bytes()).count()).sum()
-}
-
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state.to_be_bytes()[0]
-    })
-    .take(length)
-    .collect()
 }
 
 async fn messages(world: &World, stream: &str, subject: &str) -> u64 {

@@ -44,6 +44,8 @@ pub(crate) enum AuditKind {
     TokenRevoked,
     /// An operator gave an order: resume, skip, erase, or a new epoch after a restore
     Ordered,
+    /// What users may hold and do is another than before: a quota, a rate, or how long something is kept
+    QuotaChanged,
 }
 
 impl AuditKind {
@@ -56,6 +58,7 @@ impl AuditKind {
             Self::TokenCreated => "token_created",
             Self::TokenRevoked => "token_revoked",
             Self::Ordered => "ordered",
+            Self::QuotaChanged => "quota_changed",
         }
     }
 }

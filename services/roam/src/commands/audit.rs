@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roam_auth::{AuditEvent, Audited};
+use roam_auth::{AuditEvent, Audited, QuotaChange};
 use roam_nats::{AUDIT_STREAM, Bus, JournalError, JournalReader, StateError, stream_state};
 use roam_process::clock;
 use roam_schemas::{Control, Timestamp};
@@ -94,7 +94,17 @@ fn in_words(event: &AuditEvent) -> String {
             };
             format!("{order}, entry {sequence} of the journal{}", said(by.as_ref()))
         }
+        AuditEvent::QuotaChanged { tenant, changes, by, .. } => {
+            let tenant = tenant.as_ref().map_or_else(|| "all tenants".to_owned(), ToString::to_string);
+            let changes: Vec<_> = changes.iter().map(change_in_words).collect();
+            format!("{tenant}: {}{}", changes.join(", "), said(by.as_ref()))
+        }
     }
+}
+
+fn change_in_words(QuotaChange { setting, from, to }: &QuotaChange) -> String {
+    let shown = |value: &Option<u64>| value.map_or_else(|| "nothing".to_owned(), |value| value.to_string());
+    format!("{setting} from {} to {}", shown(from), shown(to))
 }
 
 fn said(by: Option<&String>) -> String {
