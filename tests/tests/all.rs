@@ -25,3 +25,4 @@ mod order;
 mod permissions;
 mod restore;
 mod roams;
+mod shards;

@@ -4,7 +4,7 @@
 use std::process::Stdio;
 
 use roam_nats::Role;
-use roam_schemas::{Control, Epoch, Erase, Origin, ReplicaName, Resume, Skip, subjects};
+use roam_schemas::{Control, Epoch, Erase, Origin, ReplicaName, Resume, Shard, Skip, subjects};
 use roam_tests::{COMMAND_LINE, SERVICE_VARIABLE, World, app, envelope, eventually, key, profile, tenant, text, user};
 use serde_json::Value;
 use tokio::{
@@ -85,7 +85,7 @@ async fn nobody_but_an_operator_gets_an_order_into_the_audit() {
     let own = subjects::change(&profile("acme/mallory/editor"), &roam_tests::device("phone"));
     for _ in 0..20 {
         // A PubAck on the subject of orders is all that NATS lets her put there.
-        let to = subjects::journal_control(0);
+        let to = subjects::journal_control(Shard::ONLY);
         mallory.bus.send_with_reply(own.clone(), to, envelope(roam_schemas::Encoding::Json), "x".into()).await.unwrap();
     }
     let operator = world.operator().await;

@@ -69,7 +69,8 @@ pub enum RunError {
 pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let metrics = context.metrics.register(Metrics::register);
     let [on_bus, on_tokens, condition] = ["bus", "tokens", "callout"].map(|name| context.health.condition(name));
-    let tables = PermissionTables::read()?;
+    let shards = settings.shards();
+    let tables = PermissionTables::read(shards)?;
     let issuer = read_key(&settings.issuer_seed).await?;
     let tokens = Tokens::trusting(&settings.signers)?;
     let (providers, refreshers) = oidc::follow(&settings.providers, &metrics)?;
@@ -93,7 +94,6 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let callout =
         Callout { bus: questions.clone(), answerer, audit: audit.clone(), metrics: metrics.clone(), condition };
     let kicker = Kicker { bus: system.clone(), revoked, audit, metrics };
-    let orders = Orders { journal: journal.clone(), bus: bus.clone() };
     let mut tasks = Tasks::new(&context);
     let states = [&bus, &questions, &system, &journal].map(Bus::watch_state);
     let shutdown = context.shutdown.clone();
@@ -110,7 +110,10 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
         tasks.spawn("provider", refresher.run(context.shutdown.clone()));
     }
     tasks.spawn("kick", kicker.run(context.shutdown.clone()));
-    tasks.spawn("orders", orders.run(context.shutdown.clone()));
+    for shard in shards.each() {
+        let orders = Orders { shard, journal: journal.clone(), bus: bus.clone() };
+        tasks.spawn("orders", orders.run(context.shutdown.clone()));
+    }
     tasks.spawn("audit", teller.run());
     let ended = tasks.join(context.grace).await;
     tokio::join!(bus.close(), questions.close(), system.close(), journal.close());

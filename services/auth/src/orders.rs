@@ -3,8 +3,8 @@
 
 use std::{collections::HashSet, convert::Infallible, error::Error, time::Duration};
 
-use roam_nats::{AUDIT_STREAM, Bus, Entry, JOURNAL_STREAM, JournalReader, PublishSettings, Publisher, next_entry};
-use roam_schemas::{BatchId, ControlEntry, Encoding, decode, headers, subjects};
+use roam_nats::{AUDIT_STREAM, Bus, Entry, JournalReader, PublishSettings, Publisher, journal_stream, next_entry};
+use roam_schemas::{BatchId, ControlEntry, Encoding, Shard, decode, headers, subjects};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +17,8 @@ const LONGEST_NAME: usize = 128;
 
 /// Tells of orders.
 pub(crate) struct Orders {
+    /// The shard whose journal is read.
+    pub(crate) shard: Shard,
     /// In the account of the journal.
     pub(crate) journal: Bus,
     /// In the account of the audit.
@@ -51,7 +53,7 @@ impl Orders {
         let mut told = Told { orders: HashSet::new(), next: 1 };
         // From the beginning: a journal that was made again begins there too, and orders are few.
         let filter = Some(subjects::ALL_CONTROL);
-        let mut reader = JournalReader::open(&self.journal, JOURNAL_STREAM, filter, 1).await?;
+        let mut reader = JournalReader::open(&self.journal, &journal_stream(self.shard), filter, 1).await?;
         loop {
             let entry = reader.next().await?;
             let Some(event) = read(&entry) else { continue };
