@@ -13,8 +13,10 @@ use tokio::{
 };
 
 use crate::{
-    Bus, BusSettings, ConnectError, Deployment, OLDEST_SERVER, ServerVersion, StateError, consumer_standing,
+    Bus, BusSettings, ConnectError, Deployment, OLDEST_SERVER, ServerVersion, StateError, changes_stream,
+    consumer_standing, journal_stream,
     provision::{self, ProvisionError},
+    provisioned_shards,
     streams::api,
 };
 
@@ -175,7 +177,9 @@ async fn permissions(bus: &Bus) -> Finding {
 
 /// Whether streams and durables are as they are defined, and no durable stands ahead of its stream.
 async fn streams(bus: &Bus) -> Vec<Finding> {
-    let checked = provision::check(bus, &Deployment::new(1, 1)).await;
+    // Where nothing is provisioned, all that one shard has is missing.
+    let shards = provisioned_shards(bus).await.unwrap_or_default();
+    let checked = provision::check(bus, &Deployment { shards, ..Deployment::new(1, 1) }).await;
     let (differences, missing) = match checked {
         Ok(found) => found,
         Err(error @ ProvisionError::Denied { .. }) => {
@@ -195,9 +199,10 @@ async fn streams(bus: &Bus) -> Vec<Finding> {
         let remedy = "set it with the tools of NATS, on purpose: nats stream edit";
         findings.push(finding("streams", Problem, difference.to_string(), Some(remedy)));
     }
-    let durables = [(crate::CHANGES_STREAM, crate::ACCESS_DURABLE), (crate::JOURNAL_STREAM, crate::ANNOUNCE_DURABLE)];
-    for (stream, durable) in durables {
-        if let Ok(standing) = consumer_standing(bus, stream, durable).await
+    let of_shard =
+        |shard| [(changes_stream(shard), crate::ACCESS_DURABLE), (journal_stream(shard), crate::ANNOUNCE_DURABLE)];
+    for (stream, durable) in shards.each().flat_map(of_shard) {
+        if let Ok(standing) = consumer_standing(bus, &stream, durable).await
             && standing.is_ahead()
         {
             let text = format!("consumer {stream}/{durable} stands at {} of {}", standing.delivered, standing.last);
@@ -237,28 +242,33 @@ struct Size {
     messages: u64,
 }
 
-/// Whether the stream that refuses when it is full is far from it.
+/// Whether each stream that refuses when it is full is far from it.
 async fn room(bus: &Bus) -> Vec<Finding> {
-    let size: StreamSize = match stream_size(bus, crate::CHANGES_STREAM).await {
-        Ok(size) => size,
-        Err(_) => return Vec::new(),
-    };
+    let mut findings = Vec::new();
+    for shard in provisioned_shards(bus).await.unwrap_or_default().each() {
+        let stream = changes_stream(shard);
+        findings.extend(stream_size(bus, &stream).await.map(|size| room_in(&stream, &size)));
+    }
+    findings
+}
+
+fn room_in(stream: &str, size: &StreamSize) -> Finding {
     let share = |held: u64, limit: i64| match u64::try_from(limit) {
         Ok(limit @ 1..) => held.saturating_mul(100) / limit,
         _ => 0,
     };
     let full = share(size.state.bytes, size.config.max_bytes).max(share(size.state.messages, size.config.max_msgs));
-    let text = format!("{} waits for access servers with {full} % of what it may hold", crate::CHANGES_STREAM);
-    vec![match full {
+    let text = format!("{stream} waits for access servers with {full} % of what it may hold");
+    match full {
         FULL.. => finding("backlog", Warning, text, Some("start another access server; look at its readyz")),
         _ => finding("backlog", Sound, text, None),
-    }]
+    }
 }
 
 /// How far the clock of the server is from ours. The journey of the answer is half of the time that it took.
 async fn clock(bus: &Bus, now: &impl Fn() -> u64) -> Finding {
     let asked = now();
-    let told = stream_size(bus, crate::JOURNAL_STREAM).await.ok().and_then(|size| size.ts);
+    let told = stream_size(bus, crate::REJECTED_STREAM).await.ok().and_then(|size| size.ts);
     let answered = now();
     let theirs = told.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok());
     let Some(theirs) = theirs.and_then(|time| u64::try_from(time.unix_timestamp_nanos()).ok()) else {

@@ -10,6 +10,7 @@ mod connections;
 mod consume;
 mod examine;
 mod journal;
+mod mappings;
 mod message;
 mod objects;
 mod permissions;
@@ -27,12 +28,13 @@ pub use connections::{all_connected, connect_patiently};
 pub use consume::{AckDuty, ConsumeError, Deliveries, Delivery, PullSettings};
 pub use examine::{Finding, Soundness, examine};
 pub use journal::{Entry, JournalError, JournalLost, JournalReader, LostReason};
+pub use mappings::mappings_conf;
 pub use message::{Headers, Message};
 pub use objects::{ObjectError, ObjectInfo, ObjectStore, Put};
 pub use permissions::{Account, ClientLimits, PermissionTables, Permissions, Role};
 pub use provision::{
     CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, CheckedConsumer, DefinitionError, Deployment, Difference, FoundConsumer,
-    Overrides, ProvisionError, Report, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision,
+    Overrides, ProvisionError, Report, SHARDS_KEY, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY, provision,
     provision_auth, repair_consumers,
 };
 pub use publish::{Failure, PendingAck, PubAck, PublishError, PublishSettings, Publisher};
@@ -46,7 +48,7 @@ pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
 pub use streams::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, ConsumerStanding,
     ConsumerState, DurableReport, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError, StoredMessage, StreamReport,
-    StreamServer, StreamState, TERMS_STREAM, TOKENS_STREAM, consumer_standing, consumer_state, delete_message,
-    durable_report, next_entry, next_message, purge_subject, stored_message, stream_report, stream_state,
-    subject_messages,
+    StreamServer, StreamState, TERMS_STREAM, TOKENS_STREAM, WrongShards, changes_stream, check_shards, chunks_stream,
+    consumer_standing, consumer_state, delete_message, durable_report, journal_stream, next_entry, next_message,
+    provisioned_shards, purge_subject, shards_of, stored_message, stream_report, stream_state, subject_messages,
 };

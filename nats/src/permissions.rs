@@ -3,10 +3,14 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use roam_schemas::{Access, App, Apps, Bearer, Grant, subjects};
+use roam_schemas::{Access, App, Apps, Bearer, Grant, Shards, subjects};
 use serde::Deserialize;
 
-use crate::provision::DefinitionError;
+use crate::{
+    CHANGES_STREAM, CHUNKS_STREAM, JOURNAL_STREAM,
+    provision::{DefinitionError, moved},
+    streams::in_shard,
+};
 
 const TABLES: &str = include_str!("../permissions.toml");
 
@@ -64,9 +68,16 @@ pub struct ClientLimits {
     pub payload: i64,
 }
 
-/// The permissions of everybody.
-#[derive(Debug, Clone, Deserialize)]
+/// The permissions of everybody in a deployment of so many shards: as NATS maps subjects before it looks whether somebody may
+/// publish on them, permissions name the shard.
+#[derive(Debug, Clone)]
 pub struct PermissionTables {
+    file: File,
+    shards: Shards,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct File {
     limits: ClientLimits,
     #[serde(flatten)]
     tables: BTreeMap<String, Table>,
@@ -126,18 +137,23 @@ impl fmt::Display for Account {
 }
 
 impl PermissionTables {
-    /// Reads the tables.
+    /// Reads the tables, for a deployment of so many shards.
     ///
     /// # Errors
     /// None that a released program can meet: the file is part of it, and tested.
-    pub fn read() -> Result<Self, DefinitionError> {
-        let tables: Self = toml::from_str(TABLES)?;
+    pub fn read(shards: Shards) -> Result<Self, DefinitionError> {
+        let file: File = toml::from_str(TABLES)?;
         for name in Role::ALL.map(Role::as_str).into_iter().chain(["device", "service-read", "service-write"]) {
-            if !tables.tables.contains_key(name) {
+            if !file.tables.contains_key(name) {
                 return Err(DefinitionError::Nameless { setting: name });
             }
         }
-        Ok(tables)
+        Ok(Self { file, shards })
+    }
+
+    /// How many shards the deployment has.
+    pub fn shards(&self) -> Shards {
+        self.shards
     }
 
     /// The account of a role.
@@ -148,27 +164,52 @@ impl PermissionTables {
     /// What a role may do.
     pub fn of_role(&self, role: Role) -> Permissions {
         let Table { publish, subscribe, answers, .. } = self.table(role.as_str());
-        Permissions { publish, subscribe, answers }
+        let of_shards = |lines: Vec<String>| lines.iter().flat_map(|line| self.of_shards(line)).collect();
+        Permissions { publish: of_shards(publish), subscribe: of_shards(subscribe), answers }
     }
 
-    /// What the bearer of a token may do.
+    /// What the bearer of a token may do: a device in the shard of its user, a service in all.
     pub fn of_grant(&self, grant: &Grant) -> Permissions {
         let table = self.table(match &grant.bearer {
             Bearer::Device { .. } => "device",
             Bearer::Service { access: Access::Read, .. } => "service-read",
             Bearer::Service { access: Access::Write, .. } => "service-write",
         });
-        let filled = |templates: &[String]| templates.iter().flat_map(|template| fill(template, grant)).collect();
+        let mapped = |subject: String| match &grant.bearer {
+            Bearer::Device { user, .. } => subjects::in_shard(self.shards.of(&grant.tenant, user), &subject),
+            Bearer::Service { .. } => self.in_any_shard(&subject),
+        };
+        let fill = |template: &String| fill(template, grant).into_iter().map(mapped);
+        let filled = |templates: &[String]| templates.iter().flat_map(fill).collect();
         Permissions { publish: filled(&table.publish), subscribe: filled(&table.subscribe), answers: false }
     }
 
     /// What a connection of a client may take up.
     pub fn limits(&self) -> ClientLimits {
-        self.limits
+        self.file.limits
+    }
+
+    /// A line of a role, as it stands for all shards: once where a subject says the shard, and once for each where the name of
+    /// a stream does, which no wildcard can stand for.
+    fn of_shards(&self, line: &str) -> Vec<String> {
+        let of_shard = |token: &str| [CHANGES_STREAM, JOURNAL_STREAM, CHUNKS_STREAM].contains(&token);
+        let is_of_each = line.split('.').any(of_shard) || line.starts_with(&subjects::journal(Default::default()));
+        if self.shards.is_one() || !is_of_each {
+            return vec![self.in_any_shard(line)];
+        }
+        let in_shard = |shard| {
+            let named = |token: &str| if of_shard(token) { in_shard(token, shard) } else { token.to_owned() };
+            moved(shard, &line.split('.').map(named).collect::<Vec<_>>().join("."))
+        };
+        self.shards.each().map(in_shard).collect()
+    }
+
+    fn in_any_shard(&self, subject: &str) -> String {
+        if self.shards.is_one() { subject.to_owned() } else { subjects::under_shard("*", subject) }
     }
 
     fn table(&self, name: &str) -> Table {
-        self.tables.get(name).cloned().unwrap_or_default()
+        self.file.tables.get(name).cloned().unwrap_or_default()
     }
 }
 
@@ -205,7 +246,7 @@ mod tests {
     fn device(user: &str, device: &str, apps: Apps) -> Permissions {
         let (tenant, user) = (Tenant::parse("acme").unwrap(), User::parse(user).unwrap());
         let grant = Grant::device(tenant, user, Device::parse(device).unwrap(), apps).unwrap();
-        PermissionTables::read().unwrap().of_grant(&grant)
+        PermissionTables::read(Shards::ONE).unwrap().of_grant(&grant)
     }
 
     #[test]
@@ -262,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_service_writes_only_if_it_may() {
-        let tables = PermissionTables::read().unwrap();
+        let tables = PermissionTables::read(Shards::ONE).unwrap();
         let of = |access| {
             let (tenant, name) = (Tenant::parse("acme").unwrap(), ServiceName::parse("mailer").unwrap());
             tables.of_grant(&Grant::service(tenant, name, access, Apps::All).unwrap())
@@ -276,8 +317,55 @@ mod tests {
     }
 
     #[test]
+    fn permissions_name_the_shard() {
+        let shards = Shards::new(4).unwrap();
+        let tables = PermissionTables::read(shards).unwrap();
+        let (tenant, user) = (Tenant::parse("acme").unwrap(), User::parse("alice").unwrap());
+        assert_eq!(shards.of(&tenant, &user).number(), 1);
+        let laptop = Device::parse("laptop").unwrap();
+        let permissions = tables.of_grant(&Grant::device(tenant.clone(), user, laptop, Apps::All).unwrap());
+        assert_eq!(permissions.publish[0], "roam.v1.s.1.change.acme.alice.*.laptop");
+        assert!(permissions.publish.iter().all(|subject| subject.starts_with("roam.v1.s.1.")), "{permissions:?}");
+        assert_eq!(permissions.subscribe, device("alice", "laptop", Apps::All).subscribe);
+        let mailer = ServiceName::parse("mailer").unwrap();
+        let permissions = tables.of_grant(&Grant::service(tenant, mailer, Access::Write, Apps::All).unwrap());
+        assert_eq!(permissions.publish[0], "roam.v1.s.*.change.acme.*.*.$svc-mailer");
+        let storage = tables.of_role(Role::Storage);
+        for subject in [
+            "$JS.API.STREAM.INFO.ROAM_JOURNAL_3",
+            "$JS.ACK.*.*.ROAM_JOURNAL_0.announce.>",
+            "$JS.API.STREAM.MSG.DELETE.ROAM_CHUNKS_2",
+            "roam.v1.journal.3.control",
+            "roam.v1.s.*.change.*.*.*.$expiry",
+            "roam.v1.s.*.kept.*.*",
+            "roam.v1.receipt.*.*.*.*",
+            "$O.ROAM_BACKUPS.>",
+        ] {
+            assert_eq!(storage.publish.iter().filter(|line| *line == subject).count(), 1, "{subject}");
+        }
+        let access = tables.of_role(Role::AccessServer);
+        assert!(access.publish.contains(&"roam.v1.journal.2".to_owned()));
+        let auditor = tables.of_role(Role::Auditor);
+        let order = "$JS.API.CONSUMER.CREATE.ROAM_JOURNAL_1.*.roam.v1.journal.*.control";
+        assert!(auditor.publish.contains(&order.to_owned()));
+        let responder = tables.of_role(Role::Responder);
+        assert!(responder.subscribe.contains(&"roam.v1.s.*.latest.*.*.*".to_owned()));
+        for role in Role::ALL {
+            let permissions = tables.of_role(role);
+            for line in permissions.publish.iter().chain(&permissions.subscribe) {
+                let unsplit = |token: &str| [CHANGES_STREAM, JOURNAL_STREAM, CHUNKS_STREAM].contains(&token);
+                assert!(!line.split('.').any(unsplit), "{line}");
+                assert!(
+                    !subjects::MAPPED.iter().any(|mapped| line.starts_with(mapped.split('*').next().unwrap())),
+                    "{line}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn clients_have_no_right_outside_of_roam_and_their_inbox() {
-        let tables = PermissionTables::read().unwrap();
+        let tables = PermissionTables::read(Shards::ONE).unwrap();
         for name in ["device", "service-read", "service-write"] {
             let table = tables.table(name);
             for subject in table.publish.iter().chain(&table.subscribe) {
@@ -290,7 +378,7 @@ mod tests {
 
     #[test]
     fn services_are_in_the_accounts_that_they_are_for() {
-        let tables = PermissionTables::read().unwrap();
+        let tables = PermissionTables::read(Shards::ONE).unwrap();
         assert_eq!(tables.account(Role::AccessServer), Account::Roam);
         assert_eq!(tables.account(Role::Auth), Account::Auth);
         assert_eq!(tables.account(Role::Registrar), Account::Auth);

@@ -12,11 +12,12 @@ mod repair;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use roam_schemas::limits::MAX_PAYLOAD;
+use roam_schemas::{Shard, Shards, limits::MAX_PAYLOAD};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+pub(crate) use self::definition::moved;
 pub use self::{
     compare::Difference,
     definition::DefinitionError,
@@ -27,8 +28,11 @@ use self::{
     definition::{DurableDefinition, Earlier, Settings, StreamDefinition, definitions, definitions_of_auth},
 };
 use crate::{
-    Bus, OLDEST_SERVER, RequestError, ServerVersion,
-    streams::api::{self, ApiError, Refusal, code},
+    Bus, JOURNAL_STREAM, OLDEST_SERVER, REJECTED_STREAM, RequestError, ServerVersion,
+    streams::{
+        api::{self, ApiError, Refusal, code},
+        in_shard, shards_of,
+    },
 };
 
 /// Metadata of all streams: the version of what these definitions and the messages in the streams mean.
@@ -38,6 +42,10 @@ pub const STREAM_FORMAT: &str = "1";
 /// Metadata of the journal: how many storage replicas the deployment has, as a decimal number. With one, a replica that
 /// finds the journal rolled back may go on by itself; with several, a person decides.
 pub const STORAGE_REPLICAS_KEY: &str = "roam.storage_replicas";
+
+/// Metadata of the streams of a deployment that is split, and of ROAM_REJECTED: over how many shards, as a decimal number.
+/// Without it there is one. It never changes: users would be looked for elsewhere than where they are.
+pub const SHARDS_KEY: &str = "roam.shards";
 
 /// Metadata of the chunks: for how long a chunk stays that no record needs, in whole seconds as a decimal number.
 pub const CHUNK_GRACE_KEY: &str = "roam.chunk_grace_seconds";
@@ -54,13 +62,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Deployment {
     /// On how many servers every stream is kept: 1 on one machine, 3 in a cluster.
     pub replicas_of_streams: usize,
-    /// How many storage replicas fold the journal, at least 1. Kept in the journal's metadata.
+    /// How many storage replicas fold the journal of each shard, at least 1. Kept in the journal's metadata.
     pub storage_replicas: usize,
+    /// Over how many shards it is split: once it is provisioned, for ever.
+    pub shards: Shards,
     /// Where this deployment differs from the definitions.
     pub overrides: Overrides,
 }
 
-/// Settings that depend on the machine instead of on the design. `None` leaves what the definitions say.
+/// Settings that depend on the machine instead of on the design. `None` leaves what the definitions say. Where there are
+/// several shards, these are for the streams of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Overrides {
@@ -166,9 +177,10 @@ pub enum ProvisionError {
 }
 
 impl Deployment {
-    /// A deployment without overrides.
+    /// A deployment of one shard, without overrides.
     pub fn new(replicas_of_streams: usize, storage_replicas: usize) -> Deployment {
-        Deployment { replicas_of_streams, storage_replicas, overrides: Overrides::default() }
+        let (shards, overrides) = (Shards::ONE, Overrides::default());
+        Deployment { replicas_of_streams, storage_replicas, shards, overrides }
     }
 
     fn check(&self) -> Result<(), ProvisionError> {
@@ -183,12 +195,36 @@ impl Deployment {
 
 /// Makes what is missing, after making sure that what is there is as it should be, or as an earlier version made it.
 pub async fn provision(bus: &Bus, deployment: &Deployment) -> Result<Report, ProvisionError> {
+    deployment.check()?;
+    check_server(bus)?;
+    same_shards(bus, deployment).await?;
     make(bus, deployment, definitions(deployment)?).await
 }
 
 /// The same for what a deployment with an auth service has besides, in an account of its own: tokens and audit.
 pub async fn provision_auth(bus: &Bus, deployment: &Deployment) -> Result<Report, ProvisionError> {
     make(bus, deployment, definitions_of_auth(deployment)?).await
+}
+
+/// Whether what is there, if anything is, is split over as many shards.
+async fn same_shards(bus: &Bus, deployment: &Deployment) -> Result<(), ProvisionError> {
+    // Of each deployment at least one of these is there, unless somebody deleted all of them.
+    let names =
+        [REJECTED_STREAM.to_owned(), JOURNAL_STREAM.to_owned(), in_shard(JOURNAL_STREAM, Shard::FIRST_OF_SEVERAL)];
+    for name in names {
+        let settings = Settings::from_iter([("name".to_owned(), json!(name))]);
+        let object = Object::stream(StreamDefinition { name, settings, earlier: Earlier::new(), durables: Vec::new() });
+        let Some(found) = patiently(&object, || object.read(bus)).await? else { continue };
+        let metadata = found.get("metadata").cloned().unwrap_or_default();
+        let metadata = serde_json::from_value(metadata).unwrap_or_default();
+        let (expected, found) = (deployment.shards, shards_of(&metadata));
+        if expected != found {
+            let [expected, found] = [expected, found].map(|shards| shards.get().to_string());
+            let setting = "the number of shards, which never changes,".to_owned();
+            return Err(ProvisionError::Drift(vec![Difference { object: object.name, setting, expected, found }]));
+        }
+    }
+    Ok(())
 }
 
 /// How what is there differs from what should be, and what is missing. Makes nothing.

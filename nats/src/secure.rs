@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
+use crate::mappings_conf;
 use crate::permissions::{Account, PermissionTables, Permissions, Role};
 
 /// How long a server waits until it knows who somebody is, in seconds: for TLS, and then for the auth service. A thousand
@@ -80,6 +81,9 @@ fn add_account(conf: &mut String, account: Account, tables: &PermissionTables, s
     if account != Account::Sys {
         conf.push_str("        jetstream: enabled\n");
     }
+    if account == Account::Roam {
+        conf.push_str(&mappings_conf(tables.shards()));
+    }
     conf.push_str("        users: [\n");
     for (role, keys) in security.roles.iter().filter(|(role, _)| tables.account(**role) == account) {
         for key in keys {
@@ -124,12 +128,14 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use roam_schemas::Shards;
+
     use super::*;
 
     fn conf(tls: Option<ServerTls>) -> String {
         let roles = Role::ALL.map(|role| (role, vec![format!("U{}", role.as_str())])).into();
         let security = Security { roles, issuer: "AISSUER".to_owned(), tls };
-        security_conf(&PermissionTables::read().unwrap(), &security).text
+        security_conf(&PermissionTables::read(Shards::ONE).unwrap(), &security).text
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use roam_schemas::Shards;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use self::{
@@ -64,6 +65,8 @@ pub struct ServerSettings {
     pub ready_within: Duration,
     /// Who gets in, or `None` for everybody.
     pub security: Option<SecurityConf>,
+    /// Into how many shards what clients publish is mapped, where everybody gets in; else `security` says it.
+    pub shards: Shards,
     /// How many processors the server may use at once (`GOMAXPROCS`), or `None` for all, or for what our own environment says.
     pub processors: Option<NonZero<usize>>,
     /// The program, or `None` to find one.
@@ -170,6 +173,7 @@ impl ServerSettings {
             sync: SyncInterval::Always,
             ready_within: Duration::from_secs(10),
             security: None,
+            shards: Shards::ONE,
             processors: None,
             binary: None,
         }

@@ -7,11 +7,12 @@ pub(crate) mod stored;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use roam_schemas::{Shard, Shards};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::api::{ApiError, code};
-use crate::{Bus, RequestError};
+use crate::{Bus, RequestError, SHARDS_KEY};
 pub use api::Refusal;
 pub use report::{
     DurableReport, StreamReport, StreamServer, durable_report, purge_subject, stream_report, subject_messages,
@@ -39,6 +40,26 @@ pub const TERMS_STREAM: &str = "ROAM_TERMS";
 pub const ACCESS_DURABLE: &str = "access";
 /// The durable of the replicas on [`JOURNAL_STREAM`], and its one priority group.
 pub const ANNOUNCE_DURABLE: &str = "announce";
+
+/// The stream of what clients publish into a shard: [`CHANGES_STREAM`], with the number behind it where there are several.
+pub fn changes_stream(shard: Shard) -> String {
+    in_shard(CHANGES_STREAM, shard)
+}
+
+/// The stream of what is stamped in a shard: [`JOURNAL_STREAM`], with the number behind it where there are several.
+pub fn journal_stream(shard: Shard) -> String {
+    in_shard(JOURNAL_STREAM, shard)
+}
+
+/// The stream of the chunks of a shard: [`CHUNKS_STREAM`], with the number behind it where there are several.
+pub fn chunks_stream(shard: Shard) -> String {
+    in_shard(CHUNKS_STREAM, shard)
+}
+
+/// The name of something that each shard has one of.
+pub(crate) fn in_shard(name: &str, shard: Shard) -> String {
+    if shard.is_only() { name.to_owned() } else { format!("{name}_{}", shard.number()) }
+}
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The body of a question without parameters: `{}`.
@@ -111,6 +132,40 @@ pub enum StateError {
         /// `stream NAME` or `consumer STREAM/NAME`.
         object: String,
     },
+}
+
+/// A stream is of a deployment with another number of shards than whoever uses it was told. Mend the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the deployment was provisioned with {} shards, and the settings say {}", found.get(), expected.get())]
+pub struct WrongShards {
+    /// How many there are to be.
+    pub expected: Shards,
+    /// How many there are.
+    pub found: Shards,
+}
+
+/// How many shards the deployment has, by the metadata of one of its streams.
+pub fn shards_of(metadata: &BTreeMap<String, String>) -> Shards {
+    let shards = metadata.get(SHARDS_KEY).and_then(|text| Shards::new(text.parse().ok()?).ok());
+    shards.unwrap_or_default()
+}
+
+/// Whether a stream of a shard is of a deployment with as many as are expected.
+///
+/// # Errors
+/// It is not.
+pub fn check_shards(stream: &StreamState, shard: Shard) -> Result<(), WrongShards> {
+    let (expected, found) = (shard.shards(), shards_of(&stream.metadata));
+    if expected == found { Ok(()) } else { Err(WrongShards { expected, found }) }
+}
+
+/// How many shards the deployment was provisioned with.
+///
+/// # Errors
+/// See [`StateError`]: not found if nothing is provisioned.
+pub async fn provisioned_shards(bus: &Bus) -> Result<Shards, StateError> {
+    // Each deployment has it, once.
+    Ok(shards_of(&stream_state(bus, REJECTED_STREAM).await?.metadata))
 }
 
 /// The state of a stream.

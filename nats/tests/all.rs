@@ -11,4 +11,5 @@ mod publish;
 mod secure;
 mod server;
 mod service;
+mod shards;
 mod support;

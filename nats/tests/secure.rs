@@ -13,6 +13,7 @@ use roam_nats::{
     Bus, BusSettings, Cluster, Deployment, NatsServer, Overrides, PermissionTables, Role, Security, ServerTls,
     provision, provision_auth, security_conf,
 };
+use roam_schemas::Shards;
 use tokio::time::{sleep, timeout};
 
 const MIB: u64 = 1024 * 1024;
@@ -50,7 +51,7 @@ async fn a_cluster_with_mutual_tls_for_clients_and_routes_is_provisioned_by_thos
     let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(|name| dir.join(name));
     let tls = ServerTls { certificate: certificate.clone(), key: key.clone(), ca: ca.clone(), verify: true };
     let security = Security { roles, issuer: KeyPair::new_account().public_key(), tls: Some(tls) };
-    let conf = security_conf(&PermissionTables::read().unwrap(), &security);
+    let conf = security_conf(&PermissionTables::read(Shards::ONE).unwrap(), &security);
     let mut cluster = Cluster::start_with(dir, Some(&conf)).await.unwrap_or_else(|error| panic!("{error}"));
 
     let bus = |role: Role| BusSettings {
@@ -160,7 +161,7 @@ fn a_secured_cluster_is_configured_as_the_open_one_with_keys() {
     let roles = Role::ALL.map(|role| (role, vec![KeyPair::new_user().public_key()])).into();
     let tls = Some(ServerTls { certificate, key, ca, verify: false });
     let security = Security { roles, issuer: KeyPair::new_account().public_key(), tls };
-    let made = security_conf(&PermissionTables::read().unwrap(), &security);
+    let made = security_conf(&PermissionTables::read(Shards::ONE).unwrap(), &security);
     let [open, secured] = ["cluster.conf", "cluster.secure.conf"].map(|name| {
         std::fs::copy(format!("{conf}/{name}"), dir.join(name)).unwrap();
         std::fs::read_to_string(dir.join(name)).unwrap()

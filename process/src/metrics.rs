@@ -13,13 +13,28 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// The metrics of one process. Clones are the same metrics.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics(Arc<Mutex<Registry>>);
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    /// What the names begin with that are registered by this clone.
+    prefix: Option<Arc<str>>,
+}
 
 impl Metrics {
     /// Lets a service register what it counts. To be called once a service, at its start; a name
     /// that is registered twice is printed twice, which scrapers refuse.
     pub fn register<R>(&self, describe: impl FnOnce(&mut Registry) -> R) -> R {
-        describe(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.prefix {
+            None => describe(&mut registry),
+            Some(prefix) => describe(registry.sub_registry_with_prefix(prefix)),
+        }
+    }
+
+    /// The same metrics for one of several services of a kind in a process: what is registered by it has this before its
+    /// name, and a `_`.
+    #[must_use]
+    pub fn prefixed(&self, prefix: &str) -> Self {
+        Self { registry: Arc::clone(&self.registry), prefix: Some(prefix.into()) }
     }
 
     /// Adds what the operating system knows about this process. To be called once a process.
@@ -33,7 +48,7 @@ impl Metrics {
     /// If a metric cannot be written, which is a defect of that metric.
     pub fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         text::encode(&mut text, &registry)?;
         Ok(text)
     }

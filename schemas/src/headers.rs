@@ -28,3 +28,5 @@ pub const CHUNKS: &str = "Roam-Chunks";
 pub const SEEN: &str = "Roam-Seen";
 /// The size of the whole of a rejected payload, in bytes.
 pub const SIZE: &str = "Roam-Size";
+/// Which shard a replica is of, on its answers to operators: see [`crate::Shard`].
+pub const SHARD: &str = "Roam-Shard";

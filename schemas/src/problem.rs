@@ -139,6 +139,11 @@ impl Problem {
         Self::new(Code::TooLarge, message).with_limit(limit as u64, actual as u64)
     }
 
+    /// `denied`: it stands in, or was asked of, a shard that its user is not in.
+    pub fn of_another_shard() -> Self {
+        Self::new(Code::Denied, "the subject is not of this shard")
+    }
+
     /// The same with the limit that was passed and the actual value.
     #[must_use]
     pub fn with_limit(mut self, limit: u64, actual: u64) -> Self {

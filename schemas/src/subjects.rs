@@ -2,8 +2,14 @@
 //!
 //! Identity comes from the subject alone, because NATS permissions guard the subject: parsing therefore refuses every
 //! token that building would not have written, wildcards among them.
+//!
+//! In a deployment of several shards what clients publish and ask stands under `roam.v1.s.<shard>`. Clients know nothing of
+//! that: they use the subjects without it, and NATS maps them ([`MAPPED`]). Whoever listens or issues permissions uses
+//! [`in_shard`]. Receipts, notices and what is rejected are of no shard.
 
-use crate::{App, Device, NameError, Profile, ReplicaName, ServiceName, Tenant, TokenId, User, names::push_token};
+use crate::{
+    App, Device, NameError, Profile, ReplicaName, ServiceName, Shard, Tenant, TokenId, User, names::push_token,
+};
 
 /// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
 pub const ALL_CHANGES: &str = "roam.v1.change.>";
@@ -37,6 +43,23 @@ pub const ALL_KEPT: &str = "roam.v1.kept.*.*";
 
 /// Where access servers tell what they go by, for the stream ROAM_TERMS.
 pub const TERMS: &str = "roam.v1.terms";
+
+/// What clients publish and ask, by the patterns that NATS maps into shards. The tenant and the user are the first two
+/// wildcards of each.
+pub const MAPPED: [&str; 7] = [
+    "roam.v1.change.*.*.*.*",
+    ALL_LATEST,
+    ALL_CHANGES_REQUESTS,
+    ALL_HISTORY,
+    ALL_HAVE,
+    ALL_CHUNK_REQUESTS,
+    "roam.v1.upload.*.*",
+];
+
+/// What the subjects of a shard are under, without the number.
+const SHARDED: &str = "roam.v1.s.";
+/// What stands in a shard: what clients publish and ask, and storage's own entries beside chunks.
+const VERBS_OF_A_SHARD: [&str; 8] = ["change", "latest", "changes", "history", "have", "chunk", "upload", "kept"];
 
 const ROOT: &str = "roam.v1.";
 const INBOX: &str = "_INBOX.";
@@ -102,6 +125,41 @@ impl Verb {
     }
 }
 
+/// A subject as it stands in a shard: `roam.v1.s.<shard>.change.acme.…` for `roam.v1.change.acme.…`. Wildcards may be in
+/// it. The same subject in a deployment that has one shard only, and if it is of a kind that is of no shard.
+pub fn in_shard(shard: Shard, subject: &str) -> String {
+    match shard.is_only() {
+        true => subject.to_owned(),
+        false => under_shard(&shard.number().to_string(), subject),
+    }
+}
+
+/// The same with a text in place of the number, for whoever lets NATS compute it.
+pub fn under_shard(number: &str, subject: &str) -> String {
+    let of_a_shard = |rest: &&str| rest.split('.').next().is_some_and(|verb| VERBS_OF_A_SHARD.contains(&verb));
+    match subject.strip_prefix(ROOT).filter(of_a_shard) {
+        Some(rest) => format!("{SHARDED}{number}.{rest}"),
+        None => subject.to_owned(),
+    }
+}
+
+/// A subject as it was before NATS mapped it into whichever shard; none if it stands in none. For what a server says of a
+/// subject that we published on.
+pub fn before_mapping(subject: &str) -> Option<String> {
+    let (number, rest) = subject.strip_prefix(SHARDED)?.split_once('.')?;
+    number.parse::<u16>().ok()?;
+    Some(format!("{ROOT}{rest}"))
+}
+
+/// What follows the root of a shard, of a subject that stands there.
+fn below_root(shard: Shard, subject: &str) -> Option<&str> {
+    if shard.is_only() {
+        return subject.strip_prefix(ROOT);
+    }
+    let (number, rest) = subject.strip_prefix(SHARDED)?.split_once('.')?;
+    (number == shard.number().to_string()).then_some(rest)
+}
+
 /// `roam.v1.change.<tenant>.<user>.<app>.<device>`: where a device publishes its changes.
 pub fn change(profile: &Profile, device: &Device) -> String {
     with_device("change.", profile, device)
@@ -112,32 +170,39 @@ pub fn changes_of(tenant: &Tenant, user: &User) -> String {
     under("change.", tenant, user) + ".>"
 }
 
-/// Reads a change subject back.
+/// Reads a change subject back, as it stands in a shard.
 ///
 /// # Errors
 /// See [`SubjectError`].
-pub fn parse_change(subject: &str) -> Result<(Profile, Device), SubjectError> {
+pub fn parse_change(shard: Shard, subject: &str) -> Result<(Profile, Device), SubjectError> {
     const SHAPE: SubjectError = SubjectError::Shape("roam.v1.change.<tenant>.<user>.<app>.<device>");
-    let rest = subject.strip_prefix("roam.v1.change.").ok_or(SHAPE)?;
+    let rest = below_root(shard, subject).and_then(|rest| rest.strip_prefix("change.")).ok_or(SHAPE)?;
     let [tenant, user, app, device] = tokens(rest).ok_or(SHAPE)?;
     Ok((profile(tenant, user, app)?, Device::from_token(device)?))
 }
 
 /// `roam.v1.journal.<shard>`: where access servers append batches.
-pub fn journal(shard: u16) -> String {
-    format!("{ROOT}journal.{shard}")
+pub fn journal(shard: Shard) -> String {
+    format!("{ROOT}journal.{}", shard.number())
 }
 
 /// `roam.v1.journal.<shard>.control`: where operators append control entries.
-pub fn journal_control(shard: u16) -> String {
-    format!("{ROOT}journal.{shard}.control")
+pub fn journal_control(shard: Shard) -> String {
+    format!("{ROOT}journal.{}.control", shard.number())
 }
 
-/// `roam.v1.operate.<replica>.backup`: where an operator orders a backup of a replica, or with `$any` in place of its name of
-/// any one of them.
-pub fn order_backup(replica: Option<&ReplicaName>) -> String {
-    let replica = replica.map_or_else(|| ANY_REPLICA.to_owned(), ReplicaName::token);
-    format!("{ROOT}operate.{replica}.backup")
+/// `roam.v1.operate.<replica>.backup`: where an operator orders a backup of a replica.
+pub fn order_backup(replica: &ReplicaName) -> String {
+    format!("{ROOT}operate.{}.backup", replica.token())
+}
+
+/// `roam.v1.operate.$any.backup`: where an operator orders a backup of any one replica; `$any-<shard>` for any one of a
+/// shard, where there are several.
+pub fn order_backup_of_any(shard: Shard) -> String {
+    match shard.is_only() {
+        true => format!("{ROOT}operate.{ANY_REPLICA}.backup"),
+        false => format!("{ROOT}operate.{ANY_REPLICA}-{}.backup", shard.number()),
+    }
 }
 
 /// `roam.v1.receipt.<tenant>.<user>.<app>.<device>`: where a device hears what became of its changes.
@@ -216,14 +281,14 @@ pub fn request(verb: Verb, profile: &Profile) -> String {
     )
 }
 
-/// Reads a request subject back.
+/// Reads a request subject back, as it stands in a shard.
 ///
 /// # Errors
 /// See [`SubjectError`].
-pub fn parse_request(subject: &str) -> Result<(Verb, Profile), SubjectError> {
+pub fn parse_request(shard: Shard, subject: &str) -> Result<(Verb, Profile), SubjectError> {
     const SHAPE: SubjectError =
         SubjectError::Shape("roam.v1.{latest,changes,history,have,chunk}.<tenant>.<user>.<app>");
-    let rest = subject.strip_prefix(ROOT).ok_or(SHAPE)?;
+    let rest = below_root(shard, subject).ok_or(SHAPE)?;
     let [verb, tenant, user, app] = tokens(rest).ok_or(SHAPE)?;
     let verb = Verb::ALL.into_iter().find(|candidate| candidate.as_str() == verb).ok_or(SHAPE)?;
     Ok((verb, profile(tenant, user, app)?))
@@ -276,13 +341,13 @@ pub fn upload(tenant: &Tenant, user: &User) -> String {
     under("upload.", tenant, user)
 }
 
-/// Reads an upload subject back.
+/// Reads an upload subject back, as it stands in a shard.
 ///
 /// # Errors
 /// See [`SubjectError`].
-pub fn parse_upload(subject: &str) -> Result<(Tenant, User), SubjectError> {
+pub fn parse_upload(shard: Shard, subject: &str) -> Result<(Tenant, User), SubjectError> {
     const SHAPE: SubjectError = SubjectError::Shape("roam.v1.upload.<tenant>.<user>");
-    let rest = subject.strip_prefix("roam.v1.upload.").ok_or(SHAPE)?;
+    let rest = below_root(shard, subject).and_then(|rest| rest.strip_prefix("upload.")).ok_or(SHAPE)?;
     let [tenant, user] = tokens(rest).ok_or(SHAPE)?;
     Ok((Tenant::from_token(tenant)?, User::from_token(user)?))
 }
@@ -292,13 +357,13 @@ pub fn kept(tenant: &Tenant, user: &User) -> String {
     under("kept.", tenant, user)
 }
 
-/// Reads the subject of such a note back.
+/// Reads the subject of such a note back, as it stands in a shard.
 ///
 /// # Errors
 /// See [`SubjectError`].
-pub fn parse_kept(subject: &str) -> Result<(Tenant, User), SubjectError> {
+pub fn parse_kept(shard: Shard, subject: &str) -> Result<(Tenant, User), SubjectError> {
     const SHAPE: SubjectError = SubjectError::Shape("roam.v1.kept.<tenant>.<user>");
-    let rest = subject.strip_prefix("roam.v1.kept.").ok_or(SHAPE)?;
+    let rest = below_root(shard, subject).and_then(|rest| rest.strip_prefix("kept.")).ok_or(SHAPE)?;
     let [tenant, user] = tokens(rest).ok_or(SHAPE)?;
     Ok((Tenant::from_token(tenant)?, User::from_token(user)?))
 }

@@ -9,7 +9,8 @@ use roam_schemas::{
     App, BatchId, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ContentType, ControlEntry, Cursor, Device,
     Draft, Encoding, Grant, HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest,
     JournalBatch, Key, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, Profile, ProfilesReply,
-    ProfilesRequest, Receipt, ServiceName, StatusReply, Tenant, TermsEntry, TokenId, User, decode, encode, subjects,
+    ProfilesRequest, Receipt, ServiceName, Shard, StatusReply, Tenant, TermsEntry, TokenId, User, decode, encode,
+    subjects,
 };
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -94,7 +95,7 @@ fn change() {
 fn subject() {
     check!().for_each(|bytes: &[u8]| {
         let Some(text) = text(bytes) else { return };
-        if let Ok((profile, device)) = subjects::parse_change(text) {
+        if let Ok((profile, device)) = subjects::parse_change(Shard::ONLY, text) {
             assert_eq!(subjects::change(&profile, &device), text);
         }
         if let Ok((profile, device)) = subjects::parse_receipt(text) {
@@ -103,7 +104,7 @@ fn subject() {
         if let Ok(profile) = subjects::parse_notice(text) {
             assert_eq!(subjects::notice(&profile), text);
         }
-        if let Ok((verb, profile)) = subjects::parse_request(text) {
+        if let Ok((verb, profile)) = subjects::parse_request(Shard::ONLY, text) {
             assert_eq!(subjects::request(verb, &profile), text);
         }
     });

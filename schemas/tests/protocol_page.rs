@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use crate::support::{KINDS, cases, fenced, in_workspace};
 use roam_schemas::{
-    Encoding, headers, limits,
+    Encoding, Shard, headers, limits,
     subjects::{self, SubjectError, Verb},
 };
 use serde_json::Value;
@@ -58,6 +58,7 @@ fn every_header_and_content_type_is_named() {
         headers::CONTROL,
         headers::CHUNKS,
         headers::SEEN,
+        headers::SHARD,
         Encoding::Postcard.content_type(),
         Encoding::Json.content_type(),
     ] {
@@ -70,10 +71,10 @@ fn every_subject_of_a_client_is_named() {
     let page = page();
     let nowhere = "nowhere";
     for error in [
-        subjects::parse_change(nowhere).unwrap_err(),
+        subjects::parse_change(Shard::ONLY, nowhere).unwrap_err(),
         subjects::parse_receipt(nowhere).unwrap_err(),
         subjects::parse_notice(nowhere).unwrap_err(),
-        subjects::parse_upload(nowhere).unwrap_err(),
+        subjects::parse_upload(Shard::ONLY, nowhere).unwrap_err(),
     ] {
         let SubjectError::Shape(shape) = error else { panic!("{error}") };
         assert!(page.contains(&format!("| `{shape}` |")), "{shape}");

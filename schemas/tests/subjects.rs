@@ -3,7 +3,7 @@
 use crate::support::strategies;
 use proptest::{proptest, test_runner::Config};
 use roam_schemas::{
-    Device, NameError, Profile, ServiceName, Tenant, User,
+    Device, NameError, Profile, ServiceName, Shard, Tenant, User,
     subjects::{self, SubjectError, Verb},
 };
 
@@ -38,8 +38,8 @@ fn subjects_have_the_spelling_of_the_design() {
     for (built, expected) in [
         (subjects::change(&profile, &laptop()), "roam.v1.change.acme.alice%40example%2Ecom.mail.laptop"),
         (subjects::change(&profile, &Device::expiry()), "roam.v1.change.acme.alice%40example%2Ecom.mail.$expiry"),
-        (subjects::journal(0), "roam.v1.journal.0"),
-        (subjects::journal_control(0), "roam.v1.journal.0.control"),
+        (subjects::journal(Shard::ONLY), "roam.v1.journal.0"),
+        (subjects::journal_control(Shard::ONLY), "roam.v1.journal.0.control"),
         (subjects::receipt(&profile, &laptop()), "roam.v1.receipt.acme.alice%40example%2Ecom.mail.laptop"),
         (
             subjects::receipt(&profile, &Device::service(&mailer())),
@@ -122,14 +122,17 @@ fn a_hostile_token_is_refused_wherever_it_stands() {
             tokens[place] = token;
             for verb in ["change", "receipt"] {
                 let subject = format!("roam.v1.{verb}.{}", tokens.join("."));
-                let read =
-                    if verb == "change" { subjects::parse_change(&subject) } else { subjects::parse_receipt(&subject) };
+                let read = if verb == "change" {
+                    subjects::parse_change(Shard::ONLY, &subject)
+                } else {
+                    subjects::parse_receipt(&subject)
+                };
                 assert!(matches!(read, Err(SubjectError::Name(_))), "{subject:?}: {read:?}");
             }
             if place < 3 {
                 for verb in ["latest", "changes", "history"] {
                     let subject = format!("roam.v1.{verb}.{}", tokens[..3].join("."));
-                    let read = subjects::parse_request(&subject);
+                    let read = subjects::parse_request(Shard::ONLY, &subject);
                     assert!(matches!(read, Err(SubjectError::Name(_))), "{subject:?}: {read:?}");
                 }
                 let subject = format!("roam.v1.notice.{}", tokens[..3].join("."));
@@ -143,9 +146,9 @@ fn a_hostile_token_is_refused_wherever_it_stands() {
 #[test]
 fn a_system_writer_is_a_device_and_nobody_else() {
     for writer in ["$expiry", "$svc-mailer"] {
-        assert!(subjects::parse_change(&format!("roam.v1.change.acme.alice.mail.{writer}")).is_ok());
+        assert!(subjects::parse_change(Shard::ONLY, &format!("roam.v1.change.acme.alice.mail.{writer}")).is_ok());
         for tokens in [[writer, "alice", "mail"], ["acme", writer, "mail"], ["acme", "alice", writer]] {
-            let read = subjects::parse_change(&format!("roam.v1.change.{}.laptop", tokens.join(".")));
+            let read = subjects::parse_change(Shard::ONLY, &format!("roam.v1.change.{}.laptop", tokens.join(".")));
             assert_eq!(read, Err(SubjectError::Name(NameError::Unescaped)), "{tokens:?}");
         }
     }
@@ -167,13 +170,13 @@ fn a_subject_of_another_shape_is_refused() {
         " roam.v1.change.acme.alice.mail.laptop",
         "roam.v1.s.0.change.acme.alice.mail.laptop",
     ] {
-        let read = subjects::parse_change(subject);
+        let read = subjects::parse_change(Shard::ONLY, subject);
         assert!(matches!(read, Err(SubjectError::Shape(_))), "{subject:?}: {read:?}");
     }
     for subject in
         ["roam.v1.notice.acme.alice.mail", "roam.v1.latest.acme.alice", "roam.v1.Latest.acme.alice.mail", "latest"]
     {
-        assert!(matches!(subjects::parse_request(subject), Err(SubjectError::Shape(_))), "{subject}");
+        assert!(matches!(subjects::parse_request(Shard::ONLY, subject), Err(SubjectError::Shape(_))), "{subject}");
     }
     for subject in ["roam.v1.latest.acme.alice.mail", "roam.v1.notice.acme.alice", "roam.v1.notice.a.b.c.d"] {
         assert!(matches!(subjects::parse_notice(subject), Err(SubjectError::Shape(_))), "{subject}");
@@ -248,17 +251,63 @@ fn a_user_whose_name_is_that_of_the_services_inbox_reads_no_answers_of_services(
     assert!(!subjects::service_inbox(&impostor.tenant, &mailer()).starts_with(&inbox));
 }
 
+#[test]
+fn a_subject_in_a_shard_says_which_and_is_read_there_only() {
+    let (first, third) = (Shard::new(0, 4).unwrap(), Shard::new(2, 4).unwrap());
+    let (profile, device) = (alice(), laptop());
+    for (subject, expected) in [
+        (subjects::change(&profile, &device), "roam.v1.s.2.change.acme.alice.mail.laptop"),
+        (subjects::changes_of(&profile.tenant, &profile.user), "roam.v1.s.2.change.acme.alice.>"),
+        (subjects::request(Verb::Latest, &profile), "roam.v1.s.2.latest.acme.alice.mail"),
+        (Verb::Chunk.wildcard().to_owned(), "roam.v1.s.2.chunk.*.*.*"),
+        (subjects::upload(&profile.tenant, &profile.user), "roam.v1.s.2.upload.acme.alice"),
+        (subjects::kept(&profile.tenant, &profile.user), "roam.v1.s.2.kept.acme.alice"),
+        // Of no shard.
+        (subjects::receipt(&profile, &device), "roam.v1.receipt.acme.alice.mail.laptop"),
+        (subjects::notice(&profile), "roam.v1.notice.acme.alice.mail"),
+        (subjects::rejected(&profile.tenant, &profile.user), "roam.v1.rejected.acme.alice"),
+        (subjects::journal(third), "roam.v1.journal.2"),
+    ] {
+        assert_eq!(subjects::in_shard(third, &subject), expected);
+        assert_eq!(subjects::in_shard(Shard::ONLY, &subject), subject);
+    }
+    let change = subjects::in_shard(third, &subjects::change(&profile, &device));
+    assert_eq!(subjects::parse_change(third, &change), Ok((profile.clone(), device)));
+    let request = subjects::in_shard(third, &subjects::request(Verb::Have, &profile));
+    assert_eq!(subjects::parse_request(third, &request), Ok((Verb::Have, profile)));
+    assert_eq!(subjects::before_mapping(&change), Some(subjects::change(&alice(), &laptop())));
+    assert_eq!(subjects::before_mapping("roam.v1.change.acme.alice.mail.laptop"), None);
+    let read = |shard, subject: &str| subjects::parse_change(shard, subject).is_ok();
+    assert!(!read(first, &change) && !read(Shard::ONLY, &change));
+    for other in ["roam.v1.change", "roam.v1.s.02.change", "roam.v1.s.+2.change", "roam.v1.s..change", "roam.v1.s.2"] {
+        let subject = format!("{other}.acme.alice.mail.laptop");
+        assert!(!read(third, &subject), "{subject}");
+    }
+}
+
+#[test]
+fn all_that_clients_publish_and_ask_is_mapped() {
+    let (profile, device) = (alice(), laptop());
+    let mut subjects: Vec<_> = Verb::ALL.into_iter().map(|verb| subjects::request(verb, &profile)).collect();
+    subjects.extend([subjects::change(&profile, &device), subjects::upload(&profile.tenant, &profile.user)]);
+    for subject in &subjects {
+        let mapped = subjects::MAPPED.iter().filter(|pattern| hears(pattern, subject)).count();
+        assert_eq!(mapped, 1, "{subject}");
+    }
+    assert_eq!(subjects.len(), subjects::MAPPED.len());
+}
+
 proptest! {
     #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
 
     #[test]
     fn every_subject_that_is_built_parses_back(profile in strategies::profile(), device in strategies::device()) {
         let both = Ok((profile.clone(), device.clone()));
-        assert_eq!(subjects::parse_change(&subjects::change(&profile, &device)), both);
+        assert_eq!(subjects::parse_change(Shard::ONLY, &subjects::change(&profile, &device)), both);
         assert_eq!(subjects::parse_receipt(&subjects::receipt(&profile, &device)), both);
         assert_eq!(subjects::parse_notice(&subjects::notice(&profile)), Ok(profile.clone()));
         for verb in Verb::ALL {
-            assert_eq!(subjects::parse_request(&subjects::request(verb, &profile)), Ok((verb, profile.clone())));
+            assert_eq!(subjects::parse_request(Shard::ONLY, &subjects::request(verb, &profile)), Ok((verb, profile.clone())));
         }
     }
 
@@ -267,7 +316,7 @@ proptest! {
         rest in "([a-z*>$%.]|%2E|%41|\\$expiry|\\$svc-){0,6}\\.a\\.b\\.([a-z*>$%]|%2E|\\$expiry|\\$svc-a){0,3}",
     ) {
         let subject = format!("roam.v1.change.{rest}");
-        if let Ok((profile, device)) = subjects::parse_change(&subject) {
+        if let Ok((profile, device)) = subjects::parse_change(Shard::ONLY, &subject) {
             assert_eq!(subjects::change(&profile, &device), subject);
         }
     }

@@ -15,8 +15,8 @@ use roam_nats::{
 };
 use roam_process::{ProcessSettings, clock, telemetry};
 use roam_schemas::{
-    Access, Apps, BatchId, Bearer, Control, ControlEntry, Encoding, Grant, ReplicaName, ServiceName, Terms, encode,
-    subjects,
+    Access, Apps, BatchId, Bearer, Control, ControlEntry, Encoding, Grant, ReplicaName, ServiceName, Shard, Shards,
+    Terms, encode, subjects,
 };
 use roam_storage::BackupSettings;
 
@@ -37,6 +37,7 @@ pub struct Blueprint {
     auth_services: Option<usize>,
     providers: Vec<ProviderSettings>,
     replicas: usize,
+    shards: Shards,
     binary: Option<PathBuf>,
     wires: bool,
     terms: Terms,
@@ -74,6 +75,7 @@ impl World {
             auth_services: None,
             providers: Vec::new(),
             replicas: 1,
+            shards: Shards::ONE,
             binary: None,
             wires: false,
             terms: Terms::default(),
@@ -180,7 +182,7 @@ impl World {
     pub async fn order(&self, control: Control) -> u64 {
         let id = BatchId::random();
         let payload = encode(&ControlEntry { id, control }, Encoding::Postcard).unwrap();
-        self.append(&subjects::journal_control(0), &id.to_string(), payload).await
+        self.append(&subjects::journal_control(Shard::ONLY), &id.to_string(), payload).await
     }
 
     /// Appends an entry to the journal, whatever is in it. Gives its sequence.
@@ -268,6 +270,13 @@ impl Blueprint {
         Self { replicas, ..self }
     }
 
+    /// Over so many shards, each with as many access servers and storage replicas as were named: those of the first shard
+    /// come first.
+    #[must_use]
+    pub fn shards(self, shards: u16) -> Self {
+        Self { shards: Shards::new(shards).unwrap(), ..self }
+    }
+
     /// With so many auth services, and nobody gets in without a token or a key.
     #[must_use]
     pub fn secure(self, auth_services: usize) -> Self {
@@ -346,7 +355,8 @@ impl Blueprint {
         let mut settings =
             ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(place.path().join("nats")) };
         let keys = self.auth_services.map(|_| Keyring::open(&place.path().join("keys")).unwrap());
-        let tables = PermissionTables::read().unwrap();
+        let tables = PermissionTables::read(self.shards).unwrap();
+        settings.shards = self.shards;
         settings.security = keys.as_ref().map(|keys| security_conf(&tables, &keys.security(None)));
         let nats = NatsServer::start(settings).await.unwrap_or_else(|error| panic!("{error}"));
         let deployment = self.deployment();
@@ -358,16 +368,19 @@ impl Blueprint {
             let part = self.part(&world, format!("{AUTH}-{index}"), program).await;
             world.auth_services.push(part);
         }
-        for index in 0..self.replicas {
-            let part =
-                self.part(&world, format!("{STORAGE}-{index}"), |world, bus, dir| self.storage(world, &bus, dir)).await;
-            world.replicas.push(part);
-        }
-        for index in 0..self.access_servers {
-            let part = self
-                .part(&world, format!("{ACCESS_SERVER}-{index}"), |world, bus, _| self.access_server(world, &bus))
-                .await;
-            world.access_servers.push(part);
+        for shard in self.shards.each() {
+            for index in 0..self.replicas {
+                let name = format!("{STORAGE}-{}", usize::from(shard.number()) * self.replicas + index);
+                let program = |world: &World, bus, dir| self.storage(shard, world, &bus, dir);
+                let part = self.part(&world, name, program).await;
+                world.replicas.push(part);
+            }
+            for index in 0..self.access_servers {
+                let name = format!("{ACCESS_SERVER}-{}", usize::from(shard.number()) * self.access_servers + index);
+                let program = |world: &World, bus, _| self.access_server(shard, world, &bus);
+                let part = self.part(&world, name, program).await;
+                world.access_servers.push(part);
+            }
         }
         let parts = world.auth_services.iter_mut().chain(&mut world.replicas).chain(&mut world.access_servers);
         for part in parts {
@@ -390,7 +403,7 @@ impl Blueprint {
             chunk_grace_seconds: self.chunk_grace_seconds,
             ..Overrides::default()
         };
-        Deployment { overrides, ..Deployment::new(1, self.replicas.max(1)) }
+        Deployment { overrides, shards: self.shards, ..Deployment::new(1, self.replicas.max(1)) }
     }
 
     async fn part(
@@ -417,23 +430,41 @@ impl Blueprint {
     }
 
     fn auth(&self, world: &World, bus: &BusSettings) -> Program {
-        let (process, providers) = (self.process(), self.providers.clone());
-        Program::Auth(roam_auth::Settings { process, providers, ..world.keys().auth_settings(bus) })
+        let (process, providers, shards) = (self.process(), self.providers.clone(), self.shards.get());
+        Program::Auth(roam_auth::Settings { process, providers, shards, ..world.keys().auth_settings(bus) })
     }
 
-    fn access_server(&self, world: &World, bus: &BusSettings) -> Program {
+    fn access_server(&self, shard: Shard, world: &World, bus: &BusSettings) -> Program {
+        let (shard, shards) = (shard.number(), shard.shards().get());
         let bus = world.keys.as_ref().map_or(bus.clone(), |keys| keys.bus(Role::AccessServer, bus));
         let (process, terms, rate) = (self.process(), self.terms.clone(), self.rate);
-        Program::AccessServer(roam_access_server::Settings { process, bus, terms, rate, ..Default::default() })
+        Program::AccessServer(roam_access_server::Settings {
+            process,
+            bus,
+            shard,
+            shards,
+            terms,
+            rate,
+            ..Default::default()
+        })
     }
 
-    fn storage(&self, world: &World, bus: &BusSettings, directory: PathBuf) -> Program {
+    fn storage(&self, shard: Shard, world: &World, bus: &BusSettings, directory: PathBuf) -> Program {
         let responder_seed = world.keys.as_ref().map(|keys| keys.seed_of(Role::Responder));
         let bus = world.keys.as_ref().map_or(bus.clone(), |keys| keys.bus(Role::Storage, bus));
         let name = directory.file_name().and_then(|name| ReplicaName::parse(name.to_str()?).ok());
+        let (shard, shards) = (shard.number(), shard.shards().get());
         let process = self.process();
-        let mut settings =
-            roam_storage::Settings { process, bus, name, responder_seed, directory, ..Default::default() };
+        let mut settings = roam_storage::Settings {
+            process,
+            bus,
+            name,
+            shard,
+            shards,
+            responder_seed,
+            directory,
+            ..Default::default()
+        };
         settings.store.memory_mib = self.memory_mib;
         Program::Storage(settings)
     }

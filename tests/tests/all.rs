@@ -26,3 +26,4 @@ mod permissions;
 mod restore;
 mod roams;
 mod rotation;
+mod shards;

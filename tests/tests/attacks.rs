@@ -14,7 +14,7 @@ use roam_nats::{JOURNAL_STREAM, Role, TOKENS_STREAM, stream_state};
 use roam_process::clock;
 use roam_schemas::{
     Action, ChangeId, ContentType, Device, Draft, DraftOperation, Encoding, Expect, Grant, Notice, Outcome, Problem,
-    Profile, Put, Receipt, Revision, Timestamp, Value, decode, encode,
+    Profile, Put, Receipt, Revision, Shard, Timestamp, Value, decode, encode,
     subjects::{self, Verb},
 };
 use roam_tests::{Post, Probe, World, app, device, envelope, eventually, key, profile, text};
@@ -124,8 +124,8 @@ fn others_subjects() -> Vec<String> {
         subjects::change(&bob, &laptop),
         subjects::request(Verb::Latest, &bob),
         format!("{inbox}.1.1"),
-        subjects::journal(0),
-        subjects::journal_control(0),
+        subjects::journal(Shard::ONLY),
+        subjects::journal_control(Shard::ONLY),
         subjects::TERMS.to_owned(),
         subjects::rejected(&bob.tenant, &bob.user),
         "roam.v1.token.acme.0190".to_owned(),

@@ -5,7 +5,9 @@ use std::process::Stdio;
 
 use futures_util::future::join_all;
 use roam_nats::{Role, TERMS_STREAM};
-use roam_schemas::{Control, Epoch, Erase, Origin, Quota, ReplicaName, Resume, Skip, TenantQuota, Terms, subjects};
+use roam_schemas::{
+    Control, Epoch, Erase, Origin, Quota, ReplicaName, Resume, Shard, Skip, TenantQuota, Terms, subjects,
+};
 use roam_tests::{COMMAND_LINE, SERVICE_VARIABLE, World, app, envelope, eventually, key, profile, tenant, text, user};
 use serde_json::{Value, json};
 use tokio::{
@@ -86,7 +88,7 @@ async fn nobody_but_an_operator_gets_an_order_into_the_audit() {
     let own = subjects::change(&profile("acme/mallory/editor"), &roam_tests::device("phone"));
     for _ in 0..20 {
         // A PubAck on the subject of orders is all that NATS lets her put there.
-        let to = subjects::journal_control(0);
+        let to = subjects::journal_control(Shard::ONLY);
         mallory.bus.send_with_reply(own.clone(), to, envelope(roam_schemas::Encoding::Json), "x".into()).await.unwrap();
     }
     let operator = world.operator().await;

@@ -7,7 +7,7 @@ use roam_client::{
 use roam_nats::{Headers, JOURNAL_STREAM, stream_state};
 use roam_schemas::{
     ChangeId, ChangesReply, ChangesRequest, Device, Draft, DraftOperation, HistoryReply, HistoryRequest, Kind, Message,
-    Outcome, Problem, Receipt, decode, encode, headers, limits, subjects, subjects::Verb,
+    Outcome, Problem, Receipt, Shard, decode, encode, headers, limits, subjects, subjects::Verb,
 };
 use roam_tests::{Mailbox, Post, World, app, device, envelope, eventually, key, profile, text};
 
@@ -279,12 +279,12 @@ async fn a_pub_ack_that_is_steered_into_the_journal_halts_nobody() {
         .await;
     };
     // As the very first entry, between batches, as a control entry, and as the last one before a start.
-    steer(subjects::journal(0)).await;
+    steer(subjects::journal(Shard::ONLY)).await;
     goes_on(&post, &mut mailbox).await;
-    steer(subjects::journal(0)).await;
-    steer(subjects::journal_control(0)).await;
+    steer(subjects::journal(Shard::ONLY)).await;
+    steer(subjects::journal_control(Shard::ONLY)).await;
     goes_on(&post, &mut mailbox).await;
-    steer(subjects::journal(0)).await;
+    steer(subjects::journal(Shard::ONLY)).await;
     let pages = world.replicas[0].pages();
     eventually("all four are counted", async || {
         (pages.metric("roam_storage_journal_not_ours_total", &[]).await == 4.0).then_some(())

@@ -2,7 +2,7 @@
 
 use roam_client::{Event, Lookup, ProfileClient, Revision, Watch, WatchFrom};
 use roam_schemas::{
-    BatchId, Change, ChangeId, Control, Encoding, Epoch, Erase, Operation, Origin, Skip, encode, subjects,
+    BatchId, Change, ChangeId, Control, Encoding, Epoch, Erase, Operation, Origin, Shard, Skip, encode, subjects,
 };
 use roam_tests::{PATIENCE, World, app, device, envelope, eventually, key, profile, tenant, text, user};
 use tokio::time::timeout;
@@ -71,7 +71,7 @@ async fn what_no_replica_can_apply_stops_them_until_it_is_passed_over() {
     let laptop = editor(&world, "alice", "laptop").await;
     put(&laptop, "theme", "dark").await;
     let batch = BatchId::random();
-    let sequence = world.append(&subjects::journal(0), &batch.to_string(), b"rubbish".to_vec()).await;
+    let sequence = world.append(&subjects::journal(Shard::ONLY), &batch.to_string(), b"rubbish".to_vec()).await;
     for replica in &world.replicas {
         replica.complains(&format!("entry {sequence} of the journal")).await;
         replica.complains("`roam storage skip`").await;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use roam_client::{Event, Watch, WatchFrom};
 use roam_nats::{ACCESS_DURABLE, CHANGES_STREAM, Deliveries, PullSettings, stream_state};
 use roam_schemas::{
-    Applied, Change, ChangeId, Code, Encoding, Operation, Outcome, Profile, Receipt, Revision, encode, headers,
+    Applied, Change, ChangeId, Code, Encoding, Operation, Outcome, Profile, Receipt, Revision, Shard, encode, headers,
     subjects,
 };
 use roam_tests::{
@@ -216,7 +216,7 @@ async fn a_batch_whose_pub_ack_is_lost_is_appended_twice_and_applied_once() {
     let mut watch = phone.watch(WatchFrom::Now).await.unwrap();
     let mut awaited = None;
     world.access_servers[0].wire().judge(move |frame| {
-        if frame.to == Side::Server && frame.subject == subjects::journal(0) {
+        if frame.to == Side::Server && frame.subject == subjects::journal(Shard::ONLY) {
             awaited.get_or_insert_with(|| frame.reply.clone().unwrap());
         }
         let is_pub_ack = frame.to == Side::Client && Some(&frame.subject) == awaited.as_ref();

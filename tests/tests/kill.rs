@@ -11,7 +11,7 @@ use futures_util::TryStreamExt;
 use rand::Rng;
 use roam_client::{Change, ChangeId, Encoding, Operation, Profile, Record, Select, State};
 use roam_nats::PublishError;
-use roam_schemas::{Applied, Outcome, Receipt, encode, subjects};
+use roam_schemas::{Applied, Outcome, Receipt, Shard, encode, subjects};
 use roam_tests::{Fate, Mailbox, Post, Side, World, app, device, dice, envelope, eventually, key, profile, text};
 use tokio::{task::JoinSet, time::sleep};
 
@@ -285,7 +285,7 @@ async fn publish_one(world: &World) -> (Mailbox, u64) {
 async fn a_change_whose_append_was_under_way_when_the_access_server_was_killed_is_appended_by_the_next() {
     let mut world = World::new().as_processes(BINARY).with_wires().start().await;
     let wire = world.access_servers[0].wire();
-    wire.judge(|frame| if frame.subject == subjects::journal(0) { Fate::Hold } else { Fate::Pass });
+    wire.judge(|frame| if frame.subject == subjects::journal(Shard::ONLY) { Fate::Hold } else { Fate::Pass });
     let (mut mailbox, sequence) = publish_one(&world).await;
     eventually("the append is under way", async || (wire.held() > 0).then_some(())).await;
     wire.pass_all();

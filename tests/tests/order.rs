@@ -11,8 +11,8 @@ use roam_client::{Lookup, Pending, Saved};
 use roam_nats::{CHANGES_STREAM, stream_state};
 use roam_schemas::{
     Applied, BatchId, Change, ChangeId, Code, Device, Encoding, Expect, JournalBatch, Notice, Operation, Origin,
-    Outcome, Profile, RULES, Revision, Stamp, StampedChange, State, Superseded, Terms, Timestamp, decode, encode,
-    subjects,
+    Outcome, Profile, RULES, Revision, Shard, Stamp, StampedChange, State, Superseded, Terms, Timestamp, decode,
+    encode, subjects,
 };
 use roam_tests::{Fate, Mailbox, Post, Side, World, app, device, dice, envelope, eventually, key, profile, text};
 use tokio::{task::JoinSet, time::sleep};
@@ -53,7 +53,7 @@ impl Journal {
             changes: vec![change],
         };
         let headers = envelope(Encoding::Postcard).with_batch(batch.id.to_string());
-        self.post.publish(&subjects::journal(0), headers, encode(&batch, Encoding::Postcard).unwrap()).await;
+        self.post.publish(&subjects::journal(Shard::ONLY), headers, encode(&batch, Encoding::Postcard).unwrap()).await;
     }
 }
 
@@ -195,7 +195,7 @@ async fn what_one_access_server_appends_late_does_not_win_over_what_the_other_ap
     let mut mailbox = post.receipts(&profile, &laptop).await;
     let slow = world.access_servers[0].wire();
     slow.judge(|frame| {
-        let is_append = frame.to == Side::Server && frame.subject == subjects::journal(0);
+        let is_append = frame.to == Side::Server && frame.subject == subjects::journal(Shard::ONLY);
         if is_append { Fate::Hold } else { Fate::Pass }
     });
 

@@ -37,7 +37,7 @@ async fn back_up(world: &World, replica: &str, repository: &Repository) -> Manif
     let settings = BusSettings { inbox_prefix, ..world.bus_settings_of(Role::Operator) };
     let bus = Bus::connect(&settings, "an operator").await.unwrap();
     let name = ReplicaName::parse(replica).unwrap();
-    bus.request(subjects::order_backup(Some(&name)), Headers::new(), "{}".into(), PATIENCE).await.unwrap();
+    bus.request(subjects::order_backup(&name), Headers::new(), "{}".into(), PATIENCE).await.unwrap();
     let made = eventually("a backup is made", async || match repository.newest().await {
         Err(BackupError::NoRepository { .. }) => None,
         newest => newest.unwrap().filter(|backup| backup.position.as_ref().is_some_and(|place| place.sequence >= last)),

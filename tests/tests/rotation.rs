@@ -11,7 +11,7 @@ use std::{
 use roam_auth::Keyring;
 use roam_client::{Lookup, ProfileClient};
 use roam_nats::{PermissionTables, Role, security_conf};
-use roam_schemas::{Apps, Grant};
+use roam_schemas::{Apps, Grant, Shards};
 use roam_tests::{Part, Probe, World, app, device, key, tenant, text, user};
 use tokio::{sync::watch, task::JoinSet};
 
@@ -40,7 +40,7 @@ async fn restart_with(world: &mut World, keys: &Keyring) {
     let file = world.nats.dir().join("nats-server.conf");
     let before = fs::read_to_string(&file).unwrap();
     let (open, _) = before.split_once("\n# Who gets in.").expect("it says who gets in");
-    let security = security_conf(&PermissionTables::read().unwrap(), &keys.security(None));
+    let security = security_conf(&PermissionTables::read(Shards::ONE).unwrap(), &keys.security(None));
     fs::write(&file, format!("{open}{}", security.text)).unwrap();
     world.nats.restart().await.unwrap();
     world.ready().await;

@@ -14,7 +14,7 @@ use roam_nats::{
     ACCESS_DURABLE, Bus, BusSettings, CHANGES_STREAM, Deliveries, Deployment, Headers, NatsServer, Overrides,
     PullSettings, ServerSettings, SyncInterval, provision,
 };
-use roam_schemas::subjects;
+use roam_schemas::{Shard, subjects};
 use system::System;
 use tempfile::TempDir;
 use tokio::task::{AbortHandle, JoinSet};
@@ -44,7 +44,7 @@ impl World {
         let bus = Bus::connect(&BusSettings::at(server.client_url()), "stand-in").await.unwrap();
         // Nothing is set aside for what these tests do not use.
         let overrides = Overrides { backups_max_bytes: Some(0), chunks_max_bytes: Some(64 << 20), ..overrides };
-        let deployment = Deployment { replicas_of_streams: 1, storage_replicas: 1, overrides };
+        let deployment = Deployment { overrides, ..Deployment::new(1, 1) };
         provision(&bus, &deployment).await.unwrap();
         World { server, bus, system: Arc::default(), tasks: JoinSet::new(), dir }
     }
@@ -80,7 +80,7 @@ impl World {
         let (bus, system) = (self.bus.clone(), Arc::clone(&self.system));
         self.tasks.spawn(async move {
             while let Some(request) = requests.next().await {
-                let Ok((verb, profile)) = subjects::parse_request(&request.subject) else { continue };
+                let Ok((verb, profile)) = subjects::parse_request(Shard::ONLY, &request.subject) else { continue };
                 let reply = request.reply.clone().unwrap();
                 assert!(subjects::may_answer(&reply, &profile), "{reply}");
                 let (headers, payload) = system.lock().unwrap().answer(verb, &profile, &request);

@@ -11,7 +11,7 @@ use roam_client::{
 use roam_nats::{Headers, Message};
 use roam_schemas::{
     Action, Applied, Change, ChangesReply, ChangesRequest, Draft, Encoding, HistoryReply, LatestReply, LatestRequest,
-    Notice, NoticeOperation, Outcome, Receipt, decode, encode, headers,
+    Notice, NoticeOperation, Outcome, Receipt, Shard, decode, encode, headers,
     subjects::{self, Verb},
 };
 
@@ -88,7 +88,7 @@ impl System {
 
     /// Decides a change. What is to be said of it.
     pub fn take(&mut self, message: &Message, sequence: u64) -> Vec<Said> {
-        let (profile, device) = subjects::parse_change(&message.subject).unwrap();
+        let (profile, device) = subjects::parse_change(Shard::ONLY, &message.subject).unwrap();
         let encoding = message.headers.encoding().unwrap();
         let draft: Draft = decode(&message.payload, encoding).unwrap();
         let change = draft.validate(message.payload.len()).unwrap();

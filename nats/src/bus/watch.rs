@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use async_nats::client::Statistics;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerError};
+use roam_schemas::subjects;
 use tokio::sync::watch;
 
 use super::Replies;
@@ -119,6 +120,10 @@ impl Watch {
                 tracing::warn!(error = %text, "the server reports an error");
                 if let (Some(subject), Some(replies)) = (denied_publish(text), self.replies.get()) {
                     replies.deny(subject);
+                    // The server names the subject that ours was mapped to.
+                    if let Some(published) = subjects::before_mapping(subject) {
+                        replies.deny(&published);
+                    }
                 }
             }
             Event::ServerError(error) => tracing::warn!(%error, "the server reports an error"),

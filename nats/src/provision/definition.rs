@@ -3,10 +3,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use roam_schemas::{Shard, subjects};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, Deployment, STORAGE_REPLICAS_KEY, STREAM_FORMAT, STREAM_FORMAT_KEY};
+use super::{
+    CHUNK_GRACE_KEY, CHUNK_GRACE_SECONDS, Deployment, SHARDS_KEY, STORAGE_REPLICAS_KEY, STREAM_FORMAT,
+    STREAM_FORMAT_KEY,
+};
+use crate::streams::in_shard;
 
 /// The body of a configuration: settings by the names that the JetStream API gives them.
 pub(crate) type Settings = Map<String, Value>;
@@ -106,12 +111,19 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     for stream in [&mut changes, &mut journal, &mut rejected, &mut chunks, &mut terms, &mut backups] {
         stream.belong_to(deployment);
     }
+    rejected.say_shards(deployment);
     // Only the journal says how many replicas fold it: they are the ones who ask.
     journal.settings["metadata"][STORAGE_REPLICAS_KEY] = json!(deployment.storage_replicas.to_string());
     // All replicas must go by one grace: whoever promises that a chunk stays is another than who removes it.
     let grace = overrides.chunk_grace_seconds.unwrap_or(CHUNK_GRACE_SECONDS);
     chunks.settings["metadata"][CHUNK_GRACE_KEY] = json!(grace.to_string());
-    let mut streams = vec![changes, journal, rejected, chunks, terms];
+    let mut streams = Vec::new();
+    for stream in [changes, journal] {
+        streams.extend(deployment.shards.each().map(|shard| stream.in_shard(shard)));
+    }
+    streams.push(rejected);
+    streams.extend(deployment.shards.each().map(|shard| chunks.in_shard(shard)));
+    streams.push(terms);
     if overrides.backups_max_bytes != Some(0) {
         streams.push(backups);
     }
@@ -159,6 +171,32 @@ impl StreamDefinition {
         self.settings.insert("metadata".to_owned(), json!({ STREAM_FORMAT_KEY: STREAM_FORMAT }));
     }
 
+    /// Notes how many shards the deployment has, if there are several. One is what a stream without the note has.
+    fn say_shards(&mut self, deployment: &Deployment) {
+        if !deployment.shards.is_one() {
+            self.settings["metadata"][SHARDS_KEY] = json!(deployment.shards.get().to_string());
+        }
+    }
+
+    /// The same stream in a shard: the name and the subjects say which.
+    fn in_shard(&self, shard: Shard) -> StreamDefinition {
+        let mut stream = self.clone();
+        if shard.is_only() {
+            return stream;
+        }
+        stream.name = in_shard(&self.name, shard);
+        stream.settings.insert("name".to_owned(), json!(stream.name));
+        stream.settings["metadata"][SHARDS_KEY] = json!(shard.shards().get().to_string());
+        if let Some(Value::Array(subjects)) = stream.settings.get_mut("subjects") {
+            for subject in subjects {
+                if let Value::String(text) = subject {
+                    *text = moved(shard, text);
+                }
+            }
+        }
+        stream
+    }
+
     fn replace(&mut self, setting: &str, value: Option<u64>) {
         if let Some(value) = value {
             self.settings.insert(setting.to_owned(), json!(value));
@@ -173,6 +211,14 @@ impl DurableDefinition {
         // The server wants the name twice, and gives it back twice.
         settings.insert("name".to_owned(), json!(name));
         Ok(DurableDefinition { name, settings })
+    }
+}
+
+/// A subject of a stream, or one in permissions, as it stands in a shard.
+pub(crate) fn moved(shard: Shard, subject: &str) -> String {
+    match subject.strip_prefix(&subjects::journal(Shard::ONLY)) {
+        Some(rest) if rest.is_empty() || rest.starts_with('.') => format!("{}{rest}", subjects::journal(shard)),
+        _ => subjects::in_shard(shard, subject),
     }
 }
 
@@ -215,7 +261,7 @@ fn write_duration(nanoseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use roam_schemas::subjects;
+    use roam_schemas::Shards;
 
     use super::*;
     use crate::{
@@ -259,7 +305,7 @@ mod tests {
         let subjects: Vec<_> = streams.iter().map(|stream| &stream.settings["subjects"]).collect();
         let expected = [
             json!([subjects::ALL_CHANGES]),
-            json!([subjects::journal(0), subjects::journal_control(0)]),
+            json!([subjects::journal(Shard::ONLY), subjects::journal_control(Shard::ONLY)]),
             json!([subjects::ALL_REJECTED]),
             json!([subjects::ALL_UPLOADS, subjects::ALL_KEPT]),
             json!([subjects::TERMS]),
@@ -296,6 +342,32 @@ mod tests {
         assert_eq!(streams[6].settings["max_bytes"], json!(7));
         assert_eq!(streams[7].settings["max_bytes"], json!(6));
         assert!(streams.iter().all(|stream| stream.settings["num_replicas"] == json!(3)));
+    }
+
+    #[test]
+    fn each_shard_has_streams_of_its_own() {
+        let shards = Shards::new(2).unwrap();
+        let streams = definitions(&Deployment { shards, ..Deployment::new(1, 2) }).unwrap();
+        let found: Vec<_> = streams.iter().map(|stream| (stream.name.as_str(), &stream.settings["subjects"])).collect();
+        let bucket = json!([format!("$O.{BACKUPS_BUCKET}.C.>"), format!("$O.{BACKUPS_BUCKET}.M.>")]);
+        let expected = [
+            ("ROAM_CHANGES_0", &json!(["roam.v1.s.0.change.>"])),
+            ("ROAM_CHANGES_1", &json!(["roam.v1.s.1.change.>"])),
+            ("ROAM_JOURNAL_0", &json!(["roam.v1.journal.0", "roam.v1.journal.0.control"])),
+            ("ROAM_JOURNAL_1", &json!(["roam.v1.journal.1", "roam.v1.journal.1.control"])),
+            (REJECTED_STREAM, &json!([subjects::ALL_REJECTED])),
+            ("ROAM_CHUNKS_0", &json!(["roam.v1.s.0.upload.*.*", "roam.v1.s.0.kept.*.*"])),
+            ("ROAM_CHUNKS_1", &json!(["roam.v1.s.1.upload.*.*", "roam.v1.s.1.kept.*.*"])),
+            (TERMS_STREAM, &json!([subjects::TERMS])),
+            ("OBJ_ROAM_BACKUPS", &bucket),
+        ];
+        assert_eq!(found, expected);
+        for stream in &streams[..7] {
+            assert_eq!(stream.settings["name"], json!(stream.name));
+            assert_eq!(stream.settings["metadata"][SHARDS_KEY], json!("2"), "{}", stream.name);
+        }
+        assert_eq!(streams[3].settings["metadata"][STORAGE_REPLICAS_KEY], json!("2"));
+        assert_eq!(streams[1].durables, streams[0].durables);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     patiently,
 };
 use crate::{
-    Bus, ConsumerStanding, StateError, consumer_standing,
+    Bus, ConsumerStanding, REJECTED_STREAM, StateError, consumer_standing, provisioned_shards,
     streams::api::{self, ApiError, code},
 };
 
@@ -39,8 +39,9 @@ pub enum FoundConsumer {
 pub async fn repair_consumers(bus: &Bus) -> Result<Vec<CheckedConsumer>, ProvisionError> {
     check_server(bus)?;
     let mut checked = Vec::new();
-    // Durables are the same in every deployment.
-    for stream in definitions(&Deployment::new(1, 1))? {
+    // Durables are the same in every deployment, and in every shard.
+    let shards = provisioned_shards(bus).await.map_err(|error| untold(REJECTED_STREAM, error))?;
+    for stream in definitions(&Deployment { shards, ..Deployment::new(1, 1) })? {
         for durable in &stream.durables {
             checked.push(repair(bus, &stream.name, durable).await?);
         }
@@ -55,8 +56,7 @@ async fn repair(bus: &Bus, stream: &str, durable: &DurableDefinition) -> Result<
         Ok(standing) => FoundConsumer::Within(standing),
         // Without its stream it cannot be made, which then is the answer.
         Err(StateError::NotFound { .. }) => FoundConsumer::Missing,
-        Err(StateError::Denied { object }) => return Err(ProvisionError::Denied { object }),
-        Err(error) => return Err(ProvisionError::Unavailable { object: object.name, source: error.into() }),
+        Err(error) => return Err(untold(&object.name, error)),
     };
     if let FoundConsumer::Ahead(_) = found {
         patiently(&object, || delete(bus, stream, &durable.name)).await?;
@@ -65,6 +65,13 @@ async fn repair(bus: &Bus, stream: &str, durable: &DurableDefinition) -> Result<
         patiently(&object, || object.create(bus)).await?;
     }
     Ok(CheckedConsumer { consumer: format!("{stream}/{}", durable.name), found })
+}
+
+fn untold(object: &str, error: StateError) -> ProvisionError {
+    match error {
+        StateError::Denied { object } => ProvisionError::Denied { object },
+        error => ProvisionError::Unavailable { object: object.to_owned(), source: error.into() },
+    }
 }
 
 async fn delete(bus: &Bus, stream: &str, name: &str) -> Result<(), ApiError> {

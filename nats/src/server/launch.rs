@@ -15,6 +15,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use crate::mappings_conf;
+
 use super::{
     POLL, SINGLE_CONF, ServerBinary, ServerSettings, StartError, directory::Directory, health::Probe, port::Port,
     watchdog::Watchdog,
@@ -84,8 +86,8 @@ impl Launch {
             ready_within: settings.ready_within,
             tls: settings.security.as_ref().is_some_and(|security| security.tls),
         };
-        let security = settings.security.map(|security| security.text).unwrap_or_default();
-        launch.with_configuration("roam", &format!("{SINGLE_CONF}{security}"))
+        let further = settings.security.map_or_else(|| mappings_conf(settings.shards), |security| security.text);
+        launch.with_configuration("roam", &format!("{SINGLE_CONF}{further}"))
     }
 
     /// Adds what every server needs: its configuration file, written into its directory, and what differs from the file.

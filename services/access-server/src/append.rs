@@ -14,7 +14,7 @@ use std::{
 use roam_nats::{AckDuty, Bus, Headers, PublishError, PublishSettings, Publisher};
 use roam_process::kill_point;
 use roam_schemas::{
-    BatchId, EncodeError, Encoding, JournalBatch, StampedChange, TenantQuota, Terms, encode,
+    BatchId, EncodeError, Encoding, JournalBatch, Shard, StampedChange, TenantQuota, Terms, encode,
     limits::{BATCH_BYTES, BATCH_CHANGES},
     subjects,
 };
@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::{SHARD, metrics::Metrics, planted::planted, stamp::Stamped};
+use crate::{metrics::Metrics, planted::planted, stamp::Stamped};
 
 /// The `ack_wait` of the durable `access`, as it is provisioned: after this long without an ack a delivery is delivered
 /// again, to whichever server asks.
@@ -115,12 +115,18 @@ pub(crate) struct Appended {
 }
 
 impl Appender {
-    /// Appends over a connection of its own. `in_flight` is how many appends there may be at once.
-    pub(crate) fn new(bus: &Bus, in_flight: usize, metrics: Metrics, shutdown: CancellationToken) -> Self {
+    /// Appends to the journal of a shard, over a connection of its own. `in_flight` is how many appends there may be at once.
+    pub(crate) fn new(
+        shard: Shard,
+        bus: &Bus,
+        in_flight: usize,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+    ) -> Self {
         // The window never makes an append wait, because there is one place more than appends; the deadline of each
         // append comes from its deliveries, and no retry passes it.
         let settings = PublishSettings { window: in_flight + 1, ack_timeout: ATTEMPT, retry_for: ACK_WAIT };
-        Self { publisher: Publisher::new(bus, settings), subject: subjects::journal(SHARD), metrics, shutdown }
+        Self { publisher: Publisher::new(bus, settings), subject: subjects::journal(shard), metrics, shutdown }
     }
 
     /// Appends a batch and acks its deliveries; none if there was no PubAck. It is sent at the first poll.

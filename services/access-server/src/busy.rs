@@ -4,7 +4,7 @@
 use std::{convert::Infallible, error::Error};
 
 use roam_nats::{Bus, Delivery, Headers};
-use roam_schemas::{Code, Device, Encoding, Outcome, Problem, Profile, Receipt, encode, subjects};
+use roam_schemas::{Code, Device, Encoding, Outcome, Problem, Profile, Receipt, Shard, encode, subjects};
 use tokio::sync::mpsc;
 
 use crate::{metrics::Metrics, rate::Rates};
@@ -14,6 +14,7 @@ const QUEUE: usize = 1_024;
 
 /// Lets changes through, or turns them away.
 pub(crate) struct Throttle {
+    shard: Shard,
     rates: Rates,
     queue: mpsc::Sender<Told>,
     metrics: Metrics,
@@ -34,9 +35,9 @@ struct Told {
 }
 
 /// The one who decides and the one who tells.
-pub(crate) fn throttle(rates: Rates, bus: &Bus, metrics: &Metrics) -> (Throttle, Teller) {
+pub(crate) fn throttle(shard: Shard, rates: Rates, bus: &Bus, metrics: &Metrics) -> (Throttle, Teller) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    (Throttle { rates, queue: sender, metrics: metrics.clone() }, Teller { queue: receiver, bus: bus.clone() })
+    (Throttle { shard, rates, queue: sender, metrics: metrics.clone() }, Teller { queue: receiver, bus: bus.clone() })
 }
 
 impl Throttle {
@@ -44,7 +45,9 @@ impl Throttle {
     /// elsewhere. Otherwise it leaves the stream, undecided. Nothing is decoded for that.
     pub(crate) fn admit(&mut self, delivery: Delivery) -> Option<Delivery> {
         let Some(encoding) = delivery.message.headers.encoding() else { return Some(delivery) };
-        let Ok((profile, device)) = subjects::parse_change(&delivery.message.subject) else { return Some(delivery) };
+        let Ok((profile, device)) = subjects::parse_change(self.shard, &delivery.message.subject) else {
+            return Some(delivery);
+        };
         if self.rates.take(&profile, &device, delivery.received_at) {
             return Some(delivery);
         }

@@ -39,8 +39,6 @@ use crate::{
 pub use rate::{Rate, TenantRate};
 pub use settings::Settings;
 
-/// The shard of a deployment that has one.
-const SHARD: u16 = 0;
 /// How much of the time for stopping is kept for closing the connections.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -67,20 +65,22 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(());
     };
+    let shard = settings.shard();
     let shutdown = || context.shutdown.clone();
     let (looking, looks) = watch::channel(Look::Unknown);
     let (refusals, rejecter) = rejecter(&connections.telling, &metrics);
     let rates = Rates::new(settings.rate, &settings.rates);
-    let (throttle, teller) = throttle(rates, &connections.telling, &metrics);
+    let (throttle, teller) = throttle(shard, rates, &connections.telling, &metrics);
     let telling = Telling::new(&connections.telling, &settings);
     let line = Line {
+        shard,
         bus: connections.consuming.clone(),
         prefetch: settings.prefetch,
         appends: settings.appends,
         throttle,
         refusals,
         batcher: Batcher::new(settings.rules, settings.terms, settings.quotas),
-        appender: Appender::new(&connections.appending, settings.appends, metrics.clone(), shutdown()),
+        appender: Appender::new(shard, &connections.appending, settings.appends, metrics.clone(), shutdown()),
         looks,
         gate: Gate::new(Instant::now()),
         source,
@@ -89,7 +89,7 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     };
     let mut tasks = Tasks::new(&context);
     tasks.spawn("connections", connections.observe(bus, shutdown()));
-    tasks.spawn("backlog", backpressure::watch(connections.telling.clone(), looking, metrics, shutdown()));
+    tasks.spawn("backlog", backpressure::watch(shard, connections.telling.clone(), looking, metrics, shutdown()));
     tasks.spawn("reject", rejecter.run(shutdown()));
     tasks.spawn("busy", teller.run());
     tasks.spawn("terms", telling.run(shutdown()));

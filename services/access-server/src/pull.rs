@@ -9,10 +9,14 @@ use std::{
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use roam_nats::{
-    ACCESS_DURABLE, Bus, CHANGES_STREAM, ConsumeError, Deliveries, Delivery, PullSettings, StateError, stream_state,
+    ACCESS_DURABLE, Bus, ConsumeError, Deliveries, Delivery, PullSettings, StateError, WrongShards, changes_stream,
+    check_shards, stream_state,
 };
 use roam_process::{Condition, kill_point};
-use roam_schemas::limits::{BATCH_BYTES, BATCH_CHANGES};
+use roam_schemas::{
+    Shard,
+    limits::{BATCH_BYTES, BATCH_CHANGES},
+};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +38,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// The straight line.
 pub(crate) struct Line {
+    /// The shard that is worked on.
+    pub(crate) shard: Shard,
     /// The connection that is pulled over.
     pub(crate) bus: Bus,
     /// How many changes are asked for ahead.
@@ -71,6 +77,9 @@ pub(crate) enum PullError {
     /// Its incarnation is not known.
     #[error(transparent)]
     State(#[from] StateError),
+    /// It is of a deployment that is split otherwise.
+    #[error(transparent)]
+    Shards(#[from] WrongShards),
 }
 
 impl Line {
@@ -99,6 +108,8 @@ impl Line {
     }
 
     async fn open(&self) -> Result<(Deliveries, Incarnation), PullError> {
+        let stream = changes_stream(self.shard);
+        check_shards(&stream_state(&self.bus, &stream).await?, self.shard)?;
         let incarnation = self.read_incarnation().await?;
         let settings = PullSettings {
             max_messages: self.prefetch,
@@ -106,7 +117,7 @@ impl Line {
             untrusted: true,
             ..PullSettings::default()
         };
-        let mut deliveries = Deliveries::open(&self.bus, CHANGES_STREAM, ACCESS_DURABLE, settings).await?;
+        let mut deliveries = Deliveries::open(&self.bus, &stream, ACCESS_DURABLE, settings).await?;
         if self.gate.is_closed() {
             deliveries.pause();
         }
@@ -196,7 +207,7 @@ impl Line {
     async fn read_incarnation(&self) -> Result<Incarnation, StateError> {
         // Before asking, so that a connection that is made anew meanwhile leaves it in doubt.
         let generation = self.bus.state().generation;
-        let stream = stream_state(&self.bus, CHANGES_STREAM).await?;
+        let stream = stream_state(&self.bus, &changes_stream(self.shard)).await?;
         Ok(Incarnation::read(stream.created, generation))
     }
 
@@ -208,7 +219,7 @@ impl Line {
                 continue;
             }
             let Some(delivery) = self.throttle.admit(delivery) else { continue };
-            match validate(delivery) {
+            match validate(self.shard, delivery) {
                 Verdict::Valid(validated) => {
                     valid += 1;
                     let full = self.batcher.add(stamp(validated, incarnation.nanos()));

@@ -2,7 +2,7 @@
 
 use roam_nats::BusSettings;
 use roam_process::{Problem, ProcessSettings};
-use roam_schemas::{RULES, TenantQuota, Terms};
+use roam_schemas::{RULES, Shard, TenantQuota, Terms};
 use serde::{Deserialize, Serialize};
 
 use crate::{Rate, TenantRate};
@@ -20,6 +20,10 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// How to reach the bus.
     pub bus: BusSettings,
+    /// Which shard this server takes changes of, from 0.
+    pub shard: u16,
+    /// How many shards the deployment was provisioned with.
+    pub shards: u16,
     /// How many batches may be on their way to the journal at once, 1 to 64.
     pub appends: usize,
     /// How many changes are asked for ahead, 1 to 10,000. When this server is killed, as many come late.
@@ -41,6 +45,8 @@ impl Default for Settings {
         Self {
             process: ProcessSettings::on_port(9601),
             bus: BusSettings::default(),
+            shard: 0,
+            shards: 1,
             appends: 4,
             prefetch: 2_000,
             rules: RULES,
@@ -76,6 +82,8 @@ impl roam_process::Settings for Settings {
         within("appends", self.appends, MOST_APPENDS);
         within("prefetch", self.prefetch, MOST_PREFETCH);
         within("rules", self.rules.into(), RULES.into());
+        let shard = Shard::new(self.shard, self.shards);
+        problems.extend(shard.err().map(|error| Problem::new(error.setting(), error.requirement())));
         problems.extend(self.problems_of_terms());
         problems.extend(self.problems_of_quotas());
         problems.extend(self.problems_of_rates());
@@ -84,6 +92,11 @@ impl roam_process::Settings for Settings {
 }
 
 impl Settings {
+    /// The shard, of valid settings.
+    pub(crate) fn shard(&self) -> Shard {
+        Shard::new(self.shard, self.shards).unwrap_or_default()
+    }
+
     /// A term of zero would make every replica forget at once what it was told.
     fn problems_of_terms(&self) -> Vec<Problem> {
         let Terms { seen_seconds, tombstone_seconds, history_seconds, .. } = self.terms;
@@ -153,6 +166,14 @@ mod tests {
     fn rules_that_this_build_does_not_know_are_refused() {
         assert_eq!(problems(|settings| settings.rules = RULES + 1).len(), 1);
         assert_eq!(problems(|settings| settings.rules = 0).len(), 1);
+    }
+
+    #[test]
+    fn a_shard_is_one_of_those_that_there_are() {
+        for (shard, shards, wrong) in [(3, 4, 0), (4, 4, 1), (0, 0, 1), (0, 65, 1)] {
+            let found = problems(|settings| (settings.shard, settings.shards) = (shard, shards));
+            assert_eq!(found.len(), wrong, "{found:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use roam_nats::{Delivery, Message};
 use roam_schemas::{
-    Change, ChangeId, Device, Draft, Encoding, Problem, Profile, decode, limits::CHANGE_BYTES, subjects,
+    Change, ChangeId, Device, Draft, Encoding, Problem, Profile, Shard, decode, limits::CHANGE_BYTES, subjects,
 };
 
 /// What a delivery turned out to be.
@@ -56,9 +56,9 @@ pub(crate) struct Sender {
     pub(crate) device: Device,
 }
 
-/// Examines a delivery.
-pub(crate) fn validate(delivery: Delivery) -> Verdict {
-    match examine(&delivery.message) {
+/// Examines a delivery of a shard.
+pub(crate) fn validate(shard: Shard, delivery: Delivery) -> Verdict {
+    match examine(shard, &delivery.message) {
         Finding::Valid { sender, encoding, change } => Verdict::Valid(Validated { delivery, sender, encoding, change }),
         Finding::Refused(refusal) => Verdict::Invalid(Invalid { delivery, refusal }),
         Finding::Foreign => Verdict::Foreign(delivery),
@@ -78,11 +78,11 @@ enum Finding {
     Foreign,
 }
 
-fn examine(message: &Message) -> Finding {
+fn examine(shard: Shard, message: &Message) -> Finding {
     let Some(encoding) = message.headers.encoding() else {
         return Finding::Foreign;
     };
-    let sender = match subjects::parse_change(&message.subject) {
+    let sender = match subjects::parse_change(shard, &message.subject) {
         Ok((profile, device)) => Sender { profile, device },
         Err(error) => {
             let problem = Problem::invalid(error.to_string());
@@ -90,7 +90,10 @@ fn examine(message: &Message) -> Finding {
         }
     };
     let mut id = None;
-    match read(&message.payload, encoding, &mut id) {
+    let change = read(&message.payload, encoding, &mut id);
+    // NATS puts all that is published on the subject of a client into the right shard. Whoever may name a shard can be wrong.
+    let change = if shard.holds_profile(&sender.profile) { change } else { Err(Problem::of_another_shard()) };
+    match change {
         Ok(change) => Finding::Valid { sender, encoding, change },
         Err(problem) => Finding::Refused(Refusal { sender: Some(sender), encoding, id, problem }),
     }

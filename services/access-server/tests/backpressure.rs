@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{AccessServer, WITHIN, World, eventually};
 use roam_nats::{ANNOUNCE_DURABLE, Bus, Headers, JOURNAL_STREAM, PublishSettings, Publisher};
-use roam_schemas::{BatchId, Encoding, subjects};
+use roam_schemas::{BatchId, Encoding, Shard, subjects};
 use tokio::time::sleep;
 
 /// Appends what looks like batches to the journal.
@@ -13,7 +13,7 @@ async fn append(bus: &Bus, count: usize) {
     let publisher = Publisher::new(bus, PublishSettings::default());
     for _ in 0..count {
         let headers = Headers::new().with_content_type(Encoding::Postcard).with_batch(BatchId::random().to_string());
-        publisher.publish(subjects::journal(0), headers, "batch".into()).await.await.unwrap();
+        publisher.publish(subjects::journal(Shard::ONLY), headers, "batch".into()).await.await.unwrap();
     }
 }
 

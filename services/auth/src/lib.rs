@@ -74,7 +74,8 @@ pub enum RunError {
 pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
     let metrics = context.metrics.register(Metrics::register);
     let [on_bus, on_tokens, condition] = ["bus", "tokens", "callout"].map(|name| context.health.condition(name));
-    let tables = PermissionTables::read()?;
+    let shards = settings.shards();
+    let tables = PermissionTables::read(shards)?;
     let issuer = read_key(&settings.issuer_seed).await?;
     let tokens = Tokens::trusting(&settings.signers)?;
     let (providers, refreshers) = oidc::follow(&settings.providers, &metrics)?;
@@ -115,7 +116,9 @@ pub async fn run(settings: Settings, context: Context) -> Result<(), RunError> {
         tasks.spawn("provider", refresher.run(context.shutdown.clone()));
     }
     tasks.spawn("kick", kicker.run(context.shutdown.clone()));
-    tasks.spawn("orders", tell_orders(sides.clone(), context.shutdown.clone()));
+    for shard in shards.each() {
+        tasks.spawn("orders", tell_orders(shard, sides.clone(), context.shutdown.clone()));
+    }
     tasks.spawn("terms", tell_terms(sides, context.shutdown.clone()));
     tasks.spawn("audit", teller.run());
     let ended = tasks.join(context.grace).await;

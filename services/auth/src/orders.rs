@@ -3,8 +3,8 @@
 
 use std::{collections::HashSet, convert::Infallible};
 
-use roam_nats::{Entry, JOURNAL_STREAM, JournalReader, PublishSettings, Publisher};
-use roam_schemas::{BatchId, ControlEntry, Encoding, decode, subjects};
+use roam_nats::{Entry, JournalReader, PublishSettings, Publisher, journal_stream};
+use roam_schemas::{BatchId, ControlEntry, Encoding, Shard, decode, subjects};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -12,16 +12,16 @@ use crate::{
     follow::{Lost, Sides, Told, by, insist},
 };
 
-/// Tells of orders until the shutdown.
-pub(crate) async fn tell_orders(sides: Sides, shutdown: CancellationToken) -> Result<(), Infallible> {
-    insist(|| follow(&sides), shutdown).await
+/// Tells of the orders in a shard's journal until the shutdown.
+pub(crate) async fn tell_orders(shard: Shard, sides: Sides, shutdown: CancellationToken) -> Result<(), Infallible> {
+    insist(|| follow(shard, &sides), shutdown).await
 }
 
-async fn follow(Sides { journal, audit }: &Sides) -> Result<Infallible, Lost> {
+async fn follow(shard: Shard, Sides { journal, audit }: &Sides) -> Result<Infallible, Lost> {
     let publisher = Publisher::new(audit, PublishSettings::default());
     let (mut told, mut orders) = (Told::on(subjects::ALL_ORDERED), HashSet::new());
     // From the beginning: a journal that was made again begins there too, and orders are few.
-    let mut reader = JournalReader::open(journal, JOURNAL_STREAM, Some(subjects::ALL_CONTROL), 1).await?;
+    let mut reader = JournalReader::open(journal, &journal_stream(shard), Some(subjects::ALL_CONTROL), 1).await?;
     loop {
         let entry = reader.next().await?;
         let Some((order, event)) = read(&entry) else { continue };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use roam_nats::{BusSettings, Role};
 use roam_process::{Problem, ProcessSettings};
+use roam_schemas::Shards;
 use serde::{Deserialize, Serialize};
 
 use crate::{ProviderSettings, VerifyingKey};
@@ -16,6 +17,8 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// How to reach the bus, in the account AUTH.
     pub bus: BusSettings,
+    /// How many shards the deployment was provisioned with: permissions name the shard of each user.
+    pub shards: u16,
     /// The file of the account nkey seed that answers to the servers are signed with.
     pub issuer_seed: PathBuf,
     /// The file of the nkey seed for the system account. All else about that connection is as in `bus`.
@@ -33,6 +36,7 @@ impl Default for Settings {
         Self {
             process: ProcessSettings::on_port(9604),
             bus: BusSettings::default(),
+            shards: 1,
             issuer_seed: "/etc/roam/issuer.nk".into(),
             system_seed: "/etc/roam/auth-system.nk".into(),
             auditor_seed: "/etc/roam/auditor.nk".into(),
@@ -53,6 +57,11 @@ impl Settings {
             }
         }
         problems
+    }
+
+    /// How many shards there are, of valid settings.
+    pub(crate) fn shards(&self) -> Shards {
+        Shards::new(self.shards).unwrap_or_default()
     }
 
     /// How to reach the bus, in the system account.
@@ -85,6 +94,8 @@ impl roam_process::Settings for Settings {
         let bad = self.signers.iter().filter(|key| VerifyingKey::parse(key).is_err());
         problems
             .extend(bad.map(|key| Problem::new("signers", format!("holds {key:?}, which is no public account nkey"))));
+        let shards = Shards::new(self.shards);
+        problems.extend(shards.err().map(|error| Problem::new(error.setting(), error.requirement())));
         problems.extend(self.problems_of_providers());
         problems
     }

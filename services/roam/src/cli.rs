@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use roam_schemas::{Device, Encoding, Tenant};
+use roam_schemas::{Device, Encoding, Shards, Tenant};
 
 use crate::failure::Exit;
 pub(crate) use agent::{Agent, AgentCommand};
@@ -33,6 +33,8 @@ pub(crate) use audit::{Audit, AuditKind};
 pub(crate) use backup::{
     Backup, BackupCommand, CreateBackup, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup,
 };
+#[cfg(feature = "embedded")]
+pub(crate) use operate::Only;
 pub(crate) use operate::{Erase, Profiles, ResumeReplica, SkipEntry, Status, Storage, StorageCommand, Verify};
 use parse::{device, tenant};
 pub(crate) use past::{Conflicts, Explain, Restore};
@@ -142,6 +144,16 @@ pub(crate) enum Command {
     /// Prepare the streams of a NATS cluster; once, and again to check them
     #[command(after_help = "Example:\n  roam provision --server nats://nats-1:4222 --replicas 3 --storage-replicas 2")]
     Provision(Provision),
+    /// Print the subject mappings that the NATS servers of a deployment of several shards need
+    #[command(after_help = "\
+The lines belong into the configuration of each server where everybody gets in, and are the same for all. Where nobody does
+without a key, `roam keys --shards` writes them where they have to be. How many shards there are is fixed with the first
+change: servers with other mappings would look for users elsewhere than where they are.
+
+Example:
+  roam mappings --shards 4 > shards.conf
+  roam provision --shards 4")]
+    Mappings(Mappings),
     /// Mend what a disaster left behind on the bus
     #[command(after_help = "\
 consumers: a durable consumer that stands ahead of its stream (the stream lost its end) receives nothing. It is deleted and
@@ -385,6 +397,9 @@ pub(crate) struct Up {
     /// `always` also one that has only been accepted does, at a small part of the speed
     #[arg(long, value_name = "WHEN", default_value = "default")]
     pub(crate) sync: Sync,
+    /// Over how many shards users are split, each with an access server and a replica of its own: for ever
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse::shards)]
+    pub(crate) shards: Shards,
     /// How much of the disk is set aside.
     #[command(flatten)]
     pub(crate) room: Room,
@@ -412,6 +427,10 @@ pub(crate) struct Provision {
     /// How many storage replicas the deployment has
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) storage_replicas: u16,
+    /// Over how many shards users are split: for ever, and as the subject mappings of the NATS servers have it (`roam
+    /// mappings`)
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse::shards)]
+    pub(crate) shards: Shards,
     /// How much of the disk is set aside.
     #[command(flatten)]
     pub(crate) room: Room,
@@ -422,6 +441,14 @@ pub(crate) struct Provision {
     /// the key of the registrar
     #[arg(long)]
     pub(crate) auth: bool,
+}
+
+/// `roam mappings`.
+#[derive(Debug, Args)]
+pub(crate) struct Mappings {
+    /// How many shards the deployment has
+    #[arg(long, value_name = "N", value_parser = parse::shards)]
+    pub(crate) shards: Shards,
 }
 
 /// `roam doctor`.

@@ -19,6 +19,7 @@ mod import;
 #[cfg(feature = "embedded")]
 mod keys;
 mod ls;
+mod mappings;
 mod profiles;
 mod provision;
 mod pull;
@@ -75,6 +76,7 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         // The agent is a process of its own kind, too, unless it is only asked.
         Command::Agent(args) => return agent::run(args, global, out),
         Command::Completions(args) => completions::run(&args, out),
+        Command::Mappings(args) => mappings::run(&args, out),
         #[cfg(feature = "embedded")]
         Command::Keys(args) => keys::run(&args, out),
         Command::Doctor(args) => online(global, doctor::run(&args, global, out)),

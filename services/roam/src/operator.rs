@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use roam_nats::{
-    Bus, BusSettings, Headers, JOURNAL_STREAM, PublishSettings, Publisher, RequestError, Role, STORAGE_REPLICAS_KEY,
-    StateError, StreamReport, stream_report,
+    Bus, BusSettings, Headers, PublishSettings, Publisher, RequestError, Role, STORAGE_REPLICAS_KEY, StateError,
+    StreamReport, journal_stream, provisioned_shards, stream_report,
 };
 use roam_schemas::{
-    BatchId, Control, ControlEntry, Encoding, Message, Problem, ReplicaName, StatusReply, decode, encode, headers,
+    BatchId, Control, ControlEntry, Encoding, Message, Problem, ReplicaName, Shard, Shards, StatusReply, Tenant, User,
+    decode, encode, headers,
     subjects::{self, OperatorVerb},
 };
 
@@ -26,9 +27,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// The encoding that is spoken with replicas.
 const SPOKEN: Encoding = Encoding::Postcard;
 
-/// A connection of an operator.
+/// A connection of an operator, who looks at one shard at a time.
+#[derive(Clone)]
 pub(crate) struct Operator {
     pub(crate) bus: Bus,
+    /// The one that is looked at: the first, unless another was chosen.
+    pub(crate) shard: Shard,
     /// What is attempted, for people.
     what: String,
 }
@@ -55,7 +59,61 @@ impl Operator {
         let settings =
             BusSettings { inbox_prefix: Some(subjects::operator_inbox()), ..settings }.signed_in_as(Role::Operator);
         let bus = Bus::connect(&settings, "roam-operator").await.map_err(|error| not_on_the_bus(what, &error))?;
-        Ok(Self { bus, what: what.to_owned() })
+        let operator = Self { bus, shard: Shard::ONLY, what: what.to_owned() };
+        let shards = match provisioned_shards(&operator.bus).await {
+            Ok(shards) => shards,
+            // Whatever is asked for next says so, and names it.
+            Err(StateError::NotFound { .. } | StateError::Denied { .. }) => Shards::ONE,
+            Err(error) => return Err(operator.not_told(&error)),
+        };
+        let first = shards.each().next().unwrap_or_default();
+        Ok(operator.at(first))
+    }
+
+    /// The same connection, looking at that shard.
+    pub(crate) fn at(&self, shard: Shard) -> Self {
+        Self { shard, ..self.clone() }
+    }
+
+    /// The same connection, looking at the shard of a user.
+    pub(crate) fn of(&self, tenant: &Tenant, user: &User) -> Self {
+        self.at(self.shard.shards().of(tenant, user))
+    }
+
+    /// The same connection, looking at each shard in turn, or at one only.
+    ///
+    /// # Errors
+    /// There is no such shard.
+    pub(crate) fn each(&self, only: Option<u16>) -> Result<Vec<Self>, Failure> {
+        let shards = self.shard.shards();
+        match only {
+            None => Ok(shards.each().map(|shard| self.at(shard)).collect()),
+            Some(number) => match Shard::new(number, shards.get()) {
+                Ok(shard) => Ok(vec![self.at(shard)]),
+                Err(error) => Err(Failure::usage(&self.what, error.to_string())),
+            },
+        }
+    }
+
+    /// The same connection, looking at the shard of a replica; where it is if none of that name answers.
+    pub(crate) async fn at_replica(&self, name: &ReplicaName) -> Result<Self, Failure> {
+        for operator in self.each(None)? {
+            if operator.shard.is_only() || operator.replicas().await?.named(name).is_some() {
+                return Ok(operator);
+            }
+        }
+        Ok(self.clone())
+    }
+
+    /// What is said before what is found of a shard, where there are several.
+    pub(crate) fn title(&self) -> Option<String> {
+        let (number, shards) = (self.shard.number(), self.shard.shards().get());
+        (!self.shard.is_only()).then(|| format!("shard {number} of {shards}"))
+    }
+
+    /// The number of the shard, where there are several.
+    pub(crate) fn number(&self) -> Option<u16> {
+        (!self.shard.is_only()).then(|| self.shard.number())
     }
 
     /// Does something, and closes the connection in good order.
@@ -70,20 +128,24 @@ impl Operator {
         done
     }
 
-    /// The journal as it is now.
+    /// The journal of the shard as it is now.
     pub(crate) async fn journal(&self) -> Result<StreamReport, Failure> {
-        stream_report(&self.bus, JOURNAL_STREAM).await.map_err(|error| self.not_told(&error))
+        stream_report(&self.bus, &journal_stream(self.shard)).await.map_err(|error| self.not_told(&error))
     }
 
-    /// Asks all replicas how they stand.
+    /// Asks all replicas of the shard how they stand.
     pub(crate) async fn replicas(&self) -> Result<Replicas, Failure> {
         let expected = expected_replicas(&self.journal().await?);
         let subject = subjects::operate(None, OperatorVerb::Status);
         let headers = Headers::new().with_content_type(SPOKEN);
         // A further one may have the name of another, or be one too many: so a moment longer than for all is waited.
-        let answers = self.bus.ask_all(subject, headers, Default::default(), (expected, STATUS_WITHIN)).await;
+        let of_all = expected * usize::from(self.shard.shards().get());
+        let answers = self.bus.ask_all(subject, headers, Default::default(), (of_all, STATUS_WITHIN)).await;
         let mut replicas = Replicas { expected, ..Replicas::default() };
-        for answer in answers.map_err(|error| self.unanswered(&error))? {
+        let is_of_shard = |answer: &roam_nats::Message| {
+            self.shard.is_only() || answer.headers.get(headers::SHARD).and_then(Shard::parse) == Some(self.shard)
+        };
+        for answer in answers.map_err(|error| self.unanswered(&error))?.into_iter().filter(is_of_shard) {
             match self.read::<StatusReply>(&answer) {
                 Ok(standing) => replicas.standing.push(standing),
                 Err(failure) => replicas.troubles.push(failure.why),
@@ -115,14 +177,14 @@ impl Operator {
         self.read(&answer)
     }
 
-    /// Appends an order to the journal, and says at which sequence.
+    /// Appends an order to the journal of the shard, and says at which sequence.
     pub(crate) async fn order(&self, control: Control) -> Result<u64, Failure> {
         let id = BatchId::random();
         let entry = ControlEntry { id, control };
         let payload = encode(&entry, Encoding::Postcard).map_err(|error| Failure::because(&self.what, &error))?;
         let publisher = Publisher::new(&self.bus, PublishSettings::default());
         let headers = Headers::new().with_batch(id.to_string()).with(headers::BY, whoever_runs_this());
-        let ack = publisher.publish(subjects::journal_control(0), headers, payload.into()).await.await;
+        let ack = publisher.publish(subjects::journal_control(self.shard), headers, payload.into()).await.await;
         let ack = ack.map_err(|error| {
             Failure::because(&self.what, &error)
                 .hint("it may be in the journal, or may still get there: look with `roam status` before you repeat it")

@@ -13,4 +13,6 @@ mod past;
 #[cfg(feature = "embedded")]
 mod secure;
 #[cfg(feature = "embedded")]
+mod shards;
+#[cfg(feature = "embedded")]
 mod support;

@@ -4,8 +4,8 @@ use crate::support::{Gate, PROFILE, System, key, run_at, text};
 use roam_client::Operation;
 use roam_nats::{Bus, BusSettings, CHANGES_STREAM, Headers, PublishSettings, Publisher, stream_state};
 use roam_schemas::{
-    BatchId, Change, ChangeId, Device, Encoding, JournalBatch, Origin, RULES, Stamp, StampedChange, Terms, Timestamp,
-    encode, subjects,
+    BatchId, Change, ChangeId, Device, Encoding, JournalBatch, Origin, RULES, Shard, Stamp, StampedChange, Terms,
+    Timestamp, encode, subjects,
 };
 use serde_json::json;
 
@@ -213,7 +213,7 @@ async fn append_late(system: &System, op: Operation) -> ChangeId {
     let headers = Headers::new().with_content_type(Encoding::Postcard).with_batch(batch.id.to_string());
     let publisher = Publisher::new(&bus, PublishSettings::default());
     let payload = encode(&batch, Encoding::Postcard).unwrap();
-    publisher.publish(subjects::journal(0), headers, payload.into()).await.await.unwrap();
+    publisher.publish(subjects::journal(Shard::ONLY), headers, payload.into()).await.await.unwrap();
     bus.close().await;
     // Whatever is saved after it shows that it was applied.
     system.done("laptop", &format!("put {PROFILE} font sans"));

@@ -27,6 +27,8 @@ pub struct Facts {
     pub user_profiles: Option<u32>,
     /// Since when the user is erased, if they are.
     pub erased: Option<Erased>,
+    /// Whether the user is in another shard: whoever published this named the wrong one.
+    pub elsewhere: bool,
     /// When the journal took the batch in.
     pub journaled: Timestamp,
 }
@@ -109,7 +111,8 @@ pub fn decide(facts: &Facts, terms: &Terms, quota: Quota, stamped: &StampedChang
         let known = facts.records.iter().map(Option::as_ref);
         stamped.change.ops().iter().zip(known.map(move |known| known.filter(|known| counts(known, terms, time))))
     };
-    let rejection = is_erased(facts, stamped, time)
+    let rejection = (facts.elsewhere.then(Problem::of_another_shard))
+        .or_else(|| is_erased(facts, stamped, time))
         .or_else(|| records().find_map(|(op, known)| unmet(op, known.filter(|known| exists(known, stamped, time)))))
         .or_else(|| records().find_map(|(op, known)| early_expiry(op, known, stamped, time)))
         .or_else(|| records().find_map(|(op, known)| late_condition(op, known, stamped.stamp)));

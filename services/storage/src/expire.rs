@@ -19,7 +19,7 @@ use futures_util::future::join_all;
 use roam_nats::{Headers, Publisher};
 use roam_process::clock;
 use roam_schemas::{
-    Change, ChangeId, Device, EncodeError, Encoding, Expect, Key, Profile, Revision, Timestamp, encode,
+    Change, ChangeId, Device, EncodeError, Encoding, Expect, Key, Profile, Revision, Shard, Timestamp, encode,
     limits::CLIENT_WINDOW, subjects,
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -46,6 +46,7 @@ const ID_SECONDS: u64 = 600;
 
 /// Publishes deletes of records that expired.
 pub(crate) struct Expirer {
+    pub(crate) shard: Shard,
     pub(crate) publisher: Publisher,
     pub(crate) reader: Reader,
     /// Whether this replica is the one that announces.
@@ -76,13 +77,14 @@ struct Expired {
 
 impl Expirer {
     pub(crate) fn new(
+        shard: Shard,
         publisher: Publisher,
         reader: Reader,
         announces: Arc<AtomicBool>,
         metrics: Metrics,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { publisher, reader, announces, metrics, shutdown, published: HashMap::new() }
+        Self { shard, publisher, reader, announces, metrics, shutdown, published: HashMap::new() }
     }
 
     /// Publishes until shutdown.
@@ -131,7 +133,7 @@ impl Expirer {
         let mut publishing = Vec::with_capacity(expired.len());
         for expired in expired {
             let payload = encode(&delete(&expired, now), Encoding::Postcard)?;
-            let subject = subjects::change(&expired.profile, &Device::expiry());
+            let subject = subjects::in_shard(self.shard, &subjects::change(&expired.profile, &Device::expiry()));
             let headers = Headers::new().with_content_type(Encoding::Postcard);
             let ack = self.publisher.publish(subject, headers, Bytes::from(payload)).await;
             publishing.push(async move { (expired, ack.await) });

@@ -12,9 +12,9 @@ mod tests;
 
 use std::{error::Error, ops::ControlFlow, time::Duration};
 
-use roam_nats::{Bus, Entry, JOURNAL_STREAM, JournalReader, StreamState, stream_state};
+use roam_nats::{Bus, Entry, JournalReader, StreamState, journal_stream, stream_state};
 use roam_process::{Condition, Context, kill_point};
-use roam_schemas::{Control, JournalBatch, ReplicaName, Terms};
+use roam_schemas::{Control, JournalBatch, ReplicaName, Shard, Terms};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
@@ -59,6 +59,7 @@ pub(crate) enum Work {
 
 /// Follows the journal until shutdown.
 pub(crate) struct Follower {
+    pub(crate) shard: Shard,
     pub(crate) bus: Bus,
     pub(crate) context: Context,
     pub(crate) metrics: Metrics,
@@ -190,8 +191,8 @@ impl Follower {
 
     /// How the journal is now, and what operators ordered in it.
     async fn look(&mut self) -> Result<StreamState, Box<dyn Error + Send + Sync>> {
-        let state = stream_state(&self.bus, JOURNAL_STREAM).await?;
-        self.orders.read(&self.bus, nanos(state.created), state.last_sequence).await?;
+        let state = stream_state(&self.bus, &journal_stream(self.shard)).await?;
+        self.orders.read(&self.bus, self.shard, nanos(state.created), state.last_sequence).await?;
         self.state = Some(state.clone());
         Ok(state)
     }
@@ -211,11 +212,11 @@ impl Follower {
     }
 
     async fn read_from(&mut self, start: &Start) -> Stop {
-        let mut reader = match JournalReader::open(&self.bus, JOURNAL_STREAM, None, start.sequence).await {
+        let mut reader = match JournalReader::open(&self.bus, &journal_stream(self.shard), None, start.sequence).await {
             Ok(reader) => reader,
             Err(lost) => return Stop::Lost(lost.into()),
         };
-        let last = match stream_state(&self.bus, JOURNAL_STREAM).await {
+        let last = match stream_state(&self.bus, &journal_stream(self.shard)).await {
             Ok(state) if nanos(state.created) == start.incarnation => state.last_sequence,
             Ok(_) => return Stop::Lost("the journal was created anew just now".into()),
             Err(lost) => return Stop::Lost(lost.into()),

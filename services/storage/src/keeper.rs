@@ -17,7 +17,7 @@ use std::{
 
 use roam_nats::{Bus, BusSettings, ConnectError};
 use roam_process::clock;
-use roam_schemas::{ReplicaName, Timestamp};
+use roam_schemas::{ReplicaName, Shard, Timestamp};
 use tokio::{
     sync::Mutex,
     time::{MissedTickBehavior, interval},
@@ -62,6 +62,7 @@ pub(crate) struct Keeper {
 }
 
 struct Inner {
+    shard: Shard,
     reader: Reader,
     chunks: Chunks,
     replica: ReplicaName,
@@ -75,6 +76,7 @@ struct Inner {
 }
 
 impl Keeper {
+    /// Of the shard that the chunks are of.
     pub(crate) fn new(
         reader: Reader,
         chunks: Chunks,
@@ -83,8 +85,11 @@ impl Keeper {
         bus: BusSettings,
         metrics: Metrics,
     ) -> Self {
+        let shard = chunks.shard();
         let (one_at_a_time, wanted) = (Mutex::new(()), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { reader, chunks, replica, settings, bus, metrics, one_at_a_time, wanted }) }
+        Self {
+            inner: Arc::new(Inner { shard, reader, chunks, replica, settings, bus, metrics, one_at_a_time, wanted }),
+        }
     }
 
     /// Where backups go unless somebody says otherwise.
@@ -164,12 +169,13 @@ impl Keeper {
         match target {
             Target::Directory => {
                 let directory: Option<&PathBuf> = self.inner.settings.directory.as_ref();
-                work(&Repository::in_directory(directory.ok_or(KeepError::NoDirectory)?)).await
+                let directory = directory.ok_or(KeepError::NoDirectory)?;
+                work(&Repository::in_directory(directory).of_shard(self.inner.shard)).await
             }
             Target::Bucket => {
                 // A connection of its own: what goes to the bucket holds up nothing else.
                 let bus = Bus::connect(&self.inner.bus, CONNECTION).await?;
-                let done = work(&Repository::in_bucket(&bus)).await;
+                let done = work(&Repository::in_bucket(&bus).of_shard(self.inner.shard)).await;
                 bus.close().await;
                 done
             }

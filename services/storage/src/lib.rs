@@ -33,9 +33,11 @@ use std::{
     time::Duration,
 };
 
-use roam_nats::{Bus, ConnectError, JOURNAL_STREAM, PublishSettings, Publisher, stream_state};
+use roam_nats::{
+    Bus, ConnectError, PublishSettings, Publisher, WrongShards, check_shards, journal_stream, stream_state,
+};
 use roam_process::{Condition, Context, Tasks, TasksError, clock};
-use roam_schemas::{ReplicaName, Timestamp};
+use roam_schemas::{ReplicaName, Shard, Timestamp};
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
@@ -88,6 +90,9 @@ pub enum RunError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The settings are for a deployment that is split otherwise: mend them.
+    #[error(transparent)]
+    Shards(#[from] WrongShards),
     /// The bus does not let us in, or the settings do not say how to get there: mend them.
     #[error("the bus cannot be connected to")]
     Connect(#[from] ConnectError),
@@ -129,26 +134,31 @@ async fn run_once(
     let directory = settings.directory.clone();
     let restored = spawn_blocking(move || backup::settle(&directory).and_then(|_| backup::restored(&directory)));
     let restored = restored.await.unwrap_or(Err(BackupError::Panicked))?;
-    let (mut writer, reader) = store::open(&settings.directory, &settings.store)
-        .map_err(|source| RunError::Open { directory: settings.directory.display().to_string(), source })?;
+    let shard = settings.shard();
+    let opened = store::open(&settings.directory, &settings.store).and_then(|(mut writer, reader)| {
+        be_of(shard, &mut writer, &reader)?;
+        Ok((writer, reader))
+    });
+    let (mut writer, reader) =
+        opened.map_err(|source| RunError::Open { directory: settings.directory.display().to_string(), source })?;
     let since = note_since(&mut writer, &reader, restored.as_ref())?;
     conditions.store.set_ready();
     let connecting = Box::pin(Connections::open(&settings, &conditions.bus));
     let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {
         return Ok(false);
     };
-    if journal_exists(&connections.following, context, &conditions.journal).await.is_none() {
+    if journal_exists(shard, &connections.following, context, &conditions.journal).await.transpose()?.is_none() {
         return Ok(false);
     }
     let name = settings.replica_name();
-    tracing::info!(%name, "operators call this replica so");
+    tracing::info!(%name, %shard, "operators call this replica so");
     let Settings { backup, bus, .. } = settings;
-    let chunks = Chunks::new(&connections.chunks, metrics.clone());
+    let chunks = Chunks::new(shard, &connections.chunks, metrics.clone());
     let keeper = Keeper::new(reader.clone(), chunks.clone(), name.clone(), backup, bus, metrics.clone());
     let adopted = watch::Sender::new(false);
     let rescue = Rescue::new(keeper.clone(), restored, since, adopted.clone());
     let closing = reader.closing();
-    let parts = Parts { context, conditions, metrics, reader, chunks, name, keeper, rescue };
+    let parts = Parts { shard, context, conditions, metrics, reader, chunks, name, keeper, rescue };
     let ended = parts.start(&connections, writer)?.join(context.grace).await;
     connections.close().await;
     ended?;
@@ -156,6 +166,17 @@ async fn run_once(
         sleep(LOOK_WHETHER_CLOSED_EVERY).await;
     }
     Ok(adopted.send_replace(false))
+}
+
+/// Makes sure that the directory is of this shard. One in which nothing was applied yet becomes so.
+fn be_of(shard: Shard, writer: &mut Writer, reader: &Reader) -> Result<(), StoreError> {
+    let snapshot = reader.snapshot();
+    let (found, is_new) = (snapshot.shard()?, snapshot.position()?.is_none());
+    match found {
+        found if found == shard => Ok(()),
+        found if found.is_only() && is_new => writer.put_shard(shard),
+        found => Err(StoreError::Shard { found, expected: shard }),
+    }
 }
 
 /// Since when the directory is what it is, in nanoseconds since the Unix epoch: noted when it is made or was restored. 0
@@ -187,6 +208,7 @@ struct Conditions {
 
 /// What the tasks of a replica are made of.
 struct Parts<'a> {
+    shard: Shard,
     context: &'a Context,
     conditions: Conditions,
     metrics: Metrics,
@@ -213,7 +235,7 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer) -> Result<Tasks, StoreError> {
-        let Self { context, conditions, metrics, reader, chunks, name, keeper, rescue } = self;
+        let Self { shard, context, conditions, metrics, reader, chunks, name, keeper, rescue } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
@@ -229,6 +251,7 @@ impl Parts<'_> {
             shutdown: context.shutdown.clone(),
         };
         let follower = Follower {
+            shard,
             bus: connections.following.clone(),
             context: context.clone(),
             metrics: metrics.clone(),
@@ -245,6 +268,7 @@ impl Parts<'_> {
         };
         let announces = Arc::new(AtomicBool::new(false));
         let expirer = Expirer::new(
+            shard,
             Publisher::new(&connections.announcing, PublishSettings::default()),
             reader.clone(),
             Arc::clone(&announces),
@@ -252,6 +276,7 @@ impl Parts<'_> {
             context.shutdown.clone(),
         );
         let operated = Operated {
+            shard,
             bus: connections.responding.clone(),
             context: context.clone(),
             health: context.health.clone(),
@@ -280,6 +305,7 @@ impl Parts<'_> {
             shutdown: context.shutdown.clone(),
         };
         let announcer = Announcer {
+            shard,
             announces,
             bus: connections.following.clone(),
             sending: connections.announcing.clone(),
@@ -291,8 +317,10 @@ impl Parts<'_> {
             condition: conditions.announce,
         };
         let following = connections.following.clone();
-        let standing = standing::watch(following, conditions.consumer, metrics.clone(), context.shutdown.clone());
+        let standing =
+            standing::watch(shard, following, conditions.consumer, metrics.clone(), context.shutdown.clone());
         let responder = Responder {
+            shard,
             bus: connections.responding.clone(),
             context: context.clone(),
             progress,
@@ -336,11 +364,17 @@ async fn remind_to_clean(work: mpsc::Sender<Work>, shutdown: CancellationToken) 
     Ok(())
 }
 
-/// Returns once there is a journal; none at shutdown.
-async fn journal_exists(bus: &Bus, context: &Context, condition: &Condition) -> Option<()> {
+/// Returns once there is a journal of the shard; none at shutdown.
+async fn journal_exists(
+    shard: Shard,
+    bus: &Bus,
+    context: &Context,
+    condition: &Condition,
+) -> Option<Result<(), WrongShards>> {
+    let stream = journal_stream(shard);
     loop {
-        match context.shutdown.run_until_cancelled(stream_state(bus, JOURNAL_STREAM)).await? {
-            Ok(_) => return Some(()),
+        match context.shutdown.run_until_cancelled(stream_state(bus, &stream)).await? {
+            Ok(state) => return Some(check_shards(&state, shard)),
             Err(error) => {
                 condition.set_not_ready(error.to_string());
                 context.shutdown.run_until_cancelled(sleep(ASK_AGAIN_AFTER)).await?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use roam_nats::{BusSettings, Role};
 use roam_process::{Problem, ProcessSettings};
-use roam_schemas::ReplicaName;
+use roam_schemas::{ReplicaName, Shard};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreSettings;
@@ -28,6 +28,10 @@ pub struct Settings {
     /// The name of this replica, by which operators call it. No two replicas have the same. None: one made of the name of
     /// the machine and the directory.
     pub name: Option<ReplicaName>,
+    /// The shard that this replica is of, from 0. Its directory is of that one for ever.
+    pub shard: u16,
+    /// How many shards the deployment was provisioned with.
+    pub shards: u16,
     /// The file of the nkey seed that the responder signs in with, whose permissions let it do nothing but answer. All else
     /// about its connection is as in `bus`; without it so is this.
     pub responder_seed: Option<PathBuf>,
@@ -63,6 +67,8 @@ impl Default for Settings {
             process: ProcessSettings::on_port(9602),
             bus: BusSettings::default(),
             name: None,
+            shard: 0,
+            shards: 1,
             responder_seed: None,
             directory: PathBuf::from("roam-storage-data"),
             store: StoreSettings::default(),
@@ -78,6 +84,11 @@ impl Settings {
             let host = rustix::system::uname();
             named_after(host.nodename().to_str().unwrap_or_default(), &self.directory)
         })
+    }
+
+    /// The shard, of valid settings.
+    pub(crate) fn shard(&self) -> Shard {
+        Shard::new(self.shard, self.shards).unwrap_or_default()
     }
 
     /// How the responder reaches the bus.
@@ -110,6 +121,8 @@ impl roam_process::Settings for Settings {
     fn validate(&self) -> Vec<Problem> {
         let bus = self.bus.problems().into_iter();
         let mut problems: Vec<_> = bus.map(|problem| Problem::new("bus", format!("is wrong: {problem}"))).collect();
+        let shard = Shard::new(self.shard, self.shards);
+        problems.extend(shard.err().map(|error| Problem::new(error.setting(), error.requirement())));
         if self.directory.as_os_str().is_empty() {
             problems.push(Problem::new("directory", "must not be empty"));
         }
@@ -134,7 +147,7 @@ impl roam_process::Settings for Settings {
 
 #[cfg(test)]
 mod tests {
-    use roam_process::settings::check_example;
+    use roam_process::{Settings as _, settings::check_example};
 
     use std::path::Path;
 
@@ -143,6 +156,12 @@ mod tests {
     #[test]
     fn the_example_is_the_defaults() {
         check_example::<Settings>().unwrap();
+    }
+
+    #[test]
+    fn a_shard_is_one_of_those_that_there_are() {
+        let problems = |shard, shards| Settings { shard, shards, ..Settings::default() }.validate().len();
+        assert_eq!([problems(3, 4), problems(4, 4), problems(0, 0)], [0, 1, 1]);
     }
 
     #[test]

@@ -89,7 +89,7 @@ fn compare(reader: &Reader, profile: &Profile, model: &Model) {
     let mut records = Vec::new();
     let visit = |found: RecordRow<'_>| {
         records.push((
-            found.key.as_str().to_owned(),
+            found.key()?.as_str().to_owned(),
             found.place.revision.get(),
             found.place.rank,
             written(&found.row),

@@ -32,7 +32,7 @@ fn scan(snapshot: &Snapshot<'_>, profile: &str, prefix: &str, after: Option<&str
     let mut found = Vec::new();
     let visit = |row: RecordRow<'_>| {
         assert_eq!(row.place.rank, 0, "only a version that was not too late is a record");
-        found.push((row.key.as_str().to_owned(), row.place.revision.get()));
+        found.push((row.key()?.as_str().to_owned(), row.place.revision.get()));
         Ok(ControlFlow::Continue(()))
     };
     snapshot.records(&key_of(profile), prefix, after.as_ref(), visit).unwrap();

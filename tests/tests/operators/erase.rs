@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use roam_client::{ContentType, Lookup};
 use roam_nats::{CHUNKS_STREAM, REJECTED_STREAM, Role, subject_messages};
 use roam_process::clock;
-use roam_schemas::{BatchId, Control, ControlEntry, Encoding, Erase, encode, subjects};
+use roam_schemas::{BatchId, Control, ControlEntry, Encoding, Erase, Shard, encode, subjects};
 use roam_storage::{
     apply::Applier,
     store::{self, Position, StoreSettings},
@@ -110,7 +110,7 @@ async fn bytes_of_who_was_erased_leave_the_files_of_a_replica_that_ended_before_
     let directory = world.dir().join("roam-storage-0");
     let (id, control) = (BatchId::random(), Control::Erase(Erase { tenant: tenant("acme"), user: user("alice") }));
     let payload = encode(&ControlEntry { id, control: control.clone() }, Encoding::Postcard).unwrap();
-    let sequence = world.append(&subjects::journal_control(0), &id.to_string(), payload).await;
+    let sequence = world.append(&subjects::journal_control(Shard::ONLY), &id.to_string(), payload).await;
     {
         let (writer, reader) = store::open(&directory, &StoreSettings::default()).unwrap();
         let stands = reader.snapshot().position().unwrap().unwrap();

@@ -2,7 +2,7 @@
 
 use roam_client::Lookup;
 use roam_nats::JOURNAL_STREAM;
-use roam_schemas::{BatchId, Change, ChangeId, Encoding, Operation, encode, subjects};
+use roam_schemas::{BatchId, Change, ChangeId, Encoding, Operation, Shard, encode, subjects};
 use roam_tests::{World, device, envelope, eventually, key, profile, text};
 
 use super::{editor, put, roam, states, status_saying};
@@ -56,7 +56,7 @@ async fn an_entry_that_no_replica_can_apply_is_skipped_once_all_are_seen_to_stan
     put(&alice, "theme", "dark").await;
     let _ = roam(&world, "storage skip roam-storage-0 --yes").await.with_code(1).saying("does not stand still");
     let batch = BatchId::random();
-    let sequence = world.append(&subjects::journal(0), &batch.to_string(), b"rubbish".to_vec()).await;
+    let sequence = world.append(&subjects::journal(Shard::ONLY), &batch.to_string(), b"rubbish".to_vec()).await;
     for replica in &world.replicas {
         replica.complains("`roam storage skip`").await;
     }

@@ -4,9 +4,10 @@
 use std::{convert::Infallible, error::Error, time::Duration};
 
 use roam_nats::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, ConsumerStanding, JOURNAL_STREAM, StateError,
-    consumer_standing, consumer_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, ConsumerStanding, StateError, changes_stream, consumer_standing,
+    consumer_state, journal_stream,
 };
+use roam_schemas::Shard;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, timeout},
@@ -42,8 +43,9 @@ pub(crate) struct Seen {
     pub(crate) ahead: bool,
 }
 
-/// Looks until the shutdown.
+/// Looks at a shard until the shutdown.
 pub(crate) async fn watch(
+    shard: Shard,
     bus: Bus,
     looks: watch::Sender<Look>,
     metrics: Metrics,
@@ -52,8 +54,8 @@ pub(crate) async fn watch(
     let mut watcher = Watcher {
         bus,
         metrics,
-        access: Standing::new(CHANGES_STREAM, ACCESS_DURABLE),
-        announce: Standing::new(JOURNAL_STREAM, ANNOUNCE_DURABLE),
+        access: Standing::new(changes_stream(shard), ACCESS_DURABLE),
+        announce: Standing::new(journal_stream(shard), ANNOUNCE_DURABLE),
     };
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -81,7 +83,7 @@ struct Watcher {
 
 impl Watcher {
     async fn look(&self) -> Look {
-        match consumer_state(&self.bus, JOURNAL_STREAM, ANNOUNCE_DURABLE).await {
+        match consumer_state(&self.bus, &self.announce.stream, ANNOUNCE_DURABLE).await {
             Ok(state) => {
                 self.metrics.saw_backlog(state.backlog());
                 let ahead = self.access.ahead || self.announce.ahead;
@@ -108,24 +110,24 @@ impl Watcher {
 
 /// Where a durable consumer stands in its stream.
 struct Standing {
-    stream: &'static str,
+    stream: String,
     durable: &'static str,
     ahead: bool,
 }
 
 impl Standing {
-    fn new(stream: &'static str, durable: &'static str) -> Self {
+    fn new(stream: String, durable: &'static str) -> Self {
         Self { stream, durable, ahead: false }
     }
 
     async fn compare(&mut self, bus: &Bus) -> Result<(), StateError> {
-        self.judge(consumer_standing(bus, self.stream, self.durable).await?);
+        self.judge(consumer_standing(bus, &self.stream, self.durable).await?);
         Ok(())
     }
 
     fn judge(&mut self, standing: ConsumerStanding) {
         let (ahead, ConsumerStanding { delivered, last }) = (standing.is_ahead(), standing);
-        let (stream, consumer) = (self.stream, self.durable);
+        let (stream, consumer) = (self.stream.as_str(), self.durable);
         if ahead && !self.ahead {
             tracing::error!(stream, consumer, delivered, last, "a consumer stands ahead of its stream");
         } else if self.ahead && !ahead {
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_consumer_is_ahead_once_it_delivered_what_its_stream_does_not_have() {
-        let mut standing = Standing::new(CHANGES_STREAM, ACCESS_DURABLE);
+        let mut standing = Standing::new(changes_stream(Shard::ONLY), ACCESS_DURABLE);
         for (delivered, last, ahead) in [(0, 0, false), (5, 5, false), (5, 4, true), (5, 9, false)] {
             standing.judge(ConsumerStanding { delivered, last });
             assert_eq!(standing.ahead, ahead, "delivered {delivered} of {last}");

@@ -48,7 +48,7 @@ fn puts(count: usize) -> Vec<DraftOperation> {
 }
 
 fn refusal(message: &Message) -> Refusal {
-    match examine(message) {
+    match examine(Shard::ONLY, message) {
         Finding::Refused(refusal) => refusal,
         Finding::Valid { .. } => panic!("it is valid"),
         Finding::Foreign => panic!("it is foreign"),
@@ -75,7 +75,7 @@ fn a_valid_change_keeps_its_sender_its_encoding_and_its_content() {
     let draft =
         draft(vec![put("a"), DraftOperation { key: "b".to_owned(), action: Action::Delete, expect: Expect::Absent }]);
     for encoding in BOTH {
-        match examine(&message(SUBJECT, encoding, encode(&draft, encoding).unwrap())) {
+        match examine(Shard::ONLY, &message(SUBJECT, encoding, encode(&draft, encoding).unwrap())) {
             Finding::Valid { sender, encoding: found, change } => {
                 assert_eq!((sender, found), (alice(), encoding));
                 assert_eq!((change.id(), change.base(), change.ops().len()), (ID, draft.base, 2));
@@ -94,7 +94,7 @@ fn a_change_at_every_limit_is_valid() {
     ];
     for ops in at_limits {
         let payload = encode(&draft(ops), Encoding::Postcard).unwrap();
-        let finding = examine(&message(SUBJECT, Encoding::Postcard, payload));
+        let finding = examine(Shard::ONLY, &message(SUBJECT, Encoding::Postcard, payload));
         assert!(matches!(finding, Finding::Valid { .. }));
     }
 }
@@ -208,7 +208,7 @@ fn the_writers_of_the_system_are_devices_too() {
     let payload = encode(&draft(vec![put("a")]), Encoding::Postcard).unwrap();
     for (token, text) in [("$expiry", "$expiry"), ("$svc-mail", "$svc-mail"), ("%24expiry", "$$expiry")] {
         let subject = format!("roam.v1.change.acme.alice.mail.{token}");
-        match examine(&message(&subject, Encoding::Postcard, payload.clone())) {
+        match examine(Shard::ONLY, &message(&subject, Encoding::Postcard, payload.clone())) {
             Finding::Valid { sender, .. } => assert_eq!(sender.device.as_str(), text),
             _ => panic!("{token} is a device"),
         }
@@ -221,7 +221,7 @@ fn a_message_without_our_content_type_is_foreign_whatever_else_it_is() {
     let mut message = message(SUBJECT, Encoding::Json, payload);
     for headers in [Headers::new(), Headers::new().with("Content-Type", "text/plain"), Headers::new().with("X", "y")] {
         message.headers = headers;
-        assert!(matches!(examine(&message), Finding::Foreign));
+        assert!(matches!(examine(Shard::ONLY, &message), Finding::Foreign));
     }
 }
 
@@ -232,4 +232,22 @@ fn a_reason_fits_into_a_header_however_much_a_decoder_could_quote() {
     assert_eq!(refusal.problem.code, Code::Invalid);
     let reason = refusal.problem.message;
     assert!(reason.len() < 1_000 && !reason.contains(['\r', '\n']), "{} bytes", reason.len());
+}
+
+#[test]
+fn a_change_in_another_shard_than_that_of_its_user_is_denied() {
+    let shards = roam_schemas::Shards::new(4).unwrap();
+    let payload = encode(&draft(vec![put("key")]), Encoding::Json).unwrap();
+    for shard in shards.each() {
+        let subject = subjects::in_shard(shard, SUBJECT);
+        let found = examine(shard, &message(&subject, Encoding::Json, payload.clone()));
+        match (found, shards.of_profile(&alice().profile) == shard) {
+            (Finding::Valid { sender, .. }, true) => assert_eq!(sender, alice()),
+            (Finding::Refused(refusal), false) => {
+                assert_eq!((refusal.problem.code, refusal.id), (Code::Denied, Some(ID)));
+                assert_eq!(refusal.sender, Some(alice()), "whoever published it is told");
+            }
+            _ => panic!("shard {shard}"),
+        }
+    }
 }

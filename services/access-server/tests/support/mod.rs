@@ -14,8 +14,8 @@ use roam_nats::{
 };
 use roam_process::Context;
 use roam_schemas::{
-    App, Change, ChangeId, ContentType, Device, Encoding, JournalBatch, Key, Operation, Profile, StampedChange, Tenant,
-    User, decode, encode, subjects,
+    App, Change, ChangeId, ContentType, Device, Encoding, JournalBatch, Key, Operation, Profile, Shard, StampedChange,
+    Tenant, User, decode, encode, subjects,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -206,7 +206,7 @@ impl Journal {
 
     pub async fn next_batch(&mut self) -> JournalBatch {
         let entry = next_entry(&mut self.reader).await;
-        assert_eq!(entry.subject, subjects::journal(0));
+        assert_eq!(entry.subject, subjects::journal(Shard::ONLY));
         assert_eq!(entry.headers.encoding(), Some(Encoding::Postcard));
         let batch: JournalBatch = decode(&entry.payload, Encoding::Postcard).unwrap();
         assert_eq!(entry.headers.batch(), Some(batch.id.to_string().as_str()));

@@ -159,7 +159,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::HashSet;
 
-    use roam_schemas::{Draft, decode};
+    use roam_schemas::{Draft, Shard, decode};
 
     use super::*;
 
@@ -173,7 +173,7 @@ mod tests {
         let other_run = self::plan(64, 0);
         for number in [0, 1, 63, 64, 1_000_000, (1 << 48) - 1] {
             let (subject, payload) = plan.change(number).unwrap();
-            let (_, device) = subjects::parse_change(&subject).unwrap();
+            let (_, device) = subjects::parse_change(Shard::ONLY, &subject).unwrap();
             assert_eq!(device.as_str(), "$svc-bench");
             let draft: Draft = decode(&payload, Encoding::Postcard).unwrap();
             let change = draft.validate(payload.len()).unwrap();

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use roam_schemas::ReplicaName;
 use roam_storage::backup::{BackupId, Target};
 
-use super::parse::replica;
+use super::{operate::Only, parse::replica};
 
 /// The word for the bucket in place of a directory.
 const BUCKET: &str = "bucket";
@@ -97,7 +97,10 @@ impl FromStr for Repo {
 /// `roam backup create`.
 #[derive(Debug, Args)]
 pub(crate) struct CreateBackup {
-    /// Which replica [default: any]
+    /// Which shard one is made of.
+    #[command(flatten)]
+    pub(crate) only: Only,
+    /// Which replica [default: any; where there are several shards, any of each]
     #[arg(long, value_name = "NAME", value_parser = replica)]
     pub(crate) replica: Option<ReplicaName>,
     /// Where it goes
@@ -129,6 +132,9 @@ pub(crate) struct ListBackups {
     /// Where the backups are.
     #[command(flatten)]
     pub(crate) source: Source,
+    /// Of which shard they are. Where there are several, each has backups of its own.
+    #[command(flatten)]
+    pub(crate) only: Only,
 }
 
 /// `roam backup verify`.
@@ -139,6 +145,9 @@ pub(crate) struct VerifyBackup {
     /// Where the backups are.
     #[command(flatten)]
     pub(crate) source: Source,
+    /// Of which shard they are. Where there are several, each has backups of its own.
+    #[command(flatten)]
+    pub(crate) only: Only,
 }
 
 /// `roam backup restore`.
@@ -149,6 +158,9 @@ pub(crate) struct RestoreBackup {
     /// Where the backups are.
     #[command(flatten)]
     pub(crate) source: Source,
+    /// Of which shard they are. Where there are several, each has backups of its own.
+    #[command(flatten)]
+    pub(crate) only: Only,
     /// The directory of the replica
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
@@ -163,6 +175,9 @@ pub(crate) struct PruneBackups {
     /// Where the backups are.
     #[command(flatten)]
     pub(crate) source: Source,
+    /// Of which shard they are. Where there are several, each has backups of its own.
+    #[command(flatten)]
+    pub(crate) only: Only,
     /// How many of the newest stay
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) keep: u32,

@@ -8,9 +8,20 @@ use super::backup::Source;
 use super::parse::{replica, tenant, user};
 use crate::owner::UserName;
 
+/// Which shard.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct Only {
+    /// Only this shard, from 0, where a deployment has several
+    #[arg(long = "shard", value_name = "NUMBER")]
+    pub(crate) shard: Option<u16>,
+}
+
 /// `roam status`.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
+    /// Which shard is looked at.
+    #[command(flatten)]
+    pub(crate) only: Only,
     /// Where the backups are.
     #[cfg(feature = "embedded")]
     #[command(flatten)]
@@ -76,6 +87,9 @@ pub(crate) struct SkipEntry {
 /// `roam verify`.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
+    /// Which shard is looked at.
+    #[command(flatten)]
+    pub(crate) only: Only,
     /// Only profiles of this tenant
     #[arg(long, value_parser = tenant)]
     pub(crate) tenant: Option<Tenant>,
@@ -87,6 +101,9 @@ pub(crate) struct Verify {
 /// `roam profiles`.
 #[derive(Debug, Args)]
 pub(crate) struct Profiles {
+    /// Which shard is looked at.
+    #[command(flatten)]
+    pub(crate) only: Only,
     /// Only those of this tenant
     #[arg(long, value_parser = tenant)]
     pub(crate) tenant: Option<Tenant>,

@@ -1,7 +1,8 @@
 //! How single values are written on the command line. Pure.
 
 use roam_schemas::{
-    App, ContentType, Cursor, Device, Expect, Key, NameError, Problem, ReplicaName, Revision, Tenant, User, limits,
+    App, ContentType, Cursor, Device, Expect, Key, NameError, Problem, ReplicaName, Revision, Shards, Tenant, User,
+    limits,
 };
 
 use crate::past::At;
@@ -83,6 +84,12 @@ pub(super) fn ttl(text: &str) -> Result<u32, String> {
         Some(ttl) if ttl <= limits::TTL_SECONDS => Ok(ttl),
         _ => Err(format!("a time to live is at most {} days", limits::TTL_SECONDS / 86_400)),
     }
+}
+
+/// How many shards.
+pub(super) fn shards(text: &str) -> Result<Shards, String> {
+    let shards: u16 = text.parse().map_err(|_| format!("must be a number from 1 to {}", Shards::MOST))?;
+    Shards::new(shards).map_err(|error| error.requirement())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use clap::Args;
 /// The least that a stream is of any use with.
 const LEAST: u64 = 1_048_576;
 
-/// How many bytes each stream may take. JetStream sets the whole of it aside in advance.
+/// How many bytes each stream may take, of each shard. JetStream sets the whole of it aside in advance.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Room on the disk of NATS, set aside in advance")]
 pub(crate) struct Room {
@@ -25,7 +25,9 @@ pub(crate) struct Room {
 
 /// The option that changes how much a stream sets aside; none for one that has none.
 pub(crate) fn option_of(stream: &str) -> Option<&'static str> {
-    Some(match stream {
+    // Where there are several shards, the number stands behind the name.
+    let name = stream.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
+    Some(match name {
         "ROAM_CHANGES" => "--changes-max-bytes",
         "ROAM_JOURNAL" => "--journal-max-bytes",
         "ROAM_REJECTED" => "--rejected-max-bytes",

@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+#[cfg(feature = "embedded")]
+use roam_schemas::Shards;
 use roam_schemas::{Access, App, Device, NameError, ServiceName, Tenant, TokenId, User};
 
+#[cfg(feature = "embedded")]
+use super::parse::shards;
 use super::parse::{app, device, tenant, ttl, user};
 
 /// How a command signs in.
@@ -139,6 +143,9 @@ pub(crate) struct Keys {
     /// A host name or address of the NATS servers, for their certificate, again for each
     #[arg(long = "host", value_name = "HOST", required = true)]
     pub(crate) hosts: Vec<String>,
+    /// How many shards the deployment has: the servers map subjects, and permissions name the shard
+    #[arg(long, value_name = "N", default_value = "1", value_parser = shards)]
+    pub(crate) shards: Shards,
     /// Have the servers ask clients for a certificate too
     #[arg(long)]
     pub(crate) mutual_tls: bool,

@@ -7,6 +7,7 @@ mod next;
 use std::{future::Future, time::Duration};
 
 use roam_nats::{Bus, ObjectError};
+use roam_schemas::{Shard, Shards};
 use roam_storage::{
     backup::{BackupError, BackupId, Listed, Manifest, Progress, Repository},
     store::StoreError,
@@ -16,7 +17,7 @@ use tokio::time::interval;
 
 use self::next::Next;
 use crate::{
-    cli::{Backup, BackupCommand, Global, ListBackups, PruneBackups, Repo, RestoreBackup, VerifyBackup},
+    cli::{Backup, BackupCommand, Global, ListBackups, Only, PruneBackups, Repo, RestoreBackup, VerifyBackup},
     connect::{bus_settings, not_on_the_bus},
     failure::{Exit, Failure},
     output::Output,
@@ -38,7 +39,7 @@ pub(super) async fn run(args: Backup, global: &Global, out: Output) -> Result<()
 
 async fn list(args: ListBackups, global: &Global, out: Output) -> Result<(), Failure> {
     const WHAT: &str = "backup list";
-    with_repository(WHAT, &args.source.from, global, async |repository| {
+    with_repository(WHAT, (&args.source.from, args.only), global, async |repository| {
         let listed = repository.list().await.map_err(|error| failed(WHAT, &error))?;
         if listed.is_empty() {
             return out.say("no backups");
@@ -50,7 +51,7 @@ async fn list(args: ListBackups, global: &Global, out: Output) -> Result<(), Fai
 
 async fn verify(args: VerifyBackup, global: &Global, out: Output) -> Result<(), Failure> {
     const WHAT: &str = "backup verify";
-    with_repository(WHAT, &args.source.from, global, async |repository| {
+    with_repository(WHAT, (&args.source.from, args.only), global, async |repository| {
         let id = chosen(WHAT, args.id, repository).await?;
         let progress = Progress::default();
         let verified = watched(&progress, "verifying", out, repository.verify(&id, &progress)).await;
@@ -79,7 +80,7 @@ async fn verify(args: VerifyBackup, global: &Global, out: Output) -> Result<(), 
 
 async fn restore(args: RestoreBackup, global: &Global, out: Output) -> Result<(), Failure> {
     const WHAT: &str = "backup restore";
-    with_repository(WHAT, &args.source.from, global, async |repository| {
+    with_repository(WHAT, (&args.source.from, args.only), global, async |repository| {
         let id = chosen(WHAT, args.id, repository).await?;
         let progress = Progress::default();
         let manifest = repository.manifest(&id).await.map_err(|error| failed(WHAT, &error))?;
@@ -91,7 +92,7 @@ async fn restore(args: RestoreBackup, global: &Global, out: Output) -> Result<()
         };
         let restored = watched(&progress, "restoring", out, fetch).await.map_err(|error| failed(WHAT, &error))?;
         let chunks = manifest.chunks.filter(|_| !args.without_chunks).map_or(0, |chunks| chunks.count);
-        let next = Next::look(&bus_settings(global), restored.position.as_ref()).await;
+        let next = Next::look(&bus_settings(global), args.only.shard.map(numbered).unwrap_or_default(), restored.position.as_ref()).await;
         out.object(&json!({
             "restored": restored,
             "directory": args.data,
@@ -127,7 +128,7 @@ async fn restore(args: RestoreBackup, global: &Global, out: Output) -> Result<()
 
 async fn prune(args: PruneBackups, global: &Global, out: Output) -> Result<(), Failure> {
     const WHAT: &str = "backup prune";
-    with_repository(WHAT, &args.source.from, global, async |repository| {
+    with_repository(WHAT, (&args.source.from, args.only), global, async |repository| {
         let keep = usize::try_from(args.keep).unwrap_or(usize::MAX);
         let pruned = repository.prune(keep).await.map_err(|error| failed(WHAT, &error))?;
         out.object(&json!({
@@ -153,12 +154,12 @@ async fn prune(args: PruneBackups, global: &Global, out: Output) -> Result<(), F
 /// Does something with a repository, and closes the connection to it in good order.
 async fn with_repository<T>(
     what: &str,
-    source: &Repo,
+    (source, only): (&Repo, Only),
     global: &Global,
     work: impl AsyncFnOnce(&Repository) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     match source {
-        Repo::Directory(path) => work(&Repository::in_directory(path)).await,
+        Repo::Directory(path) => work(&of_shard(Repository::in_directory(path), only)).await,
         Repo::Bucket => {
             let bus = Bus::connect(&bus_settings(global), "roam-backup").await;
             let bus = bus.map_err(|error| {
@@ -169,11 +170,24 @@ async fn with_repository<T>(
                 );
                 failure.hint(hint)
             })?;
-            let done = work(&Repository::in_bucket(&bus)).await;
+            let done = work(&of_shard(Repository::in_bucket(&bus), only)).await;
             bus.close().await;
             done
         }
     }
+}
+
+/// The backups of a shard that was named. How many there are is not known without the bus, and makes no difference.
+fn of_shard(repository: Repository, only: Only) -> Repository {
+    match only.shard.map(numbered) {
+        Some(shard) => repository.of_shard(shard),
+        None => repository,
+    }
+}
+
+/// That shard of as many as there can be.
+fn numbered(number: u16) -> Shard {
+    Shard::new(number, Shards::MOST).unwrap_or_default()
 }
 
 /// The backup that was named, or the newest.
@@ -255,9 +269,9 @@ fn failed(what: &str, error: &BackupError) -> Failure {
     let failure = if error.retry() { Failure { exit: Exit::TryLater, ..failure } } else { failure };
     let not_found = |failure| Failure { exit: Exit::NotFound, ..failure };
     match error {
-        BackupError::NoRepository { .. } => {
-            not_found(failure).hint("name where the backups are with --from DIR|bucket")
-        }
+        BackupError::NoRepository { .. } => not_found(failure).hint(
+            "name where the backups are with --from DIR|bucket, and the shard with --shard where there are several",
+        ),
         BackupError::NoSuchBackup { .. } => not_found(failure).hint("`roam backup list` shows those that there are"),
         BackupError::Damaged { .. } | BackupError::Unlike { .. } | BackupError::Manifest { .. } => {
             failure.hint("`roam backup list` shows the others; verify one before you need it")

@@ -6,7 +6,7 @@ mod proof;
 use std::time::Duration;
 
 use roam_nats::{
-    ANNOUNCE_DURABLE, CHANGES_STREAM, CHUNKS_STREAM, JOURNAL_STREAM, REJECTED_STREAM, consumer_state, purge_subject,
+    ANNOUNCE_DURABLE, REJECTED_STREAM, changes_stream, chunks_stream, consumer_state, journal_stream, purge_subject,
     stream_report, subject_messages,
 };
 use roam_process::clock;
@@ -39,6 +39,7 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(30);
 pub(super) async fn run(args: Erase, global: &Global, out: Output) -> Result<(), Failure> {
     let what = format!("{WHAT} {}", show::text(&args.user.to_string()));
     Operator::with(global, &what, async |operator| {
+        let operator = &operator.of(&args.user.tenant, &args.user.user);
         let erasure = Erasure { operator, user: &args.user, what: &what, out };
         let replicas = operator.replicas().await?;
         erasure.ask(&replicas, args.yes).await?;
@@ -77,7 +78,7 @@ impl Erasure<'_> {
     /// Orders it, waits until it is done, and counts what remains.
     async fn done(&self, replicas: &Replicas) -> Result<Proof, Failure> {
         let UserName { tenant, user } = self.user.clone();
-        let waiting = self.last_of(CHANGES_STREAM).await?;
+        let waiting = self.last_of(&changes_stream(self.operator.shard)).await?;
         let sequence = self.operator.order(Control::Erase(roam_schemas::Erase { tenant, user })).await?;
         let mut held = Vec::new();
         let bar = self.out.bar(replicas.standing.len() as u64, "erasing");
@@ -148,17 +149,18 @@ impl Erasure<'_> {
     /// Waits until what was on its way when the order was given was refused and told, so that nothing of it is filed
     /// later. False if that takes long.
     async fn drain(&self, waiting: u64) -> Result<bool, Failure> {
-        let bus = &self.operator.bus;
+        let (bus, shard) = (&self.operator.bus, self.operator.shard);
         let mut journal = None;
         let until = Instant::now() + DRAINED_WITHIN;
         while Instant::now() < until {
-            let changes = stream_report(bus, CHANGES_STREAM).await.map_err(|error| self.operator.not_told(&error))?;
+            let changes = stream_report(bus, &changes_stream(shard)).await;
+            let changes = changes.map_err(|error| self.operator.not_told(&error))?;
             if changes.messages == 0 || changes.first_sequence > waiting {
                 let end = match journal {
                     Some(end) => end,
-                    None => *journal.insert(self.last_of(JOURNAL_STREAM).await?),
+                    None => *journal.insert(self.last_of(&journal_stream(shard)).await?),
                 };
-                let announced = consumer_state(bus, JOURNAL_STREAM, ANNOUNCE_DURABLE).await;
+                let announced = consumer_state(bus, &journal_stream(shard), ANNOUNCE_DURABLE).await;
                 if announced.map_err(|error| self.operator.not_told(&error))?.ack_floor >= end {
                     return Ok(true);
                 }
@@ -174,16 +176,20 @@ impl Erasure<'_> {
         let rejected = subjects::rejected(tenant, user);
         let purged = self.purged(REJECTED_STREAM, &rejected).await?;
         let mut proofs = vec![self.count(REJECTED_STREAM, rejected, purged).await?];
-        let (uploads, notes) = (subjects::upload(tenant, user), subjects::kept(tenant, user));
+        let shard = self.operator.shard;
+        let [uploads, notes, of_changes] =
+            [subjects::upload(tenant, user), subjects::kept(tenant, user), subjects::changes_of(tenant, user)]
+                .map(|subject| subjects::in_shard(shard, &subject));
+        let (chunks_stream, changes_stream) = (&chunks_stream(shard), &changes_stream(shard));
         let until = Instant::now() + DRAINED_WITHIN;
-        while self.messages(CHUNKS_STREAM, &uploads).await? > 0 && Instant::now() < until {
+        while self.messages(chunks_stream, &uploads).await? > 0 && Instant::now() < until {
             sleep(LOOK_EVERY).await;
         }
-        let chunks = self.count(CHUNKS_STREAM, uploads, 0).await?;
+        let chunks = self.count(chunks_stream, uploads, 0).await?;
         // Notes are of no use without chunks. With chunks, these are new ones of a user who is there again.
-        let gone = if chunks.remain == 0 { self.purged(CHUNKS_STREAM, &notes).await? } else { 0 };
-        proofs.extend([chunks, self.count(CHUNKS_STREAM, notes, gone).await?]);
-        proofs.push(self.count(CHANGES_STREAM, subjects::changes_of(tenant, user), 0).await?);
+        let gone = if chunks.remain == 0 { self.purged(chunks_stream, &notes).await? } else { 0 };
+        proofs.extend([chunks, self.count(chunks_stream, notes, gone).await?]);
+        proofs.push(self.count(changes_stream, of_changes, 0).await?);
         Ok(proofs)
     }
 
@@ -195,8 +201,9 @@ impl Erasure<'_> {
         })
     }
 
-    async fn count(&self, stream: &'static str, subject: String, purged: u64) -> Result<StreamProof, Failure> {
-        Ok(StreamProof { stream, purged, remain: self.messages(stream, &subject).await?, subject })
+    async fn count(&self, stream: &str, subject: String, purged: u64) -> Result<StreamProof, Failure> {
+        let remain = self.messages(stream, &subject).await?;
+        Ok(StreamProof { stream: stream.to_owned(), purged, remain, subject })
     }
 
     async fn messages(&self, stream: &str, subject: &str) -> Result<u64, Failure> {

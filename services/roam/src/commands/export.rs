@@ -57,7 +57,7 @@ async fn apps_of(user: &UserName, args: &Export, global: &Global, what: &str) ->
     if let Some(seed) = &args.operator_nkey {
         settings = BusSettings { nkey_seed: Some(seed.clone()), token_file: None, credentials: None, ..settings };
     }
-    let operator = Operator::connect_by(settings, what).await?;
+    let operator = Operator::connect_by(settings, what).await?.of(&user.tenant, &user.user);
     let listed = async {
         let replica = best(&operator.replicas().await?, what)?;
         let UserName { tenant, user } = user.clone();

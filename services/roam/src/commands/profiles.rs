@@ -17,23 +17,34 @@ const WHAT: &str = "profiles";
 
 pub(super) async fn run(args: Profiles, global: &Global, out: Output) -> Result<(), Failure> {
     Operator::with(global, WHAT, async |operator| {
-        let replica = match args.replica.clone() {
-            Some(name) => name,
-            None => best(&operator.replicas().await?, WHAT)?,
+        let replicas = match (&args.replica, &args.tenant, &args.user) {
+            (Some(name), ..) => vec![name.clone()],
+            (None, Some(tenant), Some(user)) => vec![best(&operator.of(tenant, user).replicas().await?, WHAT)?],
+            _ => {
+                let mut replicas = Vec::new();
+                for operator in operator.each(args.only.shard)? {
+                    replicas.push(best(&operator.replicas().await?, WHAT)?);
+                }
+                replicas
+            }
         };
         let request = ProfilesRequest { tenant: args.tenant.clone(), user: args.user.clone(), ..Default::default() };
         let (mut profiles, mut records, mut bytes) = (0, 0, 0);
-        each(operator, &replica, request, |standing| {
-            (profiles, records, bytes) = (profiles + 1, records + standing.records, bytes + standing.bytes);
-            say(&standing, out)
-        })
-        .await?;
+        for replica in &replicas {
+            each(operator, replica, request.clone(), |standing| {
+                (profiles, records, bytes) = (profiles + 1, records + standing.records, bytes + standing.bytes);
+                say(&standing, out)
+            })
+            .await?;
+        }
         if profiles == 0 {
             return Err(Failure { exit: Exit::NotFound, ..Failure::new(WHAT, "there are none") });
         }
         let (profiles, records) = (show::of(profiles, "profile"), show::of(records, "record"));
-        let replica = show::text(replica.as_str());
-        out.say(format_args!("{profiles}, {records}, {}, as {replica} holds them", show::bytes(bytes)))
+        let names: Vec<_> = replicas.iter().map(|replica| show::text(replica.as_str())).collect();
+        let hold = if names.len() == 1 { "holds" } else { "hold" };
+        let names = names.join(", ");
+        out.say(format_args!("{profiles}, {records}, {}, as {names} {hold} them", show::bytes(bytes)))
     })
     .await
 }

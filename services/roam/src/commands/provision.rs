@@ -18,6 +18,7 @@ pub(super) async fn run(args: &Provision, global: &Global, out: Output) -> Resul
     let bus = Bus::connect(&bus_settings(global).signed_in_as(role), "roam-provision").await;
     let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
     let mut deployment = Deployment::new(args.replicas, args.storage_replicas.into());
+    deployment.shards = args.shards;
     deployment.overrides = Overrides { backups_max_bytes: args.backups_max_bytes, ..overrides(args.room) };
     let report = match args.auth {
         true => provision_auth(&bus, &deployment).await,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use roam_nats::{JOURNAL_STREAM, next_entry};
+use roam_nats::{journal_stream, next_entry};
 use roam_schemas::{
     Control, ControlEntry, Encoding, Halted, JournalPosition, Remedy, ReplicaName, Resume, Skip, StatusReply, decode,
     subjects,
@@ -37,6 +37,7 @@ pub(super) async fn run(args: Storage, global: &Global, out: Output) -> Result<(
 }
 
 async fn resume(args: &ResumeReplica, operator: &Operator, out: Output) -> Result<(), Failure> {
+    let operator = &operator.at_replica(&args.replica).await?;
     let replicas = operator.replicas().await?;
     let (chosen, halted) = stopped(RESUME, &replicas, &args.replica)?;
     check_resume(chosen, halted)?;
@@ -76,6 +77,7 @@ async fn resume(args: &ResumeReplica, operator: &Operator, out: Output) -> Resul
 }
 
 async fn skip(args: &SkipEntry, operator: &Operator, out: Output) -> Result<(), Failure> {
+    let operator = &operator.at_replica(&args.replica).await?;
     let replicas = operator.replicas().await?;
     let (chosen, halted) = stopped(SKIP, &replicas, &args.replica)?;
     let Remedy::Skip(skip) = &halted.remedy else {
@@ -164,9 +166,9 @@ fn does(absent: usize) -> String {
 async fn next_line(operator: &Operator, replicas: &Replicas) -> Result<u64, Failure> {
     let positions = replicas.standing.iter().filter_map(|standing| standing.position);
     let mut highest = positions.map(|position| position.line).max().unwrap_or(1);
-    let (subject, mut from) = (subjects::journal_control(0), 1);
+    let (stream, subject, mut from) = (journal_stream(operator.shard), subjects::journal_control(operator.shard), 1);
     let next = async |from| {
-        let entry = next_entry(&operator.bus, JOURNAL_STREAM, &subject, from).await;
+        let entry = next_entry(&operator.bus, &stream, &subject, from).await;
         entry.map_err(|error| operator.not_told(&error))
     };
     while let Some(entry) = next(from).await? {

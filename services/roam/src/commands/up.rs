@@ -9,13 +9,14 @@ mod secure;
 
 use std::{process::ExitCode, time::Duration};
 
+use futures_util::future::{join_all, select_all};
 use roam_client::{App, Client, ClientSettings, ConnectError, Identity, ServiceName, Tenant, User};
 use roam_nats::{
     Bus, BusSettings, Deployment, NatsServer, Overrides, Report, Role, ServerSettings, StartError, SyncInterval,
     provision,
 };
 use roam_process::{Context, ProcessSettings};
-use roam_schemas::{LatestRequest, NameError, ReplicaName};
+use roam_schemas::{LatestRequest, NameError, ReplicaName, Shard, Shards};
 use tokio::{
     runtime::Handle,
     task::spawn_blocking,
@@ -87,8 +88,10 @@ async fn live_until_stopped(args: &Up, out: Output, context: &Context) -> Result
 
 /// The parts, in the order in which they stop.
 struct System {
-    access: Part,
-    storage: Part,
+    /// One a shard.
+    access: Vec<Part>,
+    /// One a shard.
+    storage: Vec<Part>,
     /// Who lets people in, if not everybody gets in.
     auth: Option<Part>,
     secure: Option<Secure>,
@@ -107,7 +110,7 @@ impl System {
             Some(secure) => secure.bus(role, &server),
             None => BusSettings::at(&server),
         };
-        if !make_streams(&bus(Role::Operator), args.room).await?.created.is_empty() {
+        if !make_streams(&bus(Role::Operator), args.room, args.shards).await?.created.is_empty() {
             nats.sync_to_disk().await.map_err(|error| Failure::because(WHAT, &error))?;
         }
         let mut auth = None;
@@ -118,14 +121,27 @@ impl System {
             let settings = secure.auth(&server);
             auth = Some(Part::start("auth", context, |context| roam_auth::run(settings, context)));
         }
-        let access = roam_access_server::Settings { bus: bus(Role::AccessServer), ..Default::default() };
-        let access = Part::start("access-server", context, |context| roam_access_server::run(access, context));
-        let responder_seed = secure.as_ref().map(Secure::responder_seed);
-        let backup = roam_storage::BackupSettings { directory: Some(place.backups()), ..Default::default() };
-        let (bus, directory) = (bus(Role::Storage), place.storage());
-        let name = Some(ReplicaName::default());
-        let storage = roam_storage::Settings { bus, name, responder_seed, directory, backup, ..Default::default() };
-        let storage = Part::start("storage", context, |context| roam_storage::run(storage, context));
+        let (mut access, mut storage) = (Vec::new(), Vec::new());
+        for shard in args.shards.each() {
+            let (number, shards) = (shard.number(), shard.shards().get());
+            let bus_of_access = bus(Role::AccessServer);
+            let settings =
+                roam_access_server::Settings { bus: bus_of_access, shard: number, shards, ..Default::default() };
+            let run = |context| roam_access_server::run(settings, context);
+            access.push(Part::start_of(shard, "access-server", context, run));
+            let settings = roam_storage::Settings {
+                bus: bus(Role::Storage),
+                name: Some(name_of(shard)?),
+                shard: number,
+                shards,
+                responder_seed: secure.as_ref().map(Secure::responder_seed),
+                directory: place.storage(shard),
+                backup: roam_storage::BackupSettings { directory: Some(place.backups()), ..Default::default() },
+                ..Default::default()
+            };
+            let run = |context| roam_storage::run(settings, context);
+            storage.push(Part::start_of(shard, "storage", context, run));
+        }
         Ok(Self { access, storage, auth, secure, nats })
     }
 
@@ -134,8 +150,8 @@ impl System {
         let server = self.nats.client_url();
         tokio::select! {
             () = context.shutdown.cancelled() => Ok(()),
-            why = self.access.stopped() => Err(Failure::new(WHAT, why)),
-            why = self.storage.stopped() => Err(Failure::new(WHAT, why)),
+            why = any_stopped(&self.access) => Err(Failure::new(WHAT, why)),
+            why = any_stopped(&self.storage) => Err(Failure::new(WHAT, why)),
             why = stopped(self.auth.as_ref()) => Err(Failure::new(WHAT, why)),
             status = self.nats.ended() => {
                 let log = self.nats.log_path();
@@ -148,9 +164,9 @@ impl System {
     /// What is in the pipeline goes through it before its end stops.
     async fn stop(mut self) -> Result<(), Failure> {
         let (access, storage) = match self.nats.pid() {
-            Some(_) => (self.access.stop().await, self.storage.stop().await),
+            Some(_) => (stop_all(self.access).await, stop_all(self.storage).await),
             // Nothing gets through any more: neither has to wait for the other.
-            None => tokio::join!(self.access.stop(), self.storage.stop()),
+            None => tokio::join!(stop_all(self.access), stop_all(self.storage)),
         };
         // Last of the services, because the others may have to sign in once more.
         let auth = match self.auth.take() {
@@ -160,6 +176,26 @@ impl System {
         let nats = self.nats.stop().await.map_err(|error| chain(&error));
         access.and(storage).and(auth).and(nats).map_err(|why| Failure::new(WHAT, why))
     }
+}
+
+/// Waits until one of some parts ends unasked, and says why.
+async fn any_stopped(parts: &[Part]) -> String {
+    select_all(parts.iter().map(|part| Box::pin(part.stopped()))).await.0
+}
+
+/// Stops parts at once. Says why the first did not do so well.
+async fn stop_all(parts: Vec<Part>) -> Result<(), String> {
+    join_all(parts.into_iter().map(Part::stop)).await.into_iter().collect()
+}
+
+/// What the replica of a shard is called.
+fn name_of(shard: Shard) -> Result<ReplicaName, Failure> {
+    let name = ReplicaName::default();
+    if shard.is_only() {
+        return Ok(name);
+    }
+    let named = ReplicaName::parse(format!("{name}-{}", shard.number()));
+    named.map_err(|error| Failure::because(WHAT, &error))
 }
 
 /// Waits until a part that there may be ends unasked, and says why.
@@ -193,6 +229,7 @@ async fn start_nats(args: &Up, place: &Place, secure: Option<&Secure>) -> Result
         sync: sync(args.sync),
         ready_within: NATS_READY,
         security: secure.map(Secure::conf),
+        shards: args.shards,
         // The services of this process take the other half.
         processors: Some(roam_process::half_of_the_processors()),
         ..ServerSettings::new(place.nats())
@@ -214,19 +251,19 @@ fn sync(chosen: Sync) -> SyncInterval {
     }
 }
 
-async fn make_streams(settings: &BusSettings, room: Room) -> Result<Report, Failure> {
+async fn make_streams(settings: &BusSettings, room: Room, shards: Shards) -> Result<Report, Failure> {
     let bus = Bus::connect(settings, "roam-up").await.map_err(|error| not_on_the_bus(WHAT, &error))?;
-    let made = provisioned(bus.clone(), room).await;
+    let made = provisioned(bus.clone(), room, shards).await;
     bus.close().await;
     made
 }
 
 /// Provisions on a thread of its own, because the compiler cannot tell that its future may move between threads.
-async fn provisioned(bus: Bus, room: Room) -> Result<Report, Failure> {
+async fn provisioned(bus: Bus, room: Room, shards: Shards) -> Result<Report, Failure> {
     let runtime = Handle::current();
     // Backups go into a directory: a bucket would take as much of the same disk again, in advance.
     let overrides = Overrides { backups_max_bytes: Some(0), ..overrides(room) };
-    let deployment = Deployment { overrides, ..Deployment::new(1, 1) };
+    let deployment = Deployment { overrides, shards, ..Deployment::new(1, 1) };
     let made = spawn_blocking(move || runtime.block_on(provision(&bus, &deployment))).await;
     let made = made.map_err(|error| Failure::because(WHAT, &error))?;
     made.map_err(|error| not_provisioned(WHAT, &error))

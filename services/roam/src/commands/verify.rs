@@ -31,19 +31,35 @@ const ATTEMPTS: u32 = 100;
 
 pub(super) async fn run(args: Verify, global: &Global, out: Output) -> Result<(), Failure> {
     Operator::with(global, WHAT, async |operator| {
-        let replicas = operator.replicas().await?;
-        check(&replicas)?;
-        let names: Vec<_> = replicas.standing.iter().map(|standing| standing.name.clone()).collect();
-        let positions = replicas.standing.iter().filter_map(|standing| standing.position);
-        let reached = positions.map(|position| position.sequence).max().unwrap_or_default();
-        let mut comparison = Comparison { operator, names, reached };
-        let bar = out.spinner("comparing");
-        let compared = comparison.all(&args, |profiles| bar.inc(profiles), out).await;
-        bar.finish_and_clear();
-        let (profiles, differences) = compared?;
-        say(&comparison.names, profiles, &differences, out)
+        let shards = match (&args.tenant, &args.user) {
+            (Some(tenant), Some(user)) => vec![operator.of(tenant, user)],
+            _ => operator.each(args.only.shard)?,
+        };
+        let mut differ = Ok(());
+        for operator in &shards {
+            // All are compared, also if one differs.
+            differ = differ.and(one_shard(operator, &args, out).await);
+        }
+        differ
     })
     .await
+}
+
+async fn one_shard(operator: &Operator, args: &Verify, out: Output) -> Result<(), Failure> {
+    let replicas = operator.replicas().await?;
+    check(&replicas)?;
+    if let Some(title) = operator.title() {
+        out.row(title)?;
+    }
+    let names: Vec<_> = replicas.standing.iter().map(|standing| standing.name.clone()).collect();
+    let positions = replicas.standing.iter().filter_map(|standing| standing.position);
+    let reached = positions.map(|position| position.sequence).max().unwrap_or_default();
+    let mut comparison = Comparison { operator, names, reached };
+    let bar = out.spinner("comparing");
+    let compared = comparison.all(args, |profiles| bar.inc(profiles), out).await;
+    bar.finish_and_clear();
+    let (profiles, differences) = compared?;
+    say(operator.number(), &comparison.names, profiles, &differences, out)
 }
 
 /// Whether there is something that can be compared.
@@ -152,8 +168,18 @@ fn say_difference(difference: &Difference, out: Output) -> Result<(), Failure> {
     })
 }
 
-fn say(names: &[ReplicaName], profiles: u64, differences: &[Difference], out: Output) -> Result<(), Failure> {
-    out.object(&json!({ "replicas": names, "profiles": profiles, "differences": differences }))?;
+fn say(
+    shard: Option<u16>,
+    names: &[ReplicaName],
+    profiles: u64,
+    differences: &[Difference],
+    out: Output,
+) -> Result<(), Failure> {
+    let mut found = json!({ "replicas": names, "profiles": profiles, "differences": differences });
+    if let Some(shard) = shard {
+        found["shard"] = json!(shard);
+    }
+    out.object(&found)?;
     let compared = show::of(profiles, "profile");
     match (differences, names) {
         ([], [only]) => {

@@ -18,11 +18,11 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use roam_nats::{
-    ANNOUNCE_DURABLE, Bus, ConsumeError, Delivery, Entry, JOURNAL_STREAM, JournalReader, PinnedDeliveries, Publisher,
-    SendError,
+    ANNOUNCE_DURABLE, Bus, ConsumeError, Delivery, Entry, JournalReader, PinnedDeliveries, Publisher, SendError,
+    journal_stream,
 };
 use roam_process::{Condition, Context, kill_point};
-use roam_schemas::{BatchId, EncodeError};
+use roam_schemas::{BatchId, EncodeError, Shard};
 use tokio::time::{interval, sleep, sleep_until};
 
 use crate::{
@@ -63,6 +63,7 @@ pub(crate) enum AnnounceError {
 
 /// Announces until shutdown.
 pub(crate) struct Announcer {
+    pub(crate) shard: Shard,
     /// The connection that deliveries come on.
     pub(crate) bus: Bus,
     /// The connection that receipts and notices leave on.
@@ -81,17 +82,16 @@ pub(crate) struct Announcer {
 impl Announcer {
     /// Announces until shutdown. What is in hand then is announced to the end; the rest goes to another replica.
     pub(crate) async fn announce(self) -> Result<(), AnnounceError> {
-        let shutdown = self.context.shutdown.clone();
+        let (shutdown, stream) = (self.context.shutdown.clone(), journal_stream(self.shard));
         // A replica that stands still applies nothing, so it leaves what it would hold for ever to another one.
         while shutdown.run_until_cancelled(self.progress.halted(false)).await.is_some() {
-            let mut deliveries =
-                match PinnedDeliveries::open(&self.bus, JOURNAL_STREAM, ANNOUNCE_DURABLE, PREFETCH).await {
-                    Ok(deliveries) => deliveries,
-                    Err(error) => {
-                        self.wait(&error).await;
-                        continue;
-                    }
-                };
+            let mut deliveries = match PinnedDeliveries::open(&self.bus, &stream, ANNOUNCE_DURABLE, PREFETCH).await {
+                Ok(deliveries) => deliveries,
+                Err(error) => {
+                    self.wait(&error).await;
+                    continue;
+                }
+            };
             self.condition.set_ready();
             let lost = self.announce_from(&mut deliveries).await?;
             self.announces.store(false, Ordering::Relaxed);
@@ -224,7 +224,7 @@ impl Announcer {
     }
 
     async fn read(&self, sequence: u64) -> Result<Entry, Box<dyn Error + Send + Sync>> {
-        let mut reader = JournalReader::open(&self.bus, JOURNAL_STREAM, None, sequence).await?;
+        let mut reader = JournalReader::open(&self.bus, &journal_stream(self.shard), None, sequence).await?;
         Ok(reader.next().await?)
     }
 

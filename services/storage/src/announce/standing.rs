@@ -3,8 +3,9 @@
 
 use std::{convert::Infallible, error::Error, time::Duration};
 
-use roam_nats::{ANNOUNCE_DURABLE, Bus, ConsumerStanding, JOURNAL_STREAM, consumer_standing};
+use roam_nats::{ANNOUNCE_DURABLE, Bus, ConsumerStanding, consumer_standing, journal_stream};
 use roam_process::Condition;
+use roam_schemas::Shard;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -12,8 +13,9 @@ use crate::metrics::Metrics;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Looks until the shutdown.
+/// Looks at a shard until the shutdown.
 pub(crate) async fn watch(
+    shard: Shard,
     bus: Bus,
     condition: Condition,
     metrics: Metrics,
@@ -21,11 +23,11 @@ pub(crate) async fn watch(
 ) -> Result<(), Infallible> {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut ahead = false;
+    let (mut ahead, stream) = (false, journal_stream(shard));
     let looking = async {
         loop {
             ticks.tick().await;
-            match consumer_standing(&bus, JOURNAL_STREAM, ANNOUNCE_DURABLE).await {
+            match consumer_standing(&bus, &stream, ANNOUNCE_DURABLE).await {
                 Ok(standing) => ahead = judge(standing, ahead, &condition, &metrics),
                 // Who cannot see says nothing: the announcer does, if it cannot work.
                 Err(error) => tracing::debug!(error = &error as &dyn Error, "the announcer's consumer cannot be seen"),

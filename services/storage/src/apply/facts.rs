@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use roam_schemas::{Change, ChangeId, Device, Key, Revision, Timestamp};
+use roam_schemas::{ChangeId, Device, Key, Revision, Shard, StampedChange, Timestamp};
 
 use crate::{
     decide::{Facts, Known, KnownValue, bytes_of},
@@ -21,6 +21,8 @@ const KEPT_RECORDS: usize = 50_000;
 /// What is known of profiles: the store, and over it what the batch in hand will write.
 pub(super) struct Knowledge {
     reader: Reader,
+    /// The shard that the directory is of.
+    shard: Shard,
     /// Where profiles stand; none for one that was never written.
     heads: HashMap<ProfileKey, Option<Head>>,
     moved: HashSet<ProfileKey>,
@@ -59,8 +61,10 @@ impl Knowledge {
         reader.newest().all_erased(|user, marker| {
             erased.insert(user.into(), marker);
         })?;
+        let shard = reader.newest().shard()?;
         Ok(Self {
             reader,
+            shard,
             heads: HashMap::new(),
             moved: HashSet::new(),
             records: HashMap::new(),
@@ -77,8 +81,10 @@ impl Knowledge {
         stored: &mut Stored<'_, '_>,
         profile: &ProfileKey,
         keys: &[RecordKey],
-        (change, journaled): (&Change, Timestamp),
+        (stamped, journaled): (&StampedChange, Timestamp),
     ) -> Result<Facts, StoreError> {
+        let change = &stamped.change;
+        let elsewhere = !self.shard.holds_profile(&stamped.profile);
         let seen = self.seen(stored.newest, profile, change.id())?;
         let head = self.head(stored.newest, profile)?;
         let erased = if self.erased.is_empty() { None } else { self.erased.get(profile.user()).copied() };
@@ -86,11 +92,19 @@ impl Knowledge {
             // A profile that was never written holds no records: nothing to look for.
             let user_profiles = Some(self.user_profiles(stored.newest, profile)?);
             let head = Head::default().not_below(stored.newest.epoch());
-            return Ok(Facts { seen, head, records: vec![None; keys.len()], user_profiles, erased, journaled });
+            return Ok(Facts {
+                seen,
+                head,
+                records: vec![None; keys.len()],
+                user_profiles,
+                erased,
+                elsewhere,
+                journaled,
+            });
         };
         let ops = keys.iter().zip(change.ops());
         let records = ops.map(|(key, op)| self.record(&mut stored.records, key, &op.key)).collect::<Result<_, _>>()?;
-        Ok(Facts { seen, head, records, user_profiles: None, erased, journaled })
+        Ok(Facts { seen, head, records, user_profiles: None, erased, elsewhere, journaled })
     }
 
     pub(super) fn learn_head(&mut self, profile: &ProfileKey, head: Head) {
@@ -185,12 +199,7 @@ impl Knowledge {
         Ok(count)
     }
 
-    fn seen(
-        &self,
-        newest: &Snapshot<'_>,
-        profile: &ProfileKey,
-        id: ChangeId,
-    ) -> Result<Option<Seen>, StoreError> {
+    fn seen(&self, newest: &Snapshot<'_>, profile: &ProfileKey, id: ChangeId) -> Result<Option<Seen>, StoreError> {
         if !self.seen.is_empty()
             && let Some(seen) = self.seen.get(&(profile.clone(), id))
         {

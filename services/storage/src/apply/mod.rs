@@ -225,7 +225,7 @@ impl Applier {
         for (index, stamped) in batch.changes.iter().enumerate() {
             let profile = ProfileKey::new(&stamped.profile);
             let keys: Vec<_> = stamped.change.ops().iter().map(|op| profile.record(&op.key)).collect();
-            let facts = self.knowledge.facts(&mut stored, &profile, &keys, (&stamped.change, journaled))?;
+            let facts = self.knowledge.facts(&mut stored, &profile, &keys, (stamped, journaled))?;
             let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, stamped)))
                 .map_err(|_| ApplyError::Panicked { batch: batch.id, index })?;
             let change = InBatch { batch: batch.id, index, profile, keys, stamped, records: facts.records };

@@ -1,5 +1,5 @@
 //! A repository in a bucket of the object store of NATS: objects `backups/<id>`, `files/<hash>`, and signs of life:
-//! `creating/<replica>` and `pruning`.
+//! `creating/<replica>` and `pruning`. Where there are several shards, the first two begin with `shard-<number>/`.
 //!
 //! There is no lock in a bucket. Whoever makes a backup and whoever prunes each put their sign first and look for the
 //! other's then, so at least one of two sees the other: who makes waits, who prunes leaves the files alone. A sign that
@@ -44,6 +44,8 @@ const LOST_AFTER: time::Duration = time::Duration::hours(1);
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
     store: ObjectStore,
+    /// What the names of backups and files begin with. Signs of life are everybody's: a pruning looks at the whole bucket.
+    prefix: String,
 }
 
 /// A sign of life.
@@ -56,17 +58,23 @@ pub(super) struct Sign {
 
 impl Bucket {
     pub(super) fn new(bus: &Bus) -> Self {
-        Self { store: ObjectStore::new(bus, BACKUPS_BUCKET) }
+        Self { store: ObjectStore::new(bus, BACKUPS_BUCKET), prefix: String::new() }
+    }
+
+    /// The part of it whose names begin with this one.
+    pub(super) fn below(self, name: &str) -> Self {
+        Self { prefix: format!("{}{name}/", self.prefix), ..self }
     }
 
     pub(super) async fn ids(&self) -> Result<Vec<BackupId>, BackupError> {
-        let names = self.store.names(BACKUPS).await?;
-        Ok(names.iter().filter_map(|name| name.strip_prefix(BACKUPS)?.parse().ok()).collect())
+        let prefix = format!("{}{BACKUPS}", self.prefix);
+        let names = self.store.names(&prefix).await?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse().ok()).collect())
     }
 
     pub(super) async fn manifest(&self, id: &BackupId) -> Result<Vec<u8>, BackupError> {
         let mut bytes = Vec::new();
-        match self.store.get(&manifest_name(id), &mut bytes, |_| {}).await {
+        match self.store.get(&self.manifest_name(id), &mut bytes, |_| {}).await {
             Ok(()) => Ok(bytes),
             Err(ObjectError::NotFound { .. }) => Err(BackupError::NoSuchBackup { id: id.clone() }),
             Err(ObjectError::Damaged { what, .. }) => {
@@ -78,29 +86,29 @@ impl Bucket {
     }
 
     pub(super) async fn put_manifest(&self, id: &BackupId, bytes: &[u8]) -> Result<(), BackupError> {
-        self.store.put(&manifest_name(id), &mut Cursor::new(bytes), |_| {}).await?;
+        self.store.put(&self.manifest_name(id), &mut Cursor::new(bytes), |_| {}).await?;
         Ok(())
     }
 
     pub(super) async fn remove_manifest(&self, id: &BackupId) -> Result<(), BackupError> {
-        self.store.delete(&manifest_name(id)).await?;
+        self.store.delete(&self.manifest_name(id)).await?;
         Ok(())
     }
 
     pub(super) async fn put_file(&self, hash: Hash, source: &Path, progress: &Progress) -> Result<Kept, BackupError> {
         let mut file = File::open(source).await.map_err(BackupError::path(source))?;
-        Ok(self.store.put(&file_name(hash), &mut file, |bytes| progress.add(bytes)).await?.into())
+        Ok(self.store.put(&self.file_name(hash), &mut file, |bytes| progress.add(bytes)).await?.into())
     }
 
     pub(super) async fn put_bytes(&self, hash: Hash, bytes: &[u8], progress: &Progress) -> Result<Kept, BackupError> {
         let mut source = Cursor::new(bytes);
-        Ok(self.store.put(&file_name(hash), &mut source, |bytes| progress.add(bytes)).await?.into())
+        Ok(self.store.put(&self.file_name(hash), &mut source, |bytes| progress.add(bytes)).await?.into())
     }
 
     pub(super) async fn get_file(&self, hash: Hash, target: &Path, progress: &Progress) -> Result<Got, BackupError> {
         let file = File::create(target).await.map_err(BackupError::path(target))?;
         let mut sink = Hashing::into(file);
-        self.store.get(&file_name(hash), &mut sink, |bytes| progress.add(bytes)).await?;
+        self.store.get(&self.file_name(hash), &mut sink, |bytes| progress.add(bytes)).await?;
         sink.to.sync_all().await.map_err(BackupError::path(target))?;
         Ok(sink.got())
     }
@@ -108,24 +116,25 @@ impl Bucket {
     /// What a file comes to.
     pub(super) async fn look_at_file(&self, hash: Hash, progress: &Progress) -> Result<Got, BackupError> {
         let mut sink = Hashing::into(tokio::io::sink());
-        self.store.get(&file_name(hash), &mut sink, |bytes| progress.add(bytes)).await?;
+        self.store.get(&self.file_name(hash), &mut sink, |bytes| progress.add(bytes)).await?;
         Ok(sink.got())
     }
 
     pub(super) async fn read_file(&self, hash: Hash) -> Result<Vec<u8>, BackupError> {
         let mut bytes = Vec::new();
-        self.store.get(&file_name(hash), &mut bytes, |_| {}).await?;
+        self.store.get(&self.file_name(hash), &mut bytes, |_| {}).await?;
         Ok(bytes)
     }
 
     pub(super) async fn files(&self) -> Result<Vec<Hash>, BackupError> {
-        let names = self.store.names(FILES).await?;
-        Ok(names.iter().filter_map(|name| name.strip_prefix(FILES)?.parse().ok()).collect())
+        let prefix = format!("{}{FILES}", self.prefix);
+        let names = self.store.names(&prefix).await?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix(&prefix)?.parse().ok()).collect())
     }
 
     pub(super) async fn remove_file(&self, hash: Hash) -> Result<u64, BackupError> {
-        let bytes = self.store.info(&file_name(hash)).await?.map_or(0, |info| info.bytes);
-        self.store.delete(&file_name(hash)).await?;
+        let bytes = self.store.info(&self.file_name(hash)).await?.map_or(0, |info| info.bytes);
+        self.store.delete(&self.file_name(hash)).await?;
         Ok(bytes)
     }
 
@@ -156,6 +165,14 @@ impl Bucket {
         Ok(Some(sign))
     }
 
+    fn manifest_name(&self, id: &BackupId) -> String {
+        format!("{}{BACKUPS}{id}", self.prefix)
+    }
+
+    fn file_name(&self, hash: Hash) -> String {
+        format!("{}{FILES}{}", self.prefix, hash.to_hex())
+    }
+
     async fn sign(&self, name: String) -> Result<Sign, BackupError> {
         self.store.touch(&name).await?;
         Ok(Sign { store: self.store.clone(), name, renewed: Instant::now() })
@@ -182,14 +199,6 @@ impl Sign {
             tracing::warn!(error = &error as &dyn std::error::Error, "a sign in the bucket of backups is not removed");
         }
     }
-}
-
-fn manifest_name(id: &BackupId) -> String {
-    format!("{BACKUPS}{id}")
-}
-
-fn file_name(hash: Hash) -> String {
-    format!("{FILES}{}", hash.to_hex())
 }
 
 fn now() -> OffsetDateTime {

@@ -47,6 +47,11 @@ impl Directory {
         Self { root: Arc::new(root) }
     }
 
+    /// A repository in a directory below this one.
+    pub(super) fn below(&self, name: &str) -> Self {
+        Self::new(self.root.join(name))
+    }
+
     pub(super) async fn ids(&self) -> Result<Vec<BackupId>, BackupError> {
         self.blocking(|this| {
             this.check()?;

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use roam_nats::Bus;
-use roam_schemas::JournalPosition;
+use roam_schemas::{JournalPosition, Shard};
 
 use self::{bucket::Bucket, directory::Directory};
 pub use self::{
@@ -55,6 +55,11 @@ pub struct Repository {
 enum Place {
     Directory(Directory),
     Bucket(Bucket),
+}
+
+/// The name of the part of a repository that has the backups of a shard; none in a deployment of one.
+pub(crate) fn part_of(shard: Shard) -> Option<String> {
+    (!shard.is_only()).then(|| format!("shard-{}", shard.number()))
 }
 
 /// A backup of a repository.
@@ -89,6 +94,18 @@ impl Repository {
     /// Backups in the bucket that is provisioned for them.
     pub fn in_bucket(bus: &Bus) -> Self {
         Self { place: Place::Bucket(Bucket::new(bus)) }
+    }
+
+    /// The part of it that has the backups of a shard: of a directory one below it, of the bucket objects whose names begin
+    /// with the shard. All of it in a deployment of one shard.
+    #[must_use]
+    pub fn of_shard(self, shard: Shard) -> Self {
+        let Some(below) = part_of(shard) else { return self };
+        let place = match self.place {
+            Place::Directory(directory) => Place::Directory(directory.below(&below)),
+            Place::Bucket(bucket) => Place::Bucket(bucket.below(&below)),
+        };
+        Self { place }
     }
 
     /// All backups, newest first.

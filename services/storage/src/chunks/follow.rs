@@ -3,8 +3,8 @@
 use std::{convert::Infallible, error::Error, sync::atomic::Ordering, time::Duration};
 
 use roam_nats::{
-    CHUNK_GRACE_KEY, CHUNKS_STREAM, Entry, JournalError, JournalLost, JournalReader, StateError, StreamState,
-    next_message, stream_state,
+    CHUNK_GRACE_KEY, Entry, JournalError, JournalLost, JournalReader, StateError, StreamState, next_message,
+    stream_state,
 };
 use roam_schemas::Timestamp;
 use tokio::time::{sleep, timeout};
@@ -61,10 +61,10 @@ impl Chunks {
     }
 
     async fn follow_on(&self) -> Result<Infallible, FollowError> {
-        let state = stream_state(&self.shared.bus, CHUNKS_STREAM).await?;
+        let state = stream_state(&self.shared.bus, &self.shared.stream).await?;
         self.begin(&state);
         let next = self.index().position() + 1;
-        let mut reader = JournalReader::open_headers(&self.shared.bus, CHUNKS_STREAM, next).await?;
+        let mut reader = JournalReader::open_headers(&self.shared.bus, &self.shared.stream, next).await?;
         self.publish_position(next > state.last_sequence);
         loop {
             if self.shared.incarnation.load(Ordering::Relaxed) == 0 {
@@ -82,7 +82,7 @@ impl Chunks {
                 // The last messages may be gone, and then never come.
                 Err(_) if self.shared.read.borrow().is_none() => {
                     let next = self.index().position() + 1;
-                    let further = next_message(&self.shared.bus, CHUNKS_STREAM, next).await?;
+                    let further = next_message(&self.shared.bus, &self.shared.stream, next).await?;
                     self.publish_position(further.is_none());
                 }
                 Err(_) => {}
@@ -95,7 +95,7 @@ impl Chunks {
         let created = u64::try_from(state.created.unix_timestamp_nanos()).unwrap_or(u64::MAX);
         let before = self.shared.incarnation.swap(created, Ordering::Relaxed);
         if before != created || state.last_sequence < self.index().position() {
-            *self.index() = Index::default();
+            *self.index() = Index::new(self.shared.shard);
             self.shared.read.send_replace(None);
         }
         if let Some(seconds) = state.metadata.get(CHUNK_GRACE_KEY).and_then(|seconds| seconds.parse().ok()) {
@@ -119,7 +119,7 @@ impl Chunks {
     async fn step_by_hand(&self) -> Result<(), StateError> {
         for _ in 0..BY_HAND {
             let next = self.index().position() + 1;
-            let Some(message) = next_message(&self.shared.bus, CHUNKS_STREAM, next).await? else { return Ok(()) };
+            let Some(message) = next_message(&self.shared.bus, &self.shared.stream, next).await? else { return Ok(()) };
             self.index().take(&Seen {
                 subject: &message.subject,
                 headers: message.headers.as_ref(),

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use roam_nats::Headers;
-use roam_schemas::{ContentHash, Tenant, Timestamp, User, headers, limits::CHUNK_BYTES, subjects};
+use roam_schemas::{ContentHash, Shard, Tenant, Timestamp, User, headers, limits::CHUNK_BYTES, subjects};
 
 /// How many messages are remembered that are to be deleted. More are found when the stream is read anew.
 const MOST_LEAVING: usize = 200_000;
@@ -44,6 +44,7 @@ pub(super) struct Seen<'a> {
 /// What the stream holds.
 #[derive(Debug, Default)]
 pub(super) struct Index {
+    shard: Shard,
     owners: HashMap<Owner, HashMap<ContentHash, Held>>,
     /// The sequence up to which the stream was read.
     position: u64,
@@ -55,6 +56,11 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Nothing was read yet of the stream of a shard.
+    pub(super) fn new(shard: Shard) -> Self {
+        Self { shard, ..Self::default() }
+    }
+
     /// Takes the next message in.
     pub(super) fn take(&mut self, seen: &Seen<'_>) {
         if seen.sequence <= self.position {
@@ -127,7 +133,9 @@ impl Index {
     }
 
     fn take_chunk(&mut self, seen: &Seen<'_>) -> Option<()> {
-        let owner = subjects::parse_upload(seen.subject).ok()?;
+        let owner = subjects::parse_upload(self.shard, seen.subject)
+            .ok()
+            .filter(|(tenant, user)| self.shard.holds(tenant, user))?;
         let hash = ContentHash::parse(seen.headers?.get(headers::CHUNK)?)?;
         if !(1..=CHUNK_BYTES).contains(&seen.length?) {
             return None;
@@ -141,7 +149,7 @@ impl Index {
     }
 
     fn take_note(&mut self, seen: &Seen<'_>) -> Option<()> {
-        let owner = subjects::parse_kept(seen.subject).ok()?;
+        let owner = subjects::parse_kept(self.shard, seen.subject).ok()?;
         let headers = seen.headers?;
         let hashes = headers.get(headers::CHUNKS)?.split(',').map(ContentHash::parse).collect::<Option<Vec<_>>>()?;
         match headers.get(headers::CONTROL)? {

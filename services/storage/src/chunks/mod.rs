@@ -20,13 +20,13 @@ use std::{
 
 use bytes::Bytes;
 use roam_nats::{
-    Bus, CHUNK_GRACE_SECONDS, CHUNKS_STREAM, Headers, PublishError, PublishSettings, Publisher, StateError,
+    Bus, CHUNK_GRACE_SECONDS, Headers, PublishError, PublishSettings, Publisher, StateError, chunks_stream,
     next_message, stored_message, stream_state,
 };
 use roam_process::clock;
 use roam_schemas::{
-    ChunkReply, ChunkRequest, Code, ContentHash, HaveReply, HaveRequest, Problem, Profile, Tenant, Timestamp, User,
-    Value, headers, subjects,
+    ChunkReply, ChunkRequest, Code, ContentHash, HaveReply, HaveRequest, Problem, Profile, Shard, Tenant, Timestamp,
+    User, Value, headers, subjects,
 };
 use tokio::{
     sync::{Semaphore, watch},
@@ -52,6 +52,9 @@ pub(crate) struct Chunks {
 }
 
 struct Shared {
+    shard: Shard,
+    /// The name of the stream.
+    stream: String,
     bus: Bus,
     publisher: Publisher,
     metrics: Metrics,
@@ -75,13 +78,15 @@ impl Drop for Asking<'_> {
 }
 
 impl Chunks {
-    pub(crate) fn new(bus: &Bus, metrics: Metrics) -> Self {
+    pub(crate) fn new(shard: Shard, bus: &Bus, metrics: Metrics) -> Self {
         let settings = PublishSettings { window: 64, retry_for: Duration::from_secs(2), ..PublishSettings::default() };
         let shared = Shared {
+            shard,
+            stream: chunks_stream(shard),
             bus: bus.clone(),
             publisher: Publisher::new(bus, settings),
             metrics,
-            index: Mutex::default(),
+            index: Mutex::new(Index::new(shard)),
             read: watch::Sender::new(None),
             incarnation: AtomicU64::new(0),
             grace_seconds: AtomicU64::new(CHUNK_GRACE_SECONDS),
@@ -89,6 +94,11 @@ impl Chunks {
             asked: AtomicUsize::new(0),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The shard that they are of.
+    pub(crate) fn shard(&self) -> Shard {
+        self.shared.shard
     }
 
     /// Which of the chunks are not there. What is there stays for at least half the grace from now on: what is kept
@@ -150,12 +160,12 @@ impl Chunks {
         let Some(held) = self.index().find(owner, &hash) else { return Ok(None) };
         // The semaphore is never closed.
         let _permit = self.shared.reads.acquire().await.ok();
-        let stored = stored_message(&self.shared.bus, CHUNKS_STREAM, held.sequence).await;
+        let stored = stored_message(&self.shared.bus, &self.shared.stream, held.sequence).await;
         let Some(stored) = stored.map_err(|error| unread(&error))? else {
             self.index().forget(owner, &hash, held.sequence);
             return Ok(None);
         };
-        let own = stored.subject == subjects::upload(&owner.0, &owner.1);
+        let own = stored.subject == self.upload_subject(owner);
         if own && ContentHash::of(&stored.payload) == hash {
             return Ok(Some(stored.payload));
         }
@@ -181,8 +191,14 @@ impl Chunks {
             .with(headers::CONTROL, what)
             .with(headers::CHUNKS, hashes.join(","))
             .with(headers::SEEN, read.to_string());
-        let ack = self.shared.publisher.publish(subjects::kept(tenant, user), headers, Bytes::new()).await;
+        let subject = subjects::in_shard(self.shared.shard, &subjects::kept(tenant, user));
+        let ack = self.shared.publisher.publish(subject, headers, Bytes::new()).await;
         Ok(ack.await?.sequence)
+    }
+
+    /// Where the chunks of a user are.
+    fn upload_subject(&self, (tenant, user): &Owner) -> String {
+        subjects::in_shard(self.shared.shard, &subjects::upload(tenant, user))
     }
 
     fn ask(&self) -> Result<Asking<'_>, Problem> {
@@ -203,7 +219,7 @@ impl Chunks {
 
     /// Waits until all was read that the stream holds by now.
     async fn caught_up(&self) -> Result<(), Problem> {
-        let state = stream_state(&self.shared.bus, CHUNKS_STREAM).await.map_err(|error| unread(&error))?;
+        let state = stream_state(&self.shared.bus, &self.shared.stream).await.map_err(|error| unread(&error))?;
         self.reached(state.last_sequence).await
     }
 
@@ -215,7 +231,7 @@ impl Chunks {
             return Ok(());
         }
         let position = self.index().position();
-        let next = next_message(&self.shared.bus, CHUNKS_STREAM, position + 1).await;
+        let next = next_message(&self.shared.bus, &self.shared.stream, position + 1).await;
         match next.map_err(|error| unread(&error))? {
             None => Ok(()),
             Some(_) => {

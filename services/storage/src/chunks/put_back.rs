@@ -8,7 +8,7 @@ use std::{collections::VecDeque, error::Error, fs, io, path::Path, time::Duratio
 
 use bytes::Bytes;
 use roam_nats::{Headers, PendingAck, PublishError};
-use roam_schemas::{ContentHash, Problem, headers, limits::HAVE_HASHES, subjects};
+use roam_schemas::{ContentHash, Problem, headers, limits::HAVE_HASHES};
 use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -104,7 +104,7 @@ impl PutBack {
                 oldest.await?;
             }
             let headers = Headers::new().with(headers::CHUNK, hash.to_string());
-            let subject = subjects::upload(&owner.0, &owner.1);
+            let subject = self.chunks.upload_subject(owner);
             unacked.push_back(self.chunks.shared.publisher.publish(subject, headers, bytes).await);
             sent += 1;
         }

@@ -17,9 +17,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use roam_nats::{
-    CHANGES_STREAM, CHUNKS_STREAM, JOURNAL_STREAM, PublishError, StateError, delete_message, stream_state,
-};
+use roam_nats::{PublishError, StateError, changes_stream, delete_message, journal_stream, stream_state};
 use roam_schemas::{ContentHash, Timestamp, limits::HAVE_HASHES};
 use tokio::{
     sync::mpsc,
@@ -150,7 +148,7 @@ impl Sweeper {
     /// If the stream holds less than is known of it, somebody purged it: it is read anew.
     async fn compare(&self) -> Result<(), PutOff> {
         let known = self.chunks.index().chunks() as u64;
-        let state = stream_state(&self.chunks.shared.bus, CHUNKS_STREAM).await?;
+        let state = stream_state(&self.chunks.shared.bus, &self.chunks.shared.stream).await?;
         if known > state.messages {
             tracing::warn!(known, found = state.messages, "chunks are gone from the stream: it is read anew");
             self.chunks.read_anew();
@@ -205,21 +203,21 @@ impl Sweeper {
     /// An instant up to which everything that clients published is applied here. Asked for in this order: what is not
     /// in ROAM_CHANGES any more stands in the journal, and the journal is applied up to the end that it has after that.
     async fn applied_through(&self) -> Result<Timestamp, PutOff> {
-        let (now, bus) = (now(), &self.chunks.shared.bus);
-        let waiting = stream_state(bus, CHANGES_STREAM).await?.first_time;
+        let (now, bus, shard) = (now(), &self.chunks.shared.bus, self.chunks.shared.shard);
+        let waiting = stream_state(bus, &changes_stream(shard)).await?.first_time;
         let waiting = waiting.map(|time| u64::try_from(time.unix_timestamp_nanos()).unwrap_or(0));
-        let end = stream_state(bus, JOURNAL_STREAM).await?.last_sequence;
+        let end = stream_state(bus, &journal_stream(shard)).await?.last_sequence;
         timeout(FOLDED_WITHIN, self.progress.reached(end)).await.map_err(|_| PutOff::Behind)?;
         Ok(waiting.map_or(now, |oldest| now.min(Timestamp::from_nanos(oldest))))
     }
 
     /// Deletes messages that are of no use.
     async fn delete(&self) -> Result<(), PutOff> {
-        let bus = &self.chunks.shared.bus;
+        let (bus, stream) = (&self.chunks.shared.bus, &self.chunks.shared.stream);
         let leaving = self.chunks.index().leaving(DELETED_AT_A_TIME);
         let deletions = leaving
             .into_iter()
-            .map(|sequence| async move { delete_message(bus, CHUNKS_STREAM, sequence).await.map(|()| sequence) });
+            .map(|sequence| async move { delete_message(bus, stream, sequence).await.map(|()| sequence) });
         let mut deletions = stream::iter(deletions).buffer_unordered(DELETED_AT_ONCE);
         while let Some(deleted) = deletions.next().await {
             self.chunks.index().left(deleted?);

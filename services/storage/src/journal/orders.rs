@@ -1,8 +1,8 @@
 //! What operators ordered, read ahead of the fold: an entry that is to be passed over stands before the order to do so,
 //! and so does all of a journal whose replicas have to be told which of them counts.
 
-use roam_nats::{Bus, Entry, JOURNAL_STREAM, StateError, next_entry};
-use roam_schemas::{Control, Resume, Skip, subjects};
+use roam_nats::{Bus, Entry, StateError, journal_stream, next_entry};
+use roam_schemas::{Control, Resume, Shard, Skip, subjects};
 
 use super::{
     entry::{Read, batch_id, read_entry},
@@ -35,12 +35,18 @@ impl Orders {
     ///
     /// # Errors
     /// Those of asking for entries of the journal.
-    pub(crate) async fn read(&mut self, bus: &Bus, incarnation: u64, last: u64) -> Result<(), StateError> {
+    pub(crate) async fn read(
+        &mut self,
+        bus: &Bus,
+        shard: Shard,
+        incarnation: u64,
+        last: u64,
+    ) -> Result<(), StateError> {
         if self.incarnation != incarnation || last < self.read_to {
             *self = Self { incarnation, ..Self::default() };
         }
-        let subject = subjects::journal_control(0);
-        while let Some(entry) = next_entry(bus, JOURNAL_STREAM, &subject, self.read_to + 1).await? {
+        let (stream, subject) = (journal_stream(shard), subjects::journal_control(shard));
+        while let Some(entry) = next_entry(bus, &stream, &subject, self.read_to + 1).await? {
             self.read_to = entry.sequence;
             self.heed(&entry);
         }

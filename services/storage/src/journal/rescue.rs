@@ -7,7 +7,7 @@
 
 use std::error::Error;
 
-use roam_nats::{Headers, JOURNAL_STREAM, PublishSettings, Publisher, StreamState, stream_state};
+use roam_nats::{Headers, PublishSettings, Publisher, StreamState, journal_stream, stream_state};
 use roam_schemas::{BatchId, Control, ControlEntry, Encoding, Resume, encode, limits::EPOCHS, subjects};
 use tokio::time::{Duration, Instant};
 
@@ -127,7 +127,7 @@ impl Follower {
         let headers = Headers::new().with_batch(id.to_string());
         let publisher = Publisher::new(&self.bus, PublishSettings::default());
         self.rescue.ordered = Some(line);
-        publisher.publish(subjects::journal_control(0), headers, payload.into()).await.await?;
+        publisher.publish(subjects::journal_control(self.shard), headers, payload.into()).await.await?;
         tracing::warn!(line, "what was restored counts from here on: a new line begins, in a new epoch");
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Follower {
         if Instant::now() < self.rescue.look_for_backup_at {
             return;
         }
-        let Ok(state) = stream_state(&self.bus, JOURNAL_STREAM).await else { return };
+        let Ok(state) = stream_state(&self.bus, &journal_stream(self.shard)).await else { return };
         let wanted = self.wanted(halt, &state);
         let place = place_to_adopt(self.reader.directory());
         let taken = self.context.shutdown.run_until_cancelled(self.rescue.keeper.take(&wanted, &place)).await;

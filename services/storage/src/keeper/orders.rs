@@ -10,21 +10,21 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use super::{KeepError, Keeper};
-use crate::backup::{Order, Progress, Target, Told};
+use crate::backup::{Order, Progress, Target, Told, part_of};
 
 /// How often somebody who waits hears how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 /// How many orders are looked at at once; further ones wait.
 const AT_ONCE: usize = 4;
-/// The queue group of the replicas that take what any one may do.
+/// The queue group of the replicas of a shard that take what any one may do.
 const ANY: &str = "backup";
 
 impl Keeper {
     /// Does what operators order, until shutdown.
     pub(crate) async fn take_orders(self, bus: Bus, shutdown: CancellationToken) -> Result<(), SubscribeError> {
         let name = &self.inner.replica;
-        let mut ours = bus.subscribe_shared(subjects::order_backup(Some(name)), ANY).await?;
-        let mut anybodys = bus.subscribe_shared(subjects::order_backup(None), ANY).await?;
+        let mut ours = bus.subscribe_shared(subjects::order_backup(name), ANY).await?;
+        let mut anybodys = bus.subscribe_shared(subjects::order_backup_of_any(self.inner.shard), ANY).await?;
         let mut working = FuturesUnordered::new();
         loop {
             let has_room = working.len() < AT_ONCE;
@@ -69,7 +69,10 @@ impl Keeper {
     /// What a place is called to an operator.
     fn place(&self, target: Target) -> String {
         match (target, &self.inner.settings.directory) {
-            (Target::Directory, Some(directory)) => directory.display().to_string(),
+            (Target::Directory, Some(directory)) => match part_of(self.inner.shard) {
+                Some(part) => directory.join(part).display().to_string(),
+                None => directory.display().to_string(),
+            },
             _ => "bucket".to_owned(),
         }
     }

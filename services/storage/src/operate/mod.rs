@@ -17,8 +17,8 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use roam_nats::{Bus, EndpointSpec, Headers, Request, Service, ServiceError, ServiceSpec};
 use roam_process::{Context, Health};
 use roam_schemas::{
-    Code, DecodeError, EncodeError, Encoding, HoldingsRequest, Message, Problem, ProfilesRequest, ReplicaName, decode,
-    encode, headers,
+    Code, DecodeError, EncodeError, Encoding, HoldingsRequest, Message, Problem, ProfilesRequest, ReplicaName, Shard,
+    decode, encode, headers,
     subjects::{self, OperatorVerb},
 };
 use tokio::{task::spawn_blocking, time::timeout};
@@ -46,6 +46,7 @@ pub(crate) enum OperateError {
 /// Answers operators until shutdown.
 #[derive(Clone)]
 pub(crate) struct Operated {
+    pub(crate) shard: Shard,
     pub(crate) bus: Bus,
     pub(crate) context: Context,
     pub(crate) health: Health,
@@ -103,7 +104,7 @@ impl Operated {
             Some(_) if busy => Err(Refusal::Problem(Problem::new(Code::Busy, "too many requests of operators"))),
             Some(encoding) => self.reply(&request, encoding).await,
         };
-        let sent = respond(request, encoding.unwrap_or(Encoding::Json), reply).await;
+        let sent = respond(request, self.shard, encoding.unwrap_or(Encoding::Json), reply).await;
         if let Err(error) = sent {
             tracing::warn!(error, "an operator was not answered");
         }
@@ -176,10 +177,15 @@ fn specification(name: &ReplicaName, instance: &str) -> ServiceSpec {
     }
 }
 
-async fn respond(request: Request, encoding: Encoding, reply: Result<Vec<u8>, Refusal>) -> Result<(), String> {
+async fn respond(
+    request: Request,
+    shard: Shard,
+    encoding: Encoding,
+    reply: Result<Vec<u8>, Refusal>,
+) -> Result<(), String> {
+    let headers = Headers::new().with_content_type(encoding).with(headers::SHARD, shard.to_string());
     let (status, problem) = match reply {
         Ok(payload) => {
-            let headers = Headers::new().with_content_type(encoding);
             return request.respond(headers, payload.into()).await.map_err(|error| error.to_string());
         }
         Err(Refusal::Failed(error)) => {
@@ -188,7 +194,7 @@ async fn respond(request: Request, encoding: Encoding, reply: Result<Vec<u8>, Re
         }
         Err(Refusal::Problem(problem)) => (if problem.retry { 503 } else { 400 }, problem),
     };
-    let headers = Headers::new().with_content_type(encoding).with(headers::CODE, problem.code.as_str());
+    let headers = headers.with(headers::CODE, problem.code.as_str());
     let payload = encode(&problem, encoding).map_err(|error| error.to_string())?;
     let sent = request.respond_error(status, problem.code.as_str(), headers, payload.into()).await;
     sent.map_err(|error| error.to_string())

@@ -4,7 +4,7 @@
 use roam_nats::Request;
 use roam_schemas::{
     ChangesRequest, ChunkRequest, Encoding, HaveRequest, HistoryRequest, LatestRequest, Message, Problem, Profile,
-    Revision, Timestamp, decode,
+    Revision, Shard, Timestamp, decode,
     subjects::{self, Verb},
 };
 
@@ -41,13 +41,19 @@ pub(super) enum Dropped {
     Refused(Problem, Encoding),
 }
 
-/// Looks at a request.
-pub(super) fn admit(request: &Request) -> Result<Asked, Dropped> {
-    look(&request.subject, request.reply.as_deref(), request.headers.content_type(), &request.payload)
+/// Looks at a request to a responder of a shard.
+pub(super) fn admit(shard: Shard, request: &Request) -> Result<Asked, Dropped> {
+    look(shard, &request.subject, request.reply.as_deref(), request.headers.content_type(), &request.payload)
 }
 
-fn look(subject: &str, reply: Option<&str>, content_type: Option<&str>, payload: &[u8]) -> Result<Asked, Dropped> {
-    let (verb, profile) = subjects::parse_request(subject).map_err(|_| Dropped::Unanswerable)?;
+fn look(
+    shard: Shard,
+    subject: &str,
+    reply: Option<&str>,
+    content_type: Option<&str>,
+    payload: &[u8],
+) -> Result<Asked, Dropped> {
+    let (verb, profile) = subjects::parse_request(shard, subject).map_err(|_| Dropped::Unanswerable)?;
     if !reply.is_some_and(|reply| subjects::may_answer(reply, &profile)) {
         return Err(Dropped::Unanswerable);
     }
@@ -55,6 +61,9 @@ fn look(subject: &str, reply: Option<&str>, content_type: Option<&str>, payload:
     let encoding = content_type
         .map_or(Some(Encoding::Json), Encoding::from_content_type)
         .ok_or_else(|| Dropped::Refused(Problem::invalid("the Content-Type is not one of Roam's"), Encoding::Json))?;
+    if !shard.holds_profile(&profile) {
+        return Err(Dropped::Refused(Problem::of_another_shard(), encoding));
+    }
     let ask = read(verb, &profile, encoding, payload).map_err(|problem| Dropped::Refused(problem, encoding))?;
     Ok(Asked { profile, encoding, ask })
 }
@@ -142,7 +151,7 @@ mod tests {
     const INBOX: &str = "_INBOX.acme.alice.laptop.1";
 
     fn ask(subject: &str, payload: &[u8]) -> Result<Asked, Dropped> {
-        look(subject, Some(INBOX), Some(Encoding::Json.content_type()), payload)
+        look(Shard::ONLY, subject, Some(INBOX), Some(Encoding::Json.content_type()), payload)
     }
 
     fn code(asked: Result<Asked, Dropped>) -> Code {
@@ -165,12 +174,12 @@ mod tests {
             "_INBOX.acme.alice.>",
         ];
         for reply in answered {
-            assert!(look(LATEST, Some(reply), None, b"").is_ok(), "{reply}");
+            assert!(look(Shard::ONLY, LATEST, Some(reply), None, b"").is_ok(), "{reply}");
         }
         for reply in dropped {
-            assert_eq!(look(LATEST, Some(reply), None, b""), Err(Dropped::Unanswerable), "{reply}");
+            assert_eq!(look(Shard::ONLY, LATEST, Some(reply), None, b""), Err(Dropped::Unanswerable), "{reply}");
         }
-        assert_eq!(look(LATEST, None, None, b""), Err(Dropped::Unanswerable));
+        assert_eq!(look(Shard::ONLY, LATEST, None, None, b""), Err(Dropped::Unanswerable));
     }
 
     #[test]
@@ -181,6 +190,20 @@ mod tests {
         }
         assert_eq!(ask("roam.v1.latest.acme.alice", b""), Err(Dropped::Unanswerable));
         assert_eq!(ask("roam.v1.erase.acme.alice.mail", b""), Err(Dropped::Unanswerable));
+    }
+
+    #[test]
+    fn whoever_asks_in_another_shard_is_denied() {
+        let shards = roam_schemas::Shards::new(4).unwrap();
+        let profile: Profile = "acme/alice/mail".parse().unwrap();
+        for shard in shards.each() {
+            let asked = look(shard, &subjects::in_shard(shard, LATEST), Some(INBOX), None, b"");
+            match shards.of_profile(&profile) == shard {
+                true => assert_eq!(asked.unwrap().profile, profile),
+                false => assert_eq!(code(asked), Code::Denied),
+            }
+            assert_eq!(look(shard, LATEST, Some(INBOX), None, b""), Err(Dropped::Unanswerable));
+        }
     }
 
     #[test]
@@ -200,7 +223,7 @@ mod tests {
         assert_eq!(code(ask(LATEST, br#"{"latest_request_v1":{"wait_ms":5001}}"#)), Code::TooLarge);
         let both = br#"{"latest_request_v1":{"select":{"keys":["a"]},"after":"b"}}"#;
         assert_eq!(code(ask(LATEST, both)), Code::Invalid);
-        assert_eq!(code(look(LATEST, Some(INBOX), Some("text/html"), b"")), Code::Invalid);
+        assert_eq!(code(look(Shard::ONLY, LATEST, Some(INBOX), Some("text/html"), b"")), Code::Invalid);
         let keys = vec!["k"; limits::REQUEST_KEYS + 1];
         let many = format!(r#"{{"latest_request_v1":{{"select":{{"keys":{keys:?}}}}}}}"#);
         assert_eq!(code(ask(LATEST, many.as_bytes())), Code::TooLarge);

@@ -14,7 +14,10 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use roam_nats::{Bus, EndpointSpec, Headers, Request, Requests, Service, ServiceError, ServiceSpec};
 use roam_process::{Condition, Context, clock};
-use roam_schemas::{Code, EncodeError, Encoding, Problem, Revision, Timestamp, encode, headers, subjects::Verb};
+use roam_schemas::{
+    Code, EncodeError, Encoding, Problem, Revision, Shard, Timestamp, encode, headers,
+    subjects::{self, Verb},
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -68,6 +71,7 @@ enum Found {
 
 /// Answers until shutdown.
 pub(crate) struct Responder {
+    pub(crate) shard: Shard,
     pub(crate) bus: Bus,
     pub(crate) context: Context,
     pub(crate) progress: Progress,
@@ -96,7 +100,7 @@ impl Responder {
     /// Joins the queue group, and answers until shutdown, or until the replica stands still or no longer follows the journal:
     /// it would answer with what grows old.
     async fn serve(&self) -> Result<(), RespondError> {
-        let (service, mut requests) = Service::start(&self.bus, specification()).await?;
+        let (service, mut requests) = Service::start(&self.bus, specification(self.shard)).await?;
         self.condition.set_ready();
         let stop = async {
             self.context.shutdown.cancelled().await;
@@ -166,7 +170,7 @@ impl Responder {
         let snapshot = self.reader.snapshot();
         let mut found = Vec::with_capacity(requests.len());
         for request in requests {
-            match admit::admit(&request) {
+            match admit::admit(self.shard, &request) {
                 Ok(asked) => found.push((request, self.find_one(&snapshot, asked)?)),
                 Err(Dropped::Unanswerable) => self.metrics.unanswered(),
                 Err(Dropped::Refused(problem, encoding)) => found.push((request, Found::Refused(problem, encoding))),
@@ -271,10 +275,10 @@ impl Responder {
     }
 }
 
-fn specification() -> ServiceSpec {
+fn specification(shard: Shard) -> ServiceSpec {
     let endpoint = |verb: Verb| EndpointSpec {
         name: verb.as_str().to_owned(),
-        subject: verb.wildcard().to_owned(),
+        subject: subjects::in_shard(shard, verb.wildcard()),
         queue_group: GROUP.to_owned(),
     };
     ServiceSpec {

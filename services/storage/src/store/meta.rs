@@ -2,7 +2,7 @@
 //!
 //! | part | layout |
 //! |---|---|
-//! | key | a name: `format`, `position`, `horizon`, `epoch`, `since` |
+//! | key | a name: `format`, `position`, `horizon`, `epoch`, `since`, `shard` |
 //! | value | the type that belongs to the name |
 //! | lifetime | for ever |
 //!
@@ -25,6 +25,9 @@ pub(super) const HORIZON: &[u8] = b"horizon";
 pub(super) const EPOCH: &[u8] = b"epoch";
 /// Holds the instant since when this directory is what it is ([`Timestamp`]); nothing where an older build made it.
 pub(super) const SINCE: &[u8] = b"since";
+
+/// Holds the shard that the directory is of, as text ([`Shard`](roam_schemas::Shard)); nothing in a deployment of one.
+pub(super) const SHARD: &[u8] = b"shard";
 
 /// The format that this build reads and writes. 1 had other rows in `seen` and `expiry`, and was never released.
 pub(crate) const FORMAT_VERSION: u32 = 2;

@@ -32,7 +32,7 @@ use std::{
     },
 };
 
-use roam_schemas::Revision;
+use roam_schemas::{Revision, Shard};
 use rocksdb::{ColumnFamily, DB, ErrorKind};
 
 pub use checkpoint::{Checkpoint, open_read_only};
@@ -95,6 +95,14 @@ pub enum StoreError {
         table: &'static str,
         /// Its layout.
         layout: u8,
+    },
+    /// The directory is of another shard, or of a deployment that was split otherwise. Mend the settings of the replica.
+    #[error("the store is of shard {found}, and the settings say {expected}")]
+    Shard {
+        /// Its shard.
+        found: Shard,
+        /// That of the settings.
+        expected: Shard,
     },
     /// The directory is of a format that this build does not know.
     #[error("the store is of format {found}, this build knows {}", meta::FORMAT_VERSION)]

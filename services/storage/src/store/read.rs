@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use roam_schemas::{ChangeId, Key, Profile, Revision, Timestamp};
+use roam_schemas::{ChangeId, Key, Profile, Revision, Shard, Timestamp};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::{
@@ -147,6 +147,13 @@ impl<'a> Snapshot<'a> {
     /// Since when this directory is what it is: made empty, or restored. None where an older build made it.
     pub(crate) fn since(&self) -> Result<Option<Timestamp>, StoreError> {
         self.get(meta::TABLE, meta::SINCE, |bytes| row::read(meta::TABLE, bytes))
+    }
+
+    /// The shard that the directory is of.
+    pub(crate) fn shard(&self) -> Result<Shard, StoreError> {
+        let stored = self.get(meta::TABLE, meta::SHARD, |bytes| row::read::<String>(meta::TABLE, bytes))?;
+        let Some(text) = stored else { return Ok(Shard::ONLY) };
+        Shard::parse(&text).ok_or_else(|| StoreError::Damaged { table: meta::TABLE, what: format!("shard {text}") })
     }
 
     /// The lowest revision of the epoch: whatever stands below it stands there.

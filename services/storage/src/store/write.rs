@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use roam_schemas::{ChangeId, Revision, Timestamp};
+use roam_schemas::{ChangeId, Revision, Shard, Timestamp};
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::{
@@ -172,6 +172,15 @@ impl Writer {
     pub(crate) fn put_since(&mut self, since: Timestamp) -> Result<(), StoreError> {
         let meta = self.store.table(meta::TABLE)?;
         Ok(self.store.db.put_cf_opt(meta, meta::SINCE, row::write(meta::TABLE, &since)?, &synced())?)
+    }
+
+    /// Notes for ever which shard the directory is of.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub(crate) fn put_shard(&mut self, shard: Shard) -> Result<(), StoreError> {
+        let meta = self.store.table(meta::TABLE)?;
+        Ok(self.store.db.put_cf_opt(meta, meta::SHARD, row::write(meta::TABLE, &shard.to_string())?, &synced())?)
     }
 
     /// Moves the position alone.

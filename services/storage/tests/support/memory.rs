@@ -58,6 +58,7 @@ impl Memory {
             records: ops.map(|op| self.records.get(&op.key).map(|record| record.known.clone())).collect(),
             user_profiles: (self.head == Head::default()).then_some(0),
             erased: None,
+            elsewhere: false,
             journaled: Timestamp::default(),
         }
     }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use roam_nats::{Bus, BusSettings, Headers, Subscription};
+use roam_nats::{Bus, Headers, Subscription};
 use roam_schemas::{Encoding, subjects};
 use roam_storage::backup::{Order, Told};
 use tokio::time::timeout;
 
 use crate::{
     cli::{CreateBackup, Global},
-    connect::{bus_settings, not_on_the_bus},
     failure::Failure,
+    operator::Operator,
     output::Output,
     show,
 };
@@ -20,22 +20,30 @@ const WHAT: &str = "backup create";
 const SILENCE: Duration = Duration::from_secs(20);
 
 pub(super) async fn run(args: &CreateBackup, global: &Global, out: Output) -> Result<(), Failure> {
-    let settings = BusSettings { inbox_prefix: Some(subjects::operator_inbox()), ..bus_settings(global) };
-    let bus = Bus::connect(&settings, "roam-backup").await.map_err(|error| not_on_the_bus(WHAT, &error))?;
-    let made = order(args, &bus, out).await;
-    bus.close().await;
-    say(&made?, out)
+    let Some(replica) = &args.replica else {
+        return Operator::with(global, WHAT, async |operator| {
+            for operator in operator.each(args.only.shard)? {
+                let subject = subjects::order_backup_of_any(operator.shard);
+                say(&order(args, &operator.bus, subject, out).await?, out)?;
+            }
+            Ok(())
+        })
+        .await;
+    };
+    Operator::with(global, WHAT, async |operator| {
+        say(&order(args, &operator.bus, subjects::order_backup(replica), out).await?, out)
+    })
+    .await
 }
 
 /// Orders it, and waits for the last word.
-async fn order(args: &CreateBackup, bus: &Bus, out: Output) -> Result<Told, Failure> {
+async fn order(args: &CreateBackup, bus: &Bus, subject: String, out: Output) -> Result<Told, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::because(WHAT, error);
     let inbox = bus.new_inbox();
     let mut answers = bus.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
     let order = Order { to: args.to.map(Into::into) };
     let payload = serde_json::to_vec(&order).map_err(|error| failed(&error))?;
     let headers = Headers::new().with_content_type(Encoding::Json);
-    let subject = subjects::order_backup(args.replica.as_ref());
     bus.send_with_reply(subject, inbox, headers, payload.into()).await.map_err(|error| failed(&error))?;
     let bar = out.bar_of_bytes("copying");
     let told = loop {

@@ -1,8 +1,8 @@
 //! What becomes of a backup that was brought back: whether the journal, as it is now, carries it forward. A look, no promise:
 //! the replica decides when it starts.
 
-use roam_nats::{Bus, BusSettings, JOURNAL_STREAM, STORAGE_REPLICAS_KEY, StreamState, stream_state};
-use roam_schemas::JournalPosition;
+use roam_nats::{Bus, BusSettings, STORAGE_REPLICAS_KEY, StreamState, journal_stream, stream_state};
+use roam_schemas::{JournalPosition, Shard};
 use serde::Serialize;
 
 /// What the replica does that is started with it.
@@ -23,10 +23,10 @@ pub(super) enum Next {
 }
 
 impl Next {
-    /// Looks at the journal.
-    pub(super) async fn look(settings: &BusSettings, position: Option<&JournalPosition>) -> Self {
+    /// Looks at the journal of a shard.
+    pub(super) async fn look(settings: &BusSettings, shard: Shard, position: Option<&JournalPosition>) -> Self {
         let Ok(bus) = Bus::connect(settings, "roam-backup").await else { return Self::Unknown };
-        let state = stream_state(&bus, JOURNAL_STREAM).await;
+        let state = stream_state(&bus, &journal_stream(shard)).await;
         bus.close().await;
         state.map_or(Self::Unknown, |state| Self::of(position, &state))
     }

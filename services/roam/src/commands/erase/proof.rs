@@ -38,7 +38,7 @@ pub(super) struct ReplicaProof {
 /// What a stream holds of the user.
 #[derive(Debug, Serialize)]
 pub(super) struct StreamProof {
-    pub(super) stream: &'static str,
+    pub(super) stream: String,
     pub(super) subject: String,
     pub(super) purged: u64,
     pub(super) remain: u64,

@@ -24,7 +24,7 @@ pub(super) fn judge(seen: &Seen) -> Vec<Finding> {
         findings.push(problem("nats", "the journal has no leader", "a majority of the NATS servers has to run"));
     }
     seen.streams.iter().for_each(|stream| findings.extend(of_stream(stream)));
-    let last = |name| seen.streams.iter().find(|stream| stream.name == name).map_or(0, |stream| stream.last_sequence);
+    let last = |name| seen.streams.iter().find(|stream| stream.kind == name).map_or(0, |stream| stream.last_sequence);
     findings.extend(of_durable(ACCESS_DURABLE, &seen.changes, last(CHANGES_STREAM)));
     findings.extend(of_durable(ANNOUNCE_DURABLE, &seen.announcements, last(JOURNAL_STREAM)));
     if seen.changes.trouble.is_none() && !seen.changes.attended {
@@ -51,13 +51,13 @@ fn of_stream(stream: &StreamSeen) -> Option<Finding> {
         return Some(problem("stream", trouble.clone(), "prepare it with `roam provision`"));
     }
     // Of the others the oldest goes.
-    let refuses = [CHANGES_STREAM, CHUNKS_STREAM].contains(&stream.name);
+    let refuses = [CHANGES_STREAM, CHUNKS_STREAM].contains(&stream.kind);
     let share = |held: u64, most: Option<u64>| {
         most.and_then(|most| held.saturating_mul(100).checked_div(most)).unwrap_or_default()
     };
     let full = share(stream.bytes, stream.max_bytes).max(share(stream.messages, stream.max_messages));
     let found = format!("{} holds {full} % of what it may, and refuses what comes then", stream.name);
-    let remedy = match stream.name {
+    let remedy = match stream.kind {
         CHANGES_STREAM => "start another access server",
         _ => "remove large values that nobody needs, or give the stream more room with the tools of NATS",
     };

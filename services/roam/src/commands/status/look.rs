@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use roam_nats::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, CHUNKS_STREAM, DurableReport, Finding, JOURNAL_STREAM,
-    REJECTED_STREAM, StateError, StreamReport, StreamServer, durable_report, stream_report,
+    REJECTED_STREAM, StateError, StreamReport, StreamServer, changes_stream, chunks_stream, durable_report,
+    journal_stream, stream_report,
 };
 use roam_process::clock;
 use roam_schemas::{StatusReply, Timestamp};
@@ -25,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Seen {
     /// When.
     pub(super) time: Timestamp,
+    /// Of which shard, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shard: Option<u16>,
     pub(super) findings: Vec<Finding>,
     /// The server that we are connected to.
     pub(super) server: ServerSeen,
@@ -58,7 +62,10 @@ pub(super) struct ServerSeen {
 /// A stream.
 #[derive(Debug, Serialize)]
 pub(super) struct StreamSeen {
-    pub(super) name: &'static str,
+    pub(super) name: String,
+    /// The same in every shard.
+    #[serde(skip)]
+    pub(super) kind: &'static str,
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) max_messages: Option<u64>,
@@ -117,7 +124,7 @@ pub(super) struct BackupSeen {
     pub(super) place: String,
 }
 
-/// Looks at everything.
+/// Looks at everything of a shard.
 ///
 /// # Errors
 /// If not even the journal can be looked at.
@@ -126,12 +133,20 @@ pub(super) async fn look(operator: &Operator) -> Result<Seen, Failure> {
     let journal = operator.journal().await?;
     let (name, version) = bus.server();
     let mut streams = Vec::new();
-    for name in [CHANGES_STREAM, JOURNAL_STREAM, CHUNKS_STREAM, REJECTED_STREAM] {
-        streams.push(StreamSeen::of(name, stream_report(bus, name).await));
+    let shard = operator.shard;
+    for (kind, name) in [
+        (CHANGES_STREAM, changes_stream(shard)),
+        (JOURNAL_STREAM, journal_stream(shard)),
+        (CHUNKS_STREAM, chunks_stream(shard)),
+        (REJECTED_STREAM, REJECTED_STREAM.to_owned()),
+    ] {
+        let report = stream_report(bus, &name).await;
+        streams.push(StreamSeen::of(kind, name, report));
     }
+    let (changes, journal_of_shard) = (changes_stream(shard), journal_stream(shard));
     let (changes, announcements, replicas) = tokio::join!(
-        attended(bus, CHANGES_STREAM, ACCESS_DURABLE),
-        attended(bus, JOURNAL_STREAM, ANNOUNCE_DURABLE),
+        attended(bus, &changes, ACCESS_DURABLE),
+        attended(bus, &journal_of_shard, ANNOUNCE_DURABLE),
         operator.replicas(),
     );
     let replicas = replicas?;
@@ -139,6 +154,7 @@ pub(super) async fn look(operator: &Operator) -> Result<Seen, Failure> {
     let end = operator.journal().await?.last_sequence;
     Ok(Seen {
         time: Timestamp::from_nanos(clock::now_ns()),
+        shard: operator.number(),
         findings: Vec::new(),
         server: ServerSeen { name, version },
         expected_replicas: expected_replicas(&journal),
@@ -176,10 +192,11 @@ async fn attended(bus: &Bus, stream: &str, durable: &str) -> DurableSeen {
 }
 
 impl StreamSeen {
-    fn of(name: &'static str, report: Result<StreamReport, StateError>) -> Self {
+    fn of(kind: &'static str, name: String, report: Result<StreamReport, StateError>) -> Self {
         match report {
             Ok(report) => Self {
                 name,
+                kind,
                 messages: report.messages,
                 bytes: report.bytes,
                 max_messages: report.max_messages,
@@ -190,6 +207,7 @@ impl StreamSeen {
             },
             Err(error) => Self {
                 name,
+                kind,
                 messages: 0,
                 bytes: 0,
                 max_messages: None,

@@ -3,6 +3,7 @@
 use std::{error::Error, future::Future, time::Duration};
 
 use roam_process::{Context, Tasks};
+use roam_schemas::Shard;
 use tokio_util::sync::CancellationToken;
 
 /// How long a part may take to stop.
@@ -25,7 +26,34 @@ impl Part {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let context = Context { shutdown: CancellationToken::new(), grace: GRACE, ..whole.scoped(name) };
+        Self::start_in(name, &whole.scoped(name), run)
+    }
+
+    /// Starts that of a shard. Where there are several, its health and its figures say which.
+    pub(super) fn start_of<F, E>(
+        shard: Shard,
+        name: &'static str,
+        whole: &Context,
+        run: impl FnOnce(Context) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        if shard.is_only() {
+            return Self::start(name, whole, run);
+        }
+        let scope = whole.scoped(&format!("{name}-{}", shard.number()));
+        let metrics = scope.metrics.prefixed(&format!("shard_{}", shard.number()));
+        Self::start_in(name, &Context { metrics, ..scope }, run)
+    }
+
+    fn start_in<F, E>(name: &'static str, scope: &Context, run: impl FnOnce(Context) -> F) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let context = Context { shutdown: CancellationToken::new(), grace: GRACE, ..scope.clone() };
         let mut tasks = Tasks::new(&context);
         tasks.spawn(name, run(context.clone()));
         Self { name, context, tasks }

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use roam_schemas::Shard;
+
 /// A directory for everything.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -55,9 +57,12 @@ impl Place {
         self.root.join("keys")
     }
 
-    /// Where the replica keeps its tables.
-    pub(super) fn storage(&self) -> PathBuf {
-        self.root.join("storage")
+    /// Where the replica of a shard keeps its tables.
+    pub(super) fn storage(&self, shard: Shard) -> PathBuf {
+        self.root.join(match shard.is_only() {
+            true => "storage".to_owned(),
+            false => format!("storage-{}", shard.number()),
+        })
     }
 }
 

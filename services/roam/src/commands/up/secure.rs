@@ -6,7 +6,7 @@ use roam_auth::{SigningKey, TokenRecord, sign, store, write_private};
 use roam_client::Secret;
 use roam_nats::{Bus, BusSettings, Deployment, Report, Role, SecurityConf, provision_auth};
 use roam_process::clock;
-use roam_schemas::{Access, App, Apps, Device, Grant, ServiceName, Tenant, User};
+use roam_schemas::{Access, App, Apps, Device, Grant, ServiceName, Shards, Tenant, User};
 use tokio::{runtime::Handle, task::spawn_blocking};
 
 use super::{WHAT, place::Place};
@@ -31,6 +31,7 @@ pub(super) struct Secure {
     made: Made,
     place: PathBuf,
     mutual_tls: bool,
+    shards: Shards,
 }
 
 impl Secure {
@@ -42,8 +43,8 @@ impl Secure {
         }
         hosts.extend(args.hosts.iter().cloned());
         let place = place.keys();
-        let made = make(&place, &hosts, args.mutual_tls)?;
-        Ok(Self { made, place, mutual_tls: args.mutual_tls })
+        let made = make(&place, &hosts, args.mutual_tls, args.shards)?;
+        Ok(Self { made, place, mutual_tls: args.mutual_tls, shards: args.shards })
     }
 
     /// The keys that were missing beside others, which are made now.
@@ -68,7 +69,8 @@ impl Secure {
 
     /// The settings of the auth service.
     pub(super) fn auth(&self, server: &str) -> roam_auth::Settings {
-        self.made.keys.auth_settings(&self.plain(server))
+        let shards = self.shards.get();
+        roam_auth::Settings { shards, ..self.made.keys.auth_settings(&self.plain(server)) }
     }
 
     /// How to reach the server for a look whether it is ready.

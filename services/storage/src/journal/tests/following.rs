@@ -1,5 +1,7 @@
 //! When a replica knows that it may be behind.
 
+use roam_nats::JOURNAL_STREAM;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,7 +40,7 @@ impl World {
             backups_max_bytes: Some(0),
             ..Overrides::default()
         };
-        provision(&bus, &Deployment { replicas_of_streams: 1, storage_replicas, overrides }).await.unwrap();
+        provision(&bus, &Deployment { overrides, ..Deployment::new(1, storage_replicas) }).await.unwrap();
         Self { bus, _server: server, _directory: directory }
     }
 
@@ -79,10 +79,11 @@ impl World {
         let (_, reader) = crate::store::open(store.path(), &crate::store::StoreSettings::default()).unwrap();
         let metrics = Metrics::new(&context.metrics);
         let backups = BackupSettings { directory: Some(store.path().join("none")), ..BackupSettings::default() };
-        let chunks = Chunks::new(&self.bus, metrics.clone());
+        let chunks = Chunks::new(Shard::ONLY, &self.bus, metrics.clone());
         let (name, bus) = (ReplicaName::default(), BusSettings::default());
         let keeper = Keeper::new(reader.clone(), chunks, name, backups, bus, metrics.clone());
         let follower = Follower {
+            shard: Shard::ONLY,
             rescue: Rescue::new(keeper, restored, since, watch::Sender::new(false)),
             state: None,
             bus: self.bus.clone(),
@@ -122,7 +123,7 @@ impl World {
 
     /// The position of a replica that applied this batch of the journal as it is.
     pub(super) async fn stands_at(&self, sequence: u64, number: u8) -> Position {
-        let incarnation = nanos(stream_state(&self.bus, JOURNAL_STREAM).await.unwrap().created);
+        let incarnation = nanos(stream_state(&self.bus, roam_nats::JOURNAL_STREAM).await.unwrap().created);
         Position { incarnation, batch: BatchId::from_bytes([number; 16]), ..at(sequence) }
     }
 }

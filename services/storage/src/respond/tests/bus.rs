@@ -34,7 +34,8 @@ impl World {
         let metrics = Metrics::new(&context.metrics);
         let answering = bus.clone();
         let responder = Responder {
-            chunks: crate::chunks::Chunks::new(&bus, metrics.clone()),
+            shard: roam_schemas::Shard::ONLY,
+            chunks: crate::chunks::Chunks::new(roam_schemas::Shard::ONLY, &bus, metrics.clone()),
             bus,
             context: context.clone(),
             progress: progress.clone(),

@@ -8,7 +8,8 @@ use super::{super::look::ServerSeen, *};
 
 fn stream(name: &'static str) -> StreamSeen {
     StreamSeen {
-        name,
+        name: name.to_owned(),
+        kind: name,
         messages: 10,
         bytes: 100,
         max_messages: Some(100),
@@ -38,6 +39,7 @@ fn well() -> Seen {
     let durable = || DurableSeen { delivered: 10, attended: true, ..DurableSeen::default() };
     Seen {
         time: Timestamp::from_nanos(0),
+        shard: None,
         findings: Vec::new(),
         server: ServerSeen { name: "n".to_owned(), version: "2.15.1".to_owned() },
         servers: vec![StreamServer { name: "n".to_owned(), leads: true, current: true, offline: false, behind: 0 }],
