@@ -25,6 +25,7 @@ mod operate;
 mod planted;
 mod progress;
 mod respond;
+mod room;
 mod settings;
 
 use std::{
@@ -58,6 +59,7 @@ use crate::{
     operate::Operated,
     progress::Progress,
     respond::Responder,
+    room::Room,
     store::{Reader, StoreError, Writer},
 };
 pub use settings::{BackupSettings, Settings};
@@ -179,6 +181,7 @@ fn note_since(writer: &mut Writer, reader: &Reader, restored: Option<&Restored>)
 struct Conditions {
     bus: Condition,
     store: Condition,
+    room: Condition,
     journal: Condition,
     announce: Condition,
     consumer: Condition,
@@ -203,6 +206,7 @@ impl Conditions {
         Self {
             bus: condition("bus"),
             store: condition("store"),
+            room: condition("room"),
             journal: condition("journal"),
             announce: condition("announce"),
             consumer: condition("consumer"),
@@ -219,8 +223,12 @@ impl Parts<'_> {
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
         let (stuck, is_stuck) = watch::channel(None);
         let (erasures, compactor, given_up) = erasures(reader.clone(), context.shutdown.clone());
+        let room = Room::default();
+        let directory = reader.directory().to_owned();
+        let looking = room.clone().watch(move || room::free(&directory), conditions.room, context.shutdown.clone());
         let fold = Fold {
             stuck,
+            room,
             erasures,
             applier: Applier::new(writer, reader.clone())?,
             progress: progress.clone(),
@@ -303,6 +311,7 @@ impl Parts<'_> {
         };
         let mut tasks = Tasks::new(context);
         tasks.spawn("connections", connections.observe(conditions.bus, context.shutdown.clone()));
+        tasks.spawn("room", looking);
         tasks.spawn("journal", follower.follow());
         tasks.spawn("apply", fold.run(batches));
         tasks.spawn("announce", announcer.announce());
