@@ -38,7 +38,7 @@ use roam_nats::{Bus, ConnectError, JOURNAL_STREAM, PublishSettings, Publisher, s
 use roam_process::{Condition, Context, Tasks, TasksError, clock};
 use roam_schemas::{ReplicaName, Timestamp};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Mutex, mpsc, watch},
     task::spawn_blocking,
     time::{interval, sleep},
 };
@@ -289,6 +289,7 @@ impl Parts<'_> {
         };
         let announcer = Announcer {
             announces,
+            rereading: Mutex::default(),
             bus: connections.following.clone(),
             sending: connections.announcing.clone(),
             filing: Publisher::new(&connections.following, PublishSettings::default()),
