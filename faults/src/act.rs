@@ -92,11 +92,10 @@ impl Script {
         let mut faults = if self.kills.is_some() { Vec::new() } else { self.faults(&mut dice) };
         let needed = |need| faults.iter().any(|fault| fault.needs().contains(&need));
         let plan = Plan {
-            shape: self.shape,
             disks: needed(Need::Root),
             clocks: fault::clock_library().filter(|_| needed(Need::Clocks)),
-            programs: self.programs.clone(),
             planted: self.planted.clone(),
+            ..Plan::new(self.shape, self.programs.clone())
         };
         let mut site = Site::start(plan).await.context("the site does not start")?;
         site.may_begin_anew = self.hazard == Hazard::StoreDamaged;
@@ -164,6 +163,11 @@ impl Script {
 }
 
 impl Outcome {
+    /// How often a replica had to be told that it counts.
+    pub(crate) fn resumed(&self) -> usize {
+        self.site.resumed
+    }
+
     /// Leaves behind all that is needed to look into what was found.
     pub(crate) fn leave_in(&self, directory: &std::path::Path, script: &Script) -> Result<()> {
         std::fs::create_dir_all(directory)?;

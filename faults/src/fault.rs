@@ -13,6 +13,7 @@ mod workload;
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Result;
+pub(crate) use damage::flip;
 use futures_util::future::LocalBoxFuture;
 use rand::rngs::StdRng;
 

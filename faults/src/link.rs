@@ -9,13 +9,15 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinSet,
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 
-/// How much is carried at once: with a delay this bounds the rate too, as a thin line does.
+/// How much is carried at once: with a slow line this bounds the rate too, as a thin one does.
 const CARRIED: usize = 64 * 1024;
+/// How many of those may be on their way at once.
+const ON_THE_WAY: usize = 256;
 
 /// How bytes go one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(crate) enum Flow {
     /// Nothing comes through, and nothing is lost: as TCP sees a network that is broken for a while.
     Stalled,
     Slowed(Duration),
+    /// Everything comes so much later, in its order, and as much of it as ever.
+    Late(Duration),
 }
 
 /// The state of a link.
@@ -97,17 +101,45 @@ async fn connect(part: TcpStream, server: String, state: watch::Receiver<State>)
     }
 }
 
-async fn carry(
+/// Carries bytes one way until either end is gone.
+async fn carry(from: OwnedReadHalf, to: OwnedWriteHalf, state: watch::Receiver<State>, flow: fn(&State) -> Flow) {
+    let (taken, due) = mpsc::channel(ON_THE_WAY);
+    let taking = take(from, taken, state.clone(), flow);
+    // What was taken is given out also after the sender is gone.
+    tokio::select! {
+        () = give(due, to, state, flow) => {}
+        () = async { taking.await; std::future::pending().await } => {}
+    }
+}
+
+/// Takes bytes in, and says when they are due at the other end.
+async fn take(
     mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    taken: mpsc::Sender<(Instant, Vec<u8>)>,
     mut state: watch::Receiver<State>,
     flow: fn(&State) -> Flow,
 ) {
     let mut buffer = vec![0; CARRIED];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let found = flow(&state.borrow_and_update());
+        let late = if let Flow::Late(late) = found { late } else { Duration::ZERO };
+        if taken.send((Instant::now() + late, buffer[..read].to_vec())).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn give(
+    mut due: mpsc::Receiver<(Instant, Vec<u8>)>,
+    mut to: OwnedWriteHalf,
+    mut state: watch::Receiver<State>,
+    flow: fn(&State) -> Flow,
+) {
+    while let Some((at, bytes)) = due.recv().await {
+        sleep_until(at).await;
+        let found = flow(&state.borrow_and_update());
         match found {
-            Flow::Free => {}
+            Flow::Free | Flow::Late(_) => {}
             Flow::Slowed(delay) => sleep(delay).await,
             Flow::Stalled => {
                 if state.wait_for(|state| flow(state) != Flow::Stalled).await.is_err() {
@@ -115,7 +147,7 @@ async fn carry(
                 }
             }
         }
-        if to.write_all(&buffer[..read]).await.is_err() {
+        if to.write_all(&bytes).await.is_err() {
             return;
         }
     }
@@ -163,5 +195,27 @@ mod tests {
 
         link.cut();
         assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0);
+    }
+    #[tokio::test]
+    async fn what_is_late_comes_in_its_order_and_holds_up_nothing_behind_it() {
+        const LATE: Duration = Duration::from_millis(200);
+        let (link, _server) = echo().await;
+        let mut stream = TcpStream::connect(link.address).await.unwrap();
+        let mut byte = [0; 1];
+        stream.write_all(b"-").await.unwrap();
+        stream.read_exact(&mut byte).await.unwrap();
+
+        link.set(Flow::Late(LATE), Flow::Free);
+        let began = Instant::now();
+        for byte in b"abcdefgh" {
+            stream.write_all(&[*byte]).await.unwrap();
+            // So that each is read by itself.
+            tokio::task::yield_now().await;
+        }
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer).await.unwrap();
+        let took = began.elapsed();
+        assert_eq!(&answer, b"abcdefgh");
+        assert!(took >= LATE && took < 4 * LATE, "{took:?}: each by itself would take eight times as long");
     }
 }

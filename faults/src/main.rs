@@ -8,16 +8,21 @@ mod act;
 mod check;
 mod disk;
 mod fault;
+mod flips;
 mod history;
 mod kill_points;
 mod link;
 mod planted;
+mod quota;
 mod settle;
 mod site;
+mod times;
 mod workload;
 
 use std::{
     collections::BTreeMap,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -34,16 +39,18 @@ use crate::{
     fault::Hazard,
     kill_points::Kills,
     site::Shape,
+    times::Times,
     workload::Load,
 };
 
 /// Which kinds of act there are: of which shape, and what its faults may do.
-const ACTS: [(Shape, Hazard); 7] = [
+const ACTS: [(Shape, Hazard); 8] = [
     (Shape::Cluster, Hazard::Nothing),
     (Shape::Single, Hazard::BusLoses),
     (Shape::Cluster, Hazard::StoreDamaged),
     (Shape::Lazy, Hazard::BusLoses),
     (Shape::Single, Hazard::Nothing),
+    (Shape::Cluster, Hazard::BusLoses),
     (Shape::Cluster, Hazard::Nothing),
     (Shape::Single, Hazard::StoreDamaged),
 ];
@@ -88,6 +95,21 @@ struct Options {
     /// How often they do so at each point.
     #[arg(long, default_value_t = 100, requires = "kill_points")]
     hits: usize,
+    /// Measures how soon parts are back and how soon is refused what cannot be taken: all, or what has that name.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "all")]
+    times: Option<String>,
+    /// How large the store of a replica is made for that, in MB.
+    #[arg(long, default_value_t = 1_000, requires = "times")]
+    store_mb: u64,
+    /// Flips bits in files of stores and servers: of all kinds, or of that one.
+    #[arg(long, value_name = "KIND", num_args = 0..=1, default_missing_value = "all")]
+    flips: Option<String>,
+    /// In how many places of each kind of file of a store that is.
+    #[arg(long, default_value_t = 1_000, requires = "flips")]
+    places: usize,
+    /// And in how many of the blocks of a server, each of which takes a quarter of a minute.
+    #[arg(long, default_value_t = 36, requires = "flips")]
+    blocks: usize,
     /// Where the history of what was found is left.
     #[arg(long, default_value = "target/faults")]
     leave: PathBuf,
@@ -105,38 +127,82 @@ struct Sums {
 }
 
 #[tokio::main]
-#[expect(clippy::print_stderr, clippy::print_stdout, reason = "this program tells people what it found")]
+#[expect(clippy::print_stderr, reason = "this program tells people what it found")]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    if options.list {
-        list().into_iter().for_each(|line| println!("{line}"));
-        return ExitCode::SUCCESS;
-    }
-    if let Some(name) = &options.planted {
-        return match Box::pin(find_planted(&options, name)).await {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("roam-faults: {error:#}");
-                ExitCode::from(2)
-            }
-        };
-    }
-    let played = match &options.kill_points {
-        Some(name) => Box::pin(kill_at_points(&options, name)).await,
-        None => Box::pin(campaign(&options)).await,
-    };
-    match played {
-        Ok(sums) => {
-            eprintln!("{}", sums.faults());
-            println!("{}", sums.line());
-            if sums.found.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
+    match Box::pin(run(&options)).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("roam-faults: {error:#}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Does what is asked for. False: something is not as it has to be.
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "this program tells people what it found")]
+async fn run(options: &Options) -> Result<bool> {
+    if options.list {
+        list().into_iter().for_each(|line| println!("{line}"));
+        return Ok(true);
+    }
+    if let Some(name) = &options.planted {
+        return Box::pin(find_planted(options, name)).await;
+    }
+    if let Some(name) = &options.times {
+        return Box::pin(measure(options, name)).await;
+    }
+    if let Some(kind) = &options.flips {
+        return Box::pin(flip(options, kind)).await;
+    }
+    let sums = match &options.kill_points {
+        Some(name) => Box::pin(kill_at_points(options, name)).await?,
+        None => Box::pin(campaign(options)).await?,
+    };
+    eprintln!("{}", sums.faults());
+    println!("{}", sums.line());
+    Ok(sums.found.is_empty())
+}
+
+/// Measures times. False: one of them is not what it has to be.
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "this program tells people what it measured")]
+async fn measure(options: &Options, name: &str) -> Result<bool> {
+    let times = Times { programs: programs(options)?, store_mb: options.store_mb };
+    let figures = times.measure(name).await?;
+    print!("{}", times::table(&figures));
+    eprintln!("as JSON: {}", times::write(&figures, &options.leave)?.display());
+    let missed = figures.iter().filter(|figure| !figure.is_met()).count();
+    println!("figures={} missed={missed}", figures.len());
+    Ok(missed == 0)
+}
+
+/// Flips bits. False: one of them did harm that nobody noticed.
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "this program tells people what it found")]
+async fn flip(options: &Options, kind: &str) -> Result<bool> {
+    const BLOCKS: &str = "blk";
+    let seed = options.seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let wanted = |name: &str| kind == "all" || kind == name;
+    let kinds: Vec<_> = flips::Kind::ALL.into_iter().filter(|known| wanted(&known.to_string())).collect();
+    if kinds.is_empty() && !wanted(BLOCKS) {
+        bail!("there is no kind {kind}, but wal, sst, manifest and {BLOCKS}");
+    }
+    eprintln!("seed {seed}");
+    let mut harmed = 0;
+    let mut tell = |name: &str, counts: &flips::Counts| {
+        println!("{name}: {counts}");
+        counts.wrong.iter().take(20).for_each(|wrong| eprintln!("  {wrong}"));
+        harmed += counts.wrong.len();
+    };
+    for kind in kinds {
+        let places = options.places;
+        let counts = tokio::task::spawn_blocking(move || flips::sweep(kind, places, seed)).await??;
+        tell(&kind.to_string(), &counts);
+    }
+    if wanted(BLOCKS) {
+        tell(BLOCKS, &flips::blocks::sweep(&programs(options)?, options.blocks, seed).await?);
+    }
+    Ok(harmed == 0)
 }
 
 /// Every fault, one a line.
@@ -165,6 +231,7 @@ async fn campaign(options: &Options) -> Result<Sums> {
     // Seeds that follow one another begin with another kind of act each.
     let first = usize::try_from(seed % kinds.len() as u64)?;
     eprintln!("seed {seed}");
+    note_seed(&options.leave, seed)?;
     for number in 0.. {
         let (shape, hazard) = kinds[(first + number) % kinds.len()];
         let script = script(options, (shape, hazard), dice.random())?;
@@ -177,6 +244,13 @@ async fn campaign(options: &Options) -> Result<Sums> {
         }
     }
     Ok(sums)
+}
+
+/// Keeps the seed, also of a campaign that is ended from outside before it could tell what it found.
+fn note_seed(leave: &Path, seed: u64) -> Result<()> {
+    fs::create_dir_all(leave)?;
+    let mut seeds = File::options().create(true).append(true).open(leave.join("seeds"))?;
+    Ok(writeln!(seeds, "{seed}")?)
 }
 
 /// Says what was found in an act, if anything was, and leaves behind what is needed to look into it.
@@ -242,9 +316,13 @@ async fn find_planted(options: &Options, name: &str) -> Result<bool> {
     Ok(missed == 0)
 }
 
-fn script(options: &Options, (shape, hazard): (Shape, Hazard), seed: u64) -> Result<Script> {
+/// Where the programs are that make up a deployment.
+fn programs(options: &Options) -> Result<PathBuf> {
     let beside = || Some(std::env::current_exe().ok()?.parent()?.to_owned());
-    let programs = options.programs.clone().or_else(beside).context("where are the programs?")?;
+    options.programs.clone().or_else(beside).context("where are the programs?")
+}
+
+fn script(options: &Options, (shape, hazard): (Shape, Hazard), seed: u64) -> Result<Script> {
     Ok(Script {
         seed,
         shape,
@@ -252,7 +330,7 @@ fn script(options: &Options, (shape, hazard): (Shape, Hazard), seed: u64) -> Res
         only: options.only.clone(),
         lasts: Duration::from_secs(options.act),
         load: Load { clients: options.clients, rate: options.rate },
-        programs,
+        programs: programs(options)?,
         planted: None,
         kills: None,
     })
@@ -278,8 +356,12 @@ fn describe(outcome: &Outcome) -> String {
     let (ok, failed, _) = outcome.ended;
     let faults: usize = outcome.faults.values().sum();
     let verdict = if outcome.findings.is_empty() { "nothing found" } else { "PROMISES BROKEN" };
+    let resumed = match outcome.resumed() {
+        0 => String::new(),
+        resumed => format!(" (a replica had to resume {resumed} times)"),
+    };
     format!(
-        "{faults} faults, {ok} ok, {failed} failed, {} unknown, {} checked, {:.0} s: {verdict}",
+        "{faults} faults{resumed}, {ok} ok, {failed} failed, {} unknown, {} checked, {:.0} s: {verdict}",
         outcome.unknown,
         outcome.findings.checked,
         outcome.took.as_secs_f64()

@@ -4,6 +4,7 @@
 
 mod bus;
 mod member;
+mod resume;
 
 use std::{
     fs,
@@ -13,14 +14,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use roam_client::{BusSettings, ClientSettings};
-use roam_nats::{Cluster, Deployment, NatsServer, Overrides, SecurityConf, ServerSettings, SyncInterval};
+use roam_nats::{Deployment, Overrides};
 use roam_process::ProcessSettings;
 use roam_schemas::ReplicaName;
 use roam_tests::{ACCESS_SERVER, Part, Program, STORAGE};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-pub(crate) use self::{bus::Servers, member::Member};
+pub(crate) use self::{
+    bus::{Route, Servers},
+    member::Member,
+};
 use crate::{disk::Disk, link::Link, planted};
 
 const MIB: u64 = 1024 * 1024;
@@ -54,6 +58,28 @@ pub(crate) struct Plan {
     pub(crate) programs: PathBuf,
     /// The planted bug, if there is to be one.
     pub(crate) planted: Option<String>,
+    /// How many access servers there are.
+    pub(crate) access_servers: usize,
+    /// How many changes may wait for them; none: as many as is usual.
+    pub(crate) changes: Option<u64>,
+    /// What caches and write buffers of a replica take, in MiB.
+    pub(crate) memory_mib: usize,
+}
+
+impl Plan {
+    /// Two access servers and little memory, without disks and clocks of its own.
+    pub(crate) fn new(shape: Shape, programs: PathBuf) -> Plan {
+        Plan {
+            shape,
+            disks: false,
+            clocks: None,
+            programs,
+            planted: None,
+            access_servers: 2,
+            changes: None,
+            memory_mib: 64,
+        }
+    }
 }
 
 /// A running deployment. All of it ends with this.
@@ -65,8 +91,12 @@ pub(crate) struct Site {
     pub(crate) servers: Servers,
     /// The lines of clients: for each, a link to each server.
     pub(crate) client_lines: Vec<Vec<Link>>,
+    /// What goes between the servers of a cluster.
+    pub(crate) routes: Vec<Route>,
     /// The disks of the servers, if they have any.
     pub(crate) server_disks: Vec<Disk>,
+    /// How often one of several replicas had to be told that it counts.
+    pub(crate) resumed: usize,
     deployment: Deployment,
     /// Whether a replica whose store is damaged may begin anew from the journal, which is whole.
     pub(crate) may_begin_anew: bool,
@@ -85,8 +115,8 @@ impl Site {
                 server_disks.push(Disk::mount(image, place.join("jetstream"), SERVER_DISK).await?);
             }
         }
-        let mut servers = start_servers(&plan, dir.path()).await?;
-        let deployment = deployment(plan.shape);
+        let (mut servers, routes) = bus::start(&plan, dir.path()).await?;
+        let deployment = deployment(&plan);
         servers.provision(&deployment).await?;
         servers.sync_to_disk().await?;
         let mut client_lines = Vec::new();
@@ -100,7 +130,9 @@ impl Site {
             replicas,
             servers,
             client_lines,
+            routes,
             server_disks,
+            resumed: 0,
             deployment,
             may_begin_anew: false,
             dir,
@@ -109,7 +141,7 @@ impl Site {
             let member = site.replica(index).await?;
             site.replicas.push(member);
         }
-        for index in 0..2 {
+        for index in 0..site.plan.access_servers {
             let member = site.access_server(index).await?;
             site.access_servers.push(member);
         }
@@ -165,12 +197,13 @@ impl Site {
         done
     }
 
-    /// Provisions once more what was lost, and sets back durables that stand ahead of their streams. What was made or copied
-    /// is on the disk then.
+    /// Provisions once more what was lost, sets back durables that stand ahead of their streams, and decides which of several
+    /// replicas counts if they have to be told. What was made or copied is on the disk then.
     pub(crate) async fn repair(&mut self) -> Result<()> {
         self.servers.provision(&self.deployment).await?;
         self.servers.repair().await?;
-        self.servers.sync_to_disk().await
+        self.servers.sync_to_disk().await?;
+        if self.replicas.len() > 1 { self.resume().await } else { Ok(()) }
     }
 
     /// Waits until all parts say that they are ready, supervising.
@@ -222,7 +255,9 @@ impl Site {
             directory: directory.clone(),
             ..roam_storage::Settings::default()
         };
-        settings.store.memory_mib = 64;
+        settings.store.memory_mib = self.plan.memory_mib;
+        // Where one that has to begin anew finds what another left for it.
+        settings.backup.directory = Some(self.dir.path().join("backups"));
         let part = self.part(name, Program::Storage(settings));
         let mut member = Member::new(part, links);
         (member.directory, member.disk) = (Some(directory), disk);
@@ -281,21 +316,10 @@ fn server_directories(plan: &Plan, dir: &Path) -> Vec<PathBuf> {
     names.iter().map(|name| dir.join(name)).collect()
 }
 
-async fn start_servers(plan: &Plan, dir: &Path) -> Result<Servers> {
-    if plan.shape == Shape::Cluster {
-        // Clients that are told of all servers would go around their links.
-        let conf = SecurityConf { text: String::new(), tls: false, routes: "    no_advertise: true\n".to_owned() };
-        return Ok(Servers::Three(Cluster::start_with(dir, Some(&conf)).await?));
-    }
-    let sync = if plan.shape == Shape::Lazy { SyncInterval::Default } else { SyncInterval::Always };
-    let settings =
-        ServerSettings { sync, ready_within: Duration::from_secs(30), ..ServerSettings::new(dir.join("nats")) };
-    Ok(Servers::One(Box::new(NatsServer::start(settings).await?)))
-}
-
-fn deployment(shape: Shape) -> Deployment {
+fn deployment(plan: &Plan) -> Deployment {
     // JetStream sets the whole of a stream's bound aside, and an act needs little.
     let overrides = Overrides {
+        changes_max_messages: plan.changes,
         changes_max_bytes: Some(128 * MIB),
         journal_max_bytes: Some(384 * MIB),
         rejected_max_bytes: Some(32 * MIB),
@@ -303,7 +327,7 @@ fn deployment(shape: Shape) -> Deployment {
         chunks_max_bytes: Some(32 * MIB),
         ..Overrides::default()
     };
-    let (servers, replicas) = if shape == Shape::Cluster { (3, 2) } else { (1, 1) };
+    let (servers, replicas) = if plan.shape == Shape::Cluster { (3, 2) } else { (1, 1) };
     Deployment { overrides, ..Deployment::new(servers, replicas) }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use roam_nats::{ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM};
+use roam_nats::{ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM, NatsServer};
 
 use super::{Doing, Fault, Hazard, Stage, processes::Who};
 use crate::site::Shape;
@@ -121,8 +121,29 @@ impl Fault for Delete {
 }
 
 impl RollBack {
-    fn streams(stage: &mut Stage) -> PathBuf {
-        stage.site.servers.all()[0].dir().join("jetstream/$G/streams")
+    /// What is put back, on each server, and where its copy is.
+    fn places(&self, stage: &mut Stage) -> Vec<(PathBuf, PathBuf)> {
+        // In a cluster the past of streams is in what servers keep for their votes, too: all of it goes back.
+        let below = if stage.site.plan.shape == Shape::Cluster { "" } else { "$G/streams" };
+        let aside = stage.site.aside();
+        let place = |(index, server): (usize, &mut NatsServer)| {
+            (server.dir().join("jetstream").join(below), aside.join(index.to_string()))
+        };
+        stage.site.servers.all().iter_mut().enumerate().map(place).collect()
+    }
+
+    async fn kill_all(stage: &mut Stage) -> Result<()> {
+        for index in 0..stage.count(Who::Server) {
+            stage.kill(Who::Server, index).await?;
+        }
+        Ok(())
+    }
+
+    async fn start_all(stage: &mut Stage) -> Result<()> {
+        for index in 0..stage.count(Who::Server) {
+            stage.start(Who::Server, index).await?;
+        }
+        Ok(())
     }
 }
 
@@ -132,7 +153,7 @@ impl Fault for RollBack {
     }
 
     fn shapes(&self) -> &'static [Shape] {
-        &[Shape::Single, Shape::Lazy]
+        if self.part.is_empty() { &[Shape::Single, Shape::Lazy, Shape::Cluster] } else { &[Shape::Single, Shape::Lazy] }
     }
 
     fn hazard(&self, _shape: Shape) -> Hazard {
@@ -146,23 +167,25 @@ impl Fault for RollBack {
     /// Keeps a copy, and lets things go on.
     fn inject<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
         Box::pin(async {
-            let (streams, aside) = (Self::streams(stage), stage.site.aside());
-            stage.kill(Who::Server, 0).await?;
-            make_same(&streams, &aside)?;
-            stage.start(Who::Server, 0).await
+            Self::kill_all(stage).await?;
+            for (place, aside) in self.places(stage) {
+                make_same(&place, &aside)?;
+            }
+            Self::start_all(stage).await
         })
     }
 
     /// Puts the copy back.
     fn heal<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
         Box::pin(async {
-            let (streams, aside) = (Self::streams(stage), stage.site.aside());
-            stage.kill(Who::Server, 0).await?;
-            if aside.join(self.part).is_dir() {
-                make_same(&aside.join(self.part), &streams.join(self.part))?;
-                fs::remove_dir_all(&aside)?;
+            Self::kill_all(stage).await?;
+            for (place, aside) in self.places(stage) {
+                if aside.join(self.part).is_dir() {
+                    make_same(&aside.join(self.part), &place.join(self.part))?;
+                    fs::remove_dir_all(&aside)?;
+                }
             }
-            stage.start(Who::Server, 0).await?;
+            Self::start_all(stage).await?;
             stage.site.repair().await
         })
     }
@@ -170,10 +193,12 @@ impl Fault for RollBack {
 
 /// Makes `to` what `from` is.
 fn make_same(from: &Path, to: &Path) -> Result<()> {
-    if to.exists() {
-        fs::remove_dir_all(to)?;
-    }
     fs::create_dir_all(to)?;
+    // The directory itself may be where a disk is mounted.
+    for entry in fs::read_dir(to)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+    }
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let target = to.join(entry.file_name());

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use rand::{Rng, rngs::StdRng};
+use rand::Rng;
 
 use super::{Doing, Fault, Hazard, Stage, processes::Who};
 use crate::site::Shape;
@@ -61,7 +61,8 @@ impl Fault for Flip {
             files.sort();
             if !files.is_empty() {
                 let file = stage.dice.random_range(0..files.len());
-                flip(&files[file], &mut stage.dice)?;
+                let size = fs::metadata(&files[file])?.len();
+                flip(&files[file], stage.dice.random_range(0..size), stage.dice.random_range(0..8))?;
                 if self.who == Who::Replica {
                     stage.site.replicas[self.index].damaged = true;
                 }
@@ -98,14 +99,13 @@ fn gather(directory: &Path, ending: &str, files: &mut Vec<PathBuf>) -> Result<()
     Ok(())
 }
 
-/// Flips one bit anywhere in a file.
-fn flip(path: &Path, dice: &mut StdRng) -> Result<()> {
+/// Flips one bit of a byte of a file.
+pub(crate) fn flip(path: &Path, place: u64, bit: u8) -> Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let place = dice.random_range(0..file.metadata()?.len());
     let mut byte = [0];
     file.seek(SeekFrom::Start(place))?;
     file.read_exact(&mut byte)?;
-    byte[0] ^= 1 << dice.random_range(0..8_u8);
+    byte[0] ^= 1 << bit;
     file.seek(SeekFrom::Start(place))?;
     file.write_all(&byte)?;
     Ok(file.sync_all()?)

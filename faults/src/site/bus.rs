@@ -1,22 +1,26 @@
 //! The servers of a site: one, or a cluster of three, and what an operator asks of them and does to them.
 
-use std::{fmt, slice, time::Duration};
+use std::{fmt, net::SocketAddr, path::Path, slice, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use roam_client::BusSettings;
 use roam_nats::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, Cluster, ConsumerState, Deployment, Headers, JOURNAL_STREAM,
-    NatsServer, StreamState, consumer_state, provision, repair_consumers, stream_state,
+    NatsServer, SecurityConf, ServerSettings, StreamState, SyncInterval, consumer_state, provision, repair_consumers,
+    stream_state,
 };
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+use super::{Plan, Shape};
 use crate::link::Link;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long a cluster may be without a leader.
 const LEADER_WITHIN: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
+/// Where servers of a cluster say that they are: nobody is there.
+const NOWHERE: &str = "127.0.0.1:9";
 
 /// The servers.
 #[derive(Debug)]
@@ -57,6 +61,44 @@ impl fmt::Display for Backlog {
             announce.pending + announce.unacked
         )
     }
+}
+
+/// What goes over the routes that one server of a cluster makes to another.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) link: Link,
+}
+
+/// Starts the servers. Those of a cluster reach each other over links, and in no other way.
+pub(super) async fn start(plan: &Plan, dir: &Path) -> Result<(Servers, Vec<Route>)> {
+    if plan.shape == Shape::Cluster {
+        // Clients that are told of all servers would go around their links, and so would servers.
+        let conf = SecurityConf { text: String::new(), tls: false, routes: "    no_advertise: true\n".to_owned() };
+        let mut made = Ok(Vec::new());
+        let routes = async |listening: &[SocketAddr]| {
+            made = routes(listening).await;
+            let of = |from| made.iter().flatten().filter(move |route| route.from == from);
+            (0..listening.len()).map(|from| of(from).map(|route| route.link.url()).collect()).collect()
+        };
+        let cluster = Cluster::start_through(dir, Some(&conf), Some(NOWHERE), routes).await?;
+        return Ok((Servers::Three(cluster), made?));
+    }
+    let sync = if plan.shape == Shape::Lazy { SyncInterval::Default } else { SyncInterval::Always };
+    let settings =
+        ServerSettings { sync, ready_within: Duration::from_secs(30), ..ServerSettings::new(dir.join("nats")) };
+    Ok((Servers::One(Box::new(NatsServer::start(settings).await?)), Vec::new()))
+}
+
+async fn routes(listening: &[SocketAddr]) -> Result<Vec<Route>> {
+    let mut routes = Vec::new();
+    for from in 0..listening.len() {
+        for (to, address) in listening.iter().enumerate().filter(|(to, _)| *to != from) {
+            routes.push(Route { from, to, link: Link::to(&format!("nats://{address}")).await? });
+        }
+    }
+    Ok(routes)
 }
 
 impl Servers {

@@ -96,7 +96,7 @@ impl Member {
     }
 
     /// Whether it says that it is ready, else why not.
-    pub(super) async fn is_ready(&mut self) -> Result<(), String> {
+    pub(crate) async fn is_ready(&mut self) -> Result<(), String> {
         let name = self.part.name().to_owned();
         if self.part.pid().is_none() {
             return Err(format!("{name} does not run"));

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use roam_schemas::{Shard, subjects};
+use roam_schemas::{Shard, Shards, subjects};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -101,11 +101,16 @@ pub(crate) fn definitions(deployment: &Deployment) -> Result<Vec<StreamDefinitio
     let overrides = &deployment.overrides;
     let journal_age = overrides.journal_days.map(|days| u64::from(days).saturating_mul(UNITS[0].1));
     changes.replace("max_msgs", overrides.changes_max_messages);
-    changes.replace("max_bytes", overrides.changes_max_bytes);
-    journal.replace("max_bytes", overrides.journal_max_bytes);
+    for (stream, bytes) in [
+        (&mut changes, overrides.changes_max_bytes),
+        (&mut journal, overrides.journal_max_bytes),
+        (&mut chunks, overrides.chunks_max_bytes),
+    ] {
+        stream.share("max_bytes", deployment.shards);
+        stream.replace("max_bytes", bytes);
+    }
     journal.replace("max_age", journal_age);
     rejected.replace("max_bytes", overrides.rejected_max_bytes);
-    chunks.replace("max_bytes", overrides.chunks_max_bytes);
     backups.replace("max_bytes", overrides.backups_max_bytes);
 
     for stream in [&mut changes, &mut journal, &mut rejected, &mut chunks, &mut terms, &mut backups] {
@@ -197,6 +202,13 @@ impl StreamDefinition {
         stream
     }
 
+    /// The shards have that much together, unless another size is asked for each.
+    fn share(&mut self, setting: &str, shards: Shards) {
+        if let Some(whole) = self.settings.get(setting).and_then(Value::as_u64) {
+            self.settings.insert(setting.to_owned(), json!(whole / u64::from(shards.get())));
+        }
+    }
+
     fn replace(&mut self, setting: &str, value: Option<u64>) {
         if let Some(value) = value {
             self.settings.insert(setting.to_owned(), json!(value));
@@ -261,7 +273,6 @@ fn write_duration(nanoseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use roam_schemas::Shards;
 
     use super::*;
     use crate::{

@@ -1,7 +1,7 @@
 //! Three nats-servers on one machine, as a cluster of three would be on three: for tests. Each is a [`NatsServer`].
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     time::Duration,
 };
@@ -12,6 +12,7 @@ use super::{
     CLUSTER_CONF, NatsServer, ServerBinary, StartError,
     health::Probe,
     launch::{Launch, Ports, keep_port, open_directory},
+    port::Port,
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -34,21 +35,39 @@ impl Cluster {
 
     /// The same, with servers that let nobody in without, and with encrypted routes.
     pub async fn start_with(dir: &Path, security: Option<&SecurityConf>) -> Result<Cluster, StartError> {
+        let all = async |listening: &[SocketAddr]| {
+            let urls: Vec<_> = listening.iter().map(|address| format!("nats://{address}")).collect();
+            vec![urls; SERVERS]
+        };
+        Self::start_through(dir, security, None, all).await
+    }
+
+    /// The same, with routes of somebody's choice: `routes` is told where each server listens for the others, and says for
+    /// each the URLs at which it looks for them. What a server says of itself to those that it meets is `advertised`, if that
+    /// is not to be where it listens.
+    pub async fn start_through(
+        dir: &Path,
+        security: Option<&SecurityConf>,
+        advertised: Option<&str>,
+        routes: impl AsyncFnOnce(&[SocketAddr]) -> Vec<Vec<String>>,
+    ) -> Result<Cluster, StartError> {
         let binary = ServerBinary::find()?;
         let mut conf = CLUSTER_CONF.to_owned();
         if let Some(SecurityConf { text, routes, .. }) = security {
             conf = conf.replacen("cluster {\n", &format!("cluster {{\n{routes}"), 1) + text;
         }
-        let mut routes = Vec::new();
+        let mut ports = Vec::new();
         for _ in 0..SERVERS {
-            routes.push(keep_port(LOOPBACK, None).await?);
+            ports.push(keep_port(LOOPBACK, None).await?);
         }
-        let urls: Vec<_> = routes.iter().map(|port| format!("nats://{}", port.address())).collect();
-        let urls = urls.join(",");
+        let listening: Vec<_> = ports.iter().map(Port::address).collect();
+        let routes = routes(&listening).await;
         let mut servers = Vec::new();
-        for (number, port) in (1..).zip(routes) {
+        for ((number, port), routes) in (1..).zip(ports).zip(routes) {
             let name = format!("nats-{number}");
             let listen = format!("nats://{}", port.address());
+            let mut arguments = vec!["--cluster_listen".to_owned(), listen, "--routes".to_owned(), routes.join(",")];
+            arguments.extend(advertised.into_iter().flat_map(|at| ["--cluster_advertise".to_owned(), at.to_owned()]));
             let launch = Launch {
                 binary: binary.clone(),
                 directory: open_directory(&dir.join(&name)).await?,
@@ -57,7 +76,7 @@ impl Cluster {
                     monitor: keep_port(LOOPBACK, None).await?,
                     _routes: Some(port),
                 },
-                arguments: vec!["--cluster_listen".to_owned(), listen, "--routes".to_owned(), urls.clone()],
+                arguments,
                 variables: Vec::new(),
                 // What a server that is started again can reach by itself, also while the others are down.
                 probe: Probe::ServerAlone,

@@ -2,10 +2,7 @@
 //! ones before were fsynced are written together. What became of them is told to the rest of the process only after the
 //! fsync. What cannot be applied stops it there, until the journal is read again.
 
-use std::{
-    sync::mpsc::RecvTimeoutError,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use roam_process::{Condition, clock, kill_point};
 use roam_schemas::{Control, JournalBatch, Timestamp};
@@ -19,6 +16,7 @@ use crate::{
     metrics::Metrics,
     planted::planted,
     progress::Progress,
+    room::{Room, pause},
     store::{Position, StoreError},
 };
 
@@ -37,6 +35,8 @@ pub(crate) struct Fold {
     pub(crate) progress: Progress,
     pub(crate) metrics: Metrics,
     pub(crate) condition: Condition,
+    /// Whether the disk has any left.
+    pub(crate) room: Room,
     pub(crate) shutdown: CancellationToken,
     /// Says what cannot be applied.
     pub(crate) stuck: watch::Sender<Option<Stuck>>,
@@ -235,6 +235,9 @@ impl Fold {
 
     /// Removes some of what may go. A full disk only puts it off.
     fn clean(&mut self) -> Result<(), FoldError> {
+        if self.room.is_short() {
+            return Ok(());
+        }
         match self.applier.clean(Timestamp::from_nanos(clock::now_ns()), REMOVED_AT_ONCE) {
             Ok(gone) => {
                 self.metrics.removed(gone);
@@ -253,6 +256,9 @@ impl Fold {
     ) -> Result<Option<T>, FoldError> {
         let mut full = false;
         loop {
+            if !self.room.wait(&self.shutdown) {
+                return Ok(None);
+            }
             match write(&mut self.applier) {
                 Ok(written) => {
                     if full {
@@ -272,13 +278,5 @@ impl Fold {
                 Err(error) => return Err(ApplyError::from(error).into()),
             }
         }
-    }
-}
-
-/// Waits on a thread that has nothing else to do.
-fn pause(duration: Duration) {
-    let (_held, silent) = std::sync::mpsc::sync_channel::<()>(0);
-    if let Err(RecvTimeoutError::Disconnected) = silent.recv_timeout(duration) {
-        // Cannot be: the sender is held above.
     }
 }

@@ -25,6 +25,7 @@ mod operate;
 mod planted;
 mod progress;
 mod respond;
+mod room;
 mod settings;
 
 use std::{
@@ -39,7 +40,7 @@ use roam_nats::{
 use roam_process::{Condition, Context, Tasks, TasksError, clock};
 use roam_schemas::{ReplicaName, Shard, Timestamp};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Mutex, mpsc, watch},
     task::spawn_blocking,
     time::{interval, sleep},
 };
@@ -60,6 +61,7 @@ use crate::{
     operate::Operated,
     progress::Progress,
     respond::Responder,
+    room::Room,
     store::{Reader, StoreError, Writer},
 };
 pub use settings::{BackupSettings, Settings};
@@ -200,6 +202,7 @@ fn note_since(writer: &mut Writer, reader: &Reader, restored: Option<&Restored>)
 struct Conditions {
     bus: Condition,
     store: Condition,
+    room: Condition,
     journal: Condition,
     announce: Condition,
     consumer: Condition,
@@ -225,6 +228,7 @@ impl Conditions {
         Self {
             bus: condition("bus"),
             store: condition("store"),
+            room: condition("room"),
             journal: condition("journal"),
             announce: condition("announce"),
             consumer: condition("consumer"),
@@ -241,8 +245,12 @@ impl Parts<'_> {
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
         let (stuck, is_stuck) = watch::channel(None);
         let (erasures, compactor, given_up) = erasures(reader.clone(), context.shutdown.clone());
+        let room = Room::default();
+        let directory = reader.directory().to_owned();
+        let looking = room.clone().watch(move || room::free(&directory), conditions.room, context.shutdown.clone());
         let fold = Fold {
             stuck,
+            room,
             erasures,
             applier: Applier::new(writer, reader.clone())?,
             progress: progress.clone(),
@@ -307,6 +315,7 @@ impl Parts<'_> {
         let announcer = Announcer {
             shard,
             announces,
+            rereading: Mutex::default(),
             bus: connections.following.clone(),
             sending: connections.announcing.clone(),
             filing: Publisher::new(&connections.following, PublishSettings::default()),
@@ -331,6 +340,7 @@ impl Parts<'_> {
         };
         let mut tasks = Tasks::new(context);
         tasks.spawn("connections", connections.observe(conditions.bus, context.shutdown.clone()));
+        tasks.spawn("room", looking);
         tasks.spawn("journal", follower.follow());
         tasks.spawn("apply", fold.run(batches));
         tasks.spawn("announce", announcer.announce());

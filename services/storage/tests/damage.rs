@@ -208,16 +208,14 @@ fn no_damage_to_the_lengths_in_any_log_loses_a_batch_from_the_middle() {
     for log in &logs {
         let headers = headers(&fs::read(log).unwrap());
         let mut opened = 0;
-        // The last ones: a length that leads out of the log is taken for a torn tail.
+        // The last ones: a length that leads out of the log looks like a torn tail.
         for header in &headers[headers.len() - 3..] {
             for bit in 0..16 {
                 let position = logged.open_with(log, |bytes| bytes[header + 4 + bit / 8] ^= 1 << (bit % 8));
                 opened += usize::from(position.is_some());
             }
         }
-        if *log == logs[0] {
-            assert_eq!(opened, 0, "an older log has no torn tail");
-        }
+        assert_eq!(opened, 0, "{} is not torn", log.display());
     }
 }
 
@@ -235,4 +233,32 @@ fn an_older_log_that_is_gone_or_shorter_is_refused() {
     assert!(open(copy.path()).is_err(), "one that is gone");
     let position = logged.open_with(&logs[1], |bytes| bytes.truncate(bytes.len() - 1));
     assert_eq!(position, Some(29), "the newest may be torn");
+}
+
+#[test]
+fn a_flipped_bit_in_the_kind_of_a_record_is_refused_in_the_log_and_in_the_list_of_files() {
+    let mut replica = Replica::new();
+    for sequence in 1..=20 {
+        replica.apply(sequence, &batch(sequence));
+    }
+    replica.reopen();
+    for sequence in 21..=40 {
+        replica.apply(sequence, &batch(sequence));
+    }
+    let directory = replica.close();
+    let entries = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let is_list = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("MANIFEST-");
+    let mut damaged_files: Vec<_> = entries.filter(is_list).collect();
+    damaged_files.extend(files(directory.path(), "log"));
+    for file in damaged_files {
+        let bytes = fs::read(&file).unwrap();
+        let headers = headers(&bytes);
+        assert!(headers.len() > 10, "{file:?}");
+        for header in headers {
+            // A whole record, or a part of one, as a record of a file that was recycled: RocksDB takes that for the end of a
+            // log, and reads a list of files for ever.
+            let copy = damaged(directory.path(), &file, |bytes| bytes[header + 6] ^= 1 << 2);
+            assert!(open(copy.path()).is_err(), "{file:?}, the record at {header}");
+        }
+    }
 }

@@ -5,7 +5,8 @@ use clap::Args;
 /// The least that a stream is of any use with.
 const LEAST: u64 = 1_048_576;
 
-/// How many bytes each stream may take, of each shard. JetStream sets the whole of it aside in advance.
+/// How many bytes each stream may take, of each shard; what is not said of changes, journal and chunks the shards have together.
+/// JetStream sets the whole of it aside in advance.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Room on the disk of NATS, set aside in advance")]
 pub(crate) struct Room {

@@ -23,7 +23,10 @@ use roam_nats::{
 };
 use roam_process::{Condition, Context, kill_point};
 use roam_schemas::{BatchId, EncodeError, Shard};
-use tokio::time::{interval, sleep, sleep_until};
+use tokio::{
+    sync::Mutex,
+    time::{interval, sleep, sleep_until},
+};
 
 use crate::{
     apply::{AppliedBatch, Verdict},
@@ -47,6 +50,8 @@ const PREFETCH: usize = 256;
 /// For how long the table may not know a change that the journal holds: a new line of the journal is being read again.
 /// After that nothing is said of it, and whoever published it asks again.
 const UNDECIDED_FOR: Duration = Duration::from_secs(30);
+/// How many entries of the journal are read over to come to one that is not remembered: more cost more than another reader.
+const READ_ON: u64 = 1_000;
 /// How long to wait before trying again what failed.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -77,6 +82,8 @@ pub(crate) struct Announcer {
     pub(crate) condition: Condition,
     /// Says whether this replica is the one that announces.
     pub(crate) announces: Arc<AtomicBool>,
+    /// Reads batches again that are not remembered, and the sequence of the last one that it read.
+    pub(crate) rereading: Mutex<Option<(JournalReader, u64)>>,
 }
 
 impl Announcer {
@@ -184,6 +191,8 @@ impl Announcer {
             // On a new line of the journal a sequence means another batch than it did before.
             if let Some(batch) = self.progress.recent(delivery.stream_sequence).filter(|recent| recent.batch.id == id) {
                 batches.push(batch);
+                // It would hold on to what comes next, and nobody needs that any more.
+                *self.rereading.lock().await = None;
                 continue;
             }
             match self.reload(delivery).await? {
@@ -223,9 +232,21 @@ impl Announcer {
         }
     }
 
+    /// The entry at that sequence, or the first one behind it. Goes on with the reader of the one before it: the server keeps
+    /// each for a while, and refuses further ones beyond a thousand.
     async fn read(&self, sequence: u64) -> Result<Entry, Box<dyn Error + Send + Sync>> {
-        let mut reader = JournalReader::open(&self.bus, &journal_stream(self.shard), None, sequence).await?;
-        Ok(reader.next().await?)
+        let mut kept = self.rereading.lock().await;
+        let mut reader = match kept.take() {
+            Some((reader, at)) if (at + 1..=at + READ_ON).contains(&sequence) => reader,
+            _ => JournalReader::open(&self.bus, &journal_stream(self.shard), None, sequence).await?,
+        };
+        loop {
+            let entry = reader.next().await?;
+            if entry.sequence >= sequence {
+                *kept = Some((reader, entry.sequence));
+                return Ok(entry);
+            }
+        }
     }
 
     /// Hands everything to the connection. Says under which generation of it that was.

@@ -5,6 +5,7 @@ use std::{fs, io, path::Path};
 use roam_schemas::{Missing, StatusReply};
 
 use super::{Operated, Refusal};
+use crate::room;
 
 impl Operated {
     /// Looks at everything as it is now. Reads the disk.
@@ -20,7 +21,7 @@ impl Operated {
             announces: self.announces(),
             epoch: self.reader.epoch(),
             used_bytes: used(directory).map_err(|error| Refusal::Failed(error.to_string()))?,
-            free_bytes: free(directory),
+            free_bytes: room::free(directory).unwrap_or_default(),
         })
     }
 }
@@ -30,9 +31,4 @@ fn used(directory: &Path) -> io::Result<u64> {
     // A file may go while it is looked at.
     let sizes = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
     Ok(sizes.sum())
-}
-
-/// How many bytes a disk has left for us; none where that cannot be told.
-fn free(directory: &Path) -> u64 {
-    rustix::fs::statvfs(directory).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }

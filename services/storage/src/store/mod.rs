@@ -74,8 +74,9 @@ pub enum StoreError {
     /// A backup is being restored into the directory, or was in part: restore it again, or remove the directory.
     #[error("a backup was restored into the directory only in part: restore it again")]
     Unfinished,
-    /// A write-ahead log is damaged: it ends in the middle of a record, though a newer one follows.
-    #[error("the log {file} ends in the middle of a record, and another log follows it")]
+    /// A log is damaged: it ends in the middle of a record, though a newer one follows, or holds a record of a kind that is
+    /// never written.
+    #[error("the log {file} is damaged: a record of it ends beyond its end, or is of a kind that nobody writes")]
     Log {
         /// Its path.
         file: String,
