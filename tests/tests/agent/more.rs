@@ -55,7 +55,8 @@ async fn a_large_value_for_which_there_is_no_room_is_named_and_nothing_else_wait
     let mut phone = Laptop::new("phone", &url, Kind::Tree);
     phone.blocks = Some(BLOCKS);
     phone.launch();
-    laptop.write("film", &film(TOO_LARGE, 1));
+    // At once: what is there of a file that is being written roams, too, and there is room for less of it.
+    laptop.save("film", &film(TOO_LARGE, 1));
     let why = eventually("it is refused by name", async || {
         let status = phone.ask(Question::Status).await;
         let refused = status["files"]["refused"].as_array()?.clone();
@@ -118,7 +119,7 @@ async fn the_largest_value_waits_until_a_disk_has_room_for_it_and_for_more() {
     phone.url = world.nats.client_url();
     phone.launch();
     let laptop = Laptop::new("laptop", &phone.url, Kind::Tree).start();
-    laptop.write("film", &film(LARGEST, 1));
+    laptop.save("film", &film(LARGEST, 1));
     let why = eventually("it is refused by name", async || {
         let status = phone.ask(Question::Status).await;
         let refused = status["files"]["refused"].as_array()?.clone();
