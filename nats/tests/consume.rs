@@ -518,6 +518,6 @@ async fn a_reader_that_closes_while_others_go_on_loses_nothing_that_is_on_its_wa
         }
         Instant::now()
     };
-    let (published, (), settled) = soon(async { tokio::join!(publishing, leaving, staying) }).await;
+    let (published, (), settled) = soon(Box::pin(async { tokio::join!(publishing, leaving, staying) })).await;
     assert!(settled - published < Duration::from_secs(5), "nothing waits for `ack_wait`, which is 30 s");
 }

@@ -143,7 +143,7 @@ async fn a_change_goes_into_the_stream_of_its_shard_and_what_is_no_subject_of_a_
 async fn a_deployment_stays_split_as_it_was() {
     let world = world(4).await;
     let Report { created, .. } = provision(&world.bus, &deployment(4)).await.unwrap();
-    assert_eq!(created.len(), 4 * 5 + 2, "{created:?}");
+    assert_eq!(created.len(), 4 * 5 + 3, "{created:?}");
     assert!(created.contains(&"consumer ROAM_JOURNAL_3/announce".to_owned()), "{created:?}");
     let again = provision(&world.bus, &deployment(4)).await.unwrap();
     assert_eq!((again.created.len(), again.unchanged.len()), (0, created.len()));

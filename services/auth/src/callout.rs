@@ -34,8 +34,9 @@ const LISTENING_WITHIN: Duration = Duration::from_secs(5);
 const HOLD: Duration = Duration::from_secs(3);
 /// How many questions wait so at most.
 const MOST_HELD: usize = 256;
-/// Where nothing was asked for so long, nothing is on its way.
-const QUIET: Duration = Duration::from_millis(50);
+/// Where nothing was asked for so long, nothing is on its way: longer than a machine that is busy takes to bring the first of
+/// many questions.
+const QUIET: Duration = Duration::from_millis(300);
 /// How long a stop waits for that at most.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
