@@ -17,7 +17,7 @@ use crate::{
 
 /// How long a peer may take to be ready.
 const READY: Duration = Duration::from_secs(20);
-/// Over how many connections etcd is driven: with one it gave less, with more no more.
+/// Over how many connections etcd is driven: its server serves each by itself.
 const ETCD_CONNECTIONS: usize = 8;
 
 /// A redis-server with `appendfsync always`.
@@ -85,7 +85,7 @@ pub(crate) struct Etcd {
 
 /// etcd by its protocol, gRPC. Its messages are written out here: the usual client wants protobuf's compiler to be built.
 pub(crate) struct EtcdClient {
-    /// Used in turn: a Go server reads each connection on one thread.
+    /// Used in turn.
     connections: Vec<Grpc<Channel>>,
     keys: Keys,
     verb: Verb,
