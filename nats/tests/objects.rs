@@ -12,22 +12,14 @@ use roam_nats::{
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::support::{Guarded, World, eventually, soon};
+use crate::support::{Guarded, World, eventually, few_bytes, soon};
 
 const STREAM: &str = "OBJ_ROAM_BACKUPS";
 const MIB: u64 = 1024 * 1024;
 
 async fn bucket(max_bytes: u64) -> (World, ObjectStore) {
     let world = World::start().await;
-    let few = Some(MIB);
-    let overrides = Overrides {
-        changes_max_bytes: few,
-        journal_max_bytes: few,
-        rejected_max_bytes: few,
-        chunks_max_bytes: few,
-        backups_max_bytes: Some(max_bytes),
-        ..Overrides::default()
-    };
+    let overrides = Overrides { backups_max_bytes: Some(max_bytes), ..few_bytes() };
     provision(&world.bus, &Deployment { overrides, ..Deployment::new(1, 1) }).await.unwrap();
     let store = ObjectStore::new(&world.bus, BACKUPS_BUCKET);
     (world, store)

@@ -21,6 +21,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use crate::support::few_bytes;
+
 const ALL: [&str; 8] = [
     "stream ROAM_CHANGES",
     "consumer ROAM_CHANGES/access",
@@ -60,16 +62,7 @@ async fn connect(servers: Vec<String>) -> Bus {
 
 /// Streams that fit on a small disk.
 fn small(replicas_of_streams: usize) -> Deployment {
-    let few = Some(16 * 1024 * 1024);
-    let overrides = Overrides {
-        changes_max_bytes: few,
-        journal_max_bytes: few,
-        rejected_max_bytes: few,
-        backups_max_bytes: few,
-        chunks_max_bytes: few,
-        ..Overrides::default()
-    };
-    Deployment { overrides, ..Deployment::new(replicas_of_streams, 1) }
+    Deployment { overrides: few_bytes(), ..Deployment::new(replicas_of_streams, 1) }
 }
 
 async fn ask(bus: &Bus, subject: &str, body: &Value) -> Value {

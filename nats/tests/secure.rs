@@ -14,7 +14,8 @@ use roam_nats::{
     provision, provision_auth, security_conf,
 };
 use roam_schemas::Shards;
-use tokio::time::{sleep, timeout};
+
+use crate::support::eventually;
 
 const MIB: u64 = 1024 * 1024;
 /// What a server logs of each that joins its cluster.
@@ -140,12 +141,7 @@ fn said(log: &Path, text: &str) -> usize {
 
 /// Waits until a log says something more often than that.
 async fn says(log: &Path, text: &str, times: usize) {
-    let saying = async {
-        while said(log, text) <= times {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(Duration::from_secs(15), saying).await.unwrap_or_else(|_| panic!("{text} is not in {}", log.display()));
+    eventually(text, async || said(log, text) > times).await;
 }
 
 /// What `compose.secure.yaml` starts: the server takes it with what `roam keys` makes, and routes are those of the open cluster.

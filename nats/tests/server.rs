@@ -19,6 +19,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::support::few_bytes;
+
 const CHANGE_SUBJECT: &str = "roam.v1.change.acme.alice.notes.laptop";
 const HELD_DIR: &str = "ROAM_TEST_HELD_DIR";
 
@@ -28,15 +30,7 @@ async fn connect(server: &NatsServer) -> Bus {
 }
 
 fn small_deployment() -> Deployment {
-    let few = Some(16 * 1024 * 1024);
-    let overrides = Overrides {
-        changes_max_bytes: few,
-        journal_max_bytes: few,
-        rejected_max_bytes: few,
-        chunks_max_bytes: few,
-        backups_max_bytes: Some(0),
-        ..Overrides::default()
-    };
+    let overrides = Overrides { backups_max_bytes: Some(0), ..few_bytes() };
     Deployment { overrides, ..Deployment::new(1, 1) }
 }
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use roam_nats::{
-    Bus, BusSettings, Deployment, Headers, NatsServer, Overrides, ProvisionError, PublishError, PublishSettings,
-    Publisher, Report, ServerSettings, SyncInterval, check_shards, provision, provisioned_shards, repair_consumers,
-    stream_state,
+    Bus, BusSettings, Deployment, Headers, NatsServer, ProvisionError, PublishError, PublishSettings, Publisher,
+    Report, ServerSettings, SyncInterval, check_shards, provision, provisioned_shards, repair_consumers, stream_state,
 };
 use roam_schemas::{
     App, Device, Encoding, Profile, Shard, Shards, Tenant, User,
@@ -13,6 +12,8 @@ use roam_schemas::{
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
+
+use crate::support::few_bytes;
 
 const WITHIN: Duration = Duration::from_secs(10);
 /// Names that are written otherwise on a subject, that look like parts of one, or that differ in little.
@@ -58,16 +59,7 @@ async fn world(shards: u16) -> World {
 }
 
 fn deployment(shards: u16) -> Deployment {
-    let few = Some(16 * 1024 * 1024);
-    let overrides = Overrides {
-        changes_max_bytes: few,
-        journal_max_bytes: few,
-        rejected_max_bytes: few,
-        backups_max_bytes: few,
-        chunks_max_bytes: few,
-        ..Overrides::default()
-    };
-    Deployment { overrides, shards: Shards::new(shards).unwrap(), ..Deployment::new(1, 1) }
+    Deployment { overrides: few_bytes(), shards: Shards::new(shards).unwrap(), ..Deployment::new(1, 1) }
 }
 
 /// Every odd name as a tenant with every odd name as a user.

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roam_nats::{Bus, BusSettings, Headers, NatsServer, Secret, ServerSettings, SyncInterval};
+use roam_nats::{Bus, BusSettings, Headers, NatsServer, Overrides, Secret, ServerSettings, SyncInterval};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -162,6 +162,19 @@ fn ports_file(dir: &Path) -> Option<String> {
 
 pub async fn connect(server: &NatsServer) -> Bus {
     Bus::connect(&BusSettings::at(server.client_url()), "test").await.unwrap()
+}
+
+/// Of streams that fit on a small disk.
+pub fn few_bytes() -> Overrides {
+    let few = Some(16 * 1024 * 1024);
+    Overrides {
+        changes_max_bytes: few,
+        journal_max_bytes: few,
+        rejected_max_bytes: few,
+        backups_max_bytes: few,
+        chunks_max_bytes: few,
+        ..Overrides::default()
+    }
 }
 
 /// Polls until it holds.
