@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use roam_schemas::{ChangeId, Device, Key, Revision, Shard, StampedChange, Timestamp};
 
+use super::recent::Recent;
 use crate::{
     decide::{Facts, Known, KnownValue, bytes_of},
     store::{
@@ -13,9 +14,9 @@ use crate::{
     },
 };
 
-/// How many heads are kept: about 20 MB at worst.
-const KEPT_HEADS: usize = 100_000;
-/// How many records are kept: about 10 MB, and 60 MB with the longest names.
+/// How many heads are kept in each generation: about 20 MB in both, at worst.
+const KEPT_HEADS: usize = 50_000;
+/// How many records are kept in each generation: about 20 MB in both, and 120 MB with the longest names.
 const KEPT_RECORDS: usize = 50_000;
 
 /// What is known of profiles: the store, and over it what the batch in hand will write.
@@ -24,9 +25,9 @@ pub(super) struct Knowledge {
     /// The shard that the directory is of.
     shard: Shard,
     /// Where profiles stand; none for one that was never written.
-    heads: HashMap<ProfileKey, Option<Head>>,
+    heads: Recent<ProfileKey, Option<Head>>,
     moved: HashSet<ProfileKey>,
-    records: HashMap<RecordKey, Known>,
+    records: Recent<RecordKey, Known>,
     seen: HashMap<(ProfileKey, ChangeId), Seen>,
     ranks: HashMap<(RecordKey, Revision), u32>,
     /// How many profiles each user has, of those users that get one in the batch in hand.
@@ -65,9 +66,9 @@ impl Knowledge {
         Ok(Self {
             reader,
             shard,
-            heads: HashMap::new(),
+            heads: Recent::new(KEPT_HEADS),
             moved: HashSet::new(),
-            records: HashMap::new(),
+            records: Recent::new(KEPT_RECORDS),
             seen: HashMap::new(),
             ranks: HashMap::new(),
             user_profiles: HashMap::new(),
@@ -150,8 +151,7 @@ impl Knowledge {
 
     /// The profiles that moved in the batch in hand, and where they stand after it.
     pub(super) fn moved_heads(&self) -> impl Iterator<Item = (&ProfileKey, &Head)> {
-        let known = |profile| self.heads.get_key_value(profile);
-        self.moved.iter().filter_map(known).filter_map(|(profile, head)| Some((profile, head.as_ref()?)))
+        self.moved.iter().filter_map(|profile| Some((profile, self.heads.peek(profile)?.as_ref()?)))
     }
 
     /// The batch in hand is committed: the store knows it all now.
@@ -160,12 +160,8 @@ impl Knowledge {
         self.seen.clear();
         self.ranks.clear();
         self.user_profiles.clear();
-        if self.heads.len() > KEPT_HEADS {
-            self.heads.clear();
-        }
-        if self.records.len() > KEPT_RECORDS {
-            self.records.clear();
-        }
+        self.heads.age();
+        self.records.age();
     }
 
     /// The batch in hand is given up.
@@ -182,7 +178,7 @@ impl Knowledge {
     }
 
     fn head(&mut self, newest: &Snapshot<'_>, profile: &ProfileKey) -> Result<Option<Head>, StoreError> {
-        if let Some(head) = self.heads.get(profile) {
+        if let Some(head) = self.heads.get_mut(profile) {
             return Ok(*head);
         }
         let head = newest.head(profile)?;
@@ -208,8 +204,13 @@ impl Knowledge {
         newest.seen(profile, id)
     }
 
-    fn record(&self, records: &mut Lookup<'_>, row_key: &RecordKey, key: &Key) -> Result<Option<Known>, StoreError> {
-        if let Some(known) = self.records.get(row_key) {
+    fn record(
+        &mut self,
+        records: &mut Lookup<'_>,
+        row_key: &RecordKey,
+        key: &Key,
+    ) -> Result<Option<Known>, StoreError> {
+        if let Some(known) = self.records.get_mut(row_key) {
             return Ok(Some(known.clone()));
         }
         records.record(row_key)?.map(|(place, row)| read(key, place, &row)).transpose()

@@ -2,6 +2,7 @@
 //! gathers the facts for it, turns effects into rows, and commits them together with the journal position.
 
 mod facts;
+mod recent;
 #[cfg(test)]
 mod tests;
 
