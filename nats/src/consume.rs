@@ -3,6 +3,7 @@
 //! error.
 
 mod delivery;
+mod lost;
 pub(crate) mod place;
 pub(crate) mod pull;
 pub(crate) mod unreadable;
@@ -12,7 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::bus::{Bus, SubscribeError};
 use crate::streams::{ConsumerState, StateError, consumer_state};
@@ -26,6 +27,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// How long [`Deliveries::close`] waits until its pulls are fulfilled, where what is on its way would be lost otherwise. Under
 /// load they are at once; where hardly anything comes, hardly anything is on its way either.
 const RUN_DRY_WITHIN: Duration = Duration::from_millis(200);
+/// How often what was lost is looked for, and the pause before another attempt: together longer than the election of a leader takes
+/// (4 to 9 s, measured with nats-server 2.15).
+const SEARCHES: u32 = 20;
+const SEARCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// What a durable consumer delivers to us. Others may read from the same consumer.
 #[derive(Debug)]
@@ -38,8 +43,10 @@ pub struct Deliveries {
     held: Option<Delivery>,
     /// What the library could not read, to be delivered next.
     found: VecDeque<Delivery>,
-    /// Looks for what the library could not read. Kept between calls, as the question.
+    /// Looks for what the library could not read, and for what was lost on its way. Kept between calls, as the question.
     search: Option<Work<Result<Vec<Delivery>, SearchError>>>,
+    /// How often it may fail before the next redelivery is left to find them.
+    searches_left: u32,
     untrusted: bool,
     /// The newest that came here for the first time.
     newest: u64,
@@ -113,6 +120,7 @@ impl Deliveries {
             held: None,
             found: VecDeque::new(),
             search: None,
+            searches_left: 0,
             untrusted,
             newest: 0,
             question: None,
@@ -241,16 +249,17 @@ impl Deliveries {
                 self.silences += 1;
                 tracing::warn!(stream = %self.stream, consumer = %self.durable, "the consumer is silent");
                 self.ask();
+                self.lost_some();
             }
-            Event::Vacant => self.ask(),
-            // Asked for anew if it is under way: it may be waiting for an answer that was lost.
-            Event::Reconnected if self.untrusted => {
-                let (bus, stream, durable) = (self.bus.clone(), self.stream.clone(), self.durable.clone());
-                let newest = self.newest;
-                let search = async move { unreadable::search(&bus, &stream, &durable, newest).await };
-                self.search = Some(Work(Box::pin(search)));
+            Event::Vacant => {
+                self.ask();
+                self.lost_some();
             }
-            Event::Reconnected => {}
+            Event::Reconnected => {
+                // Asked for anew if it is under way: it may be waiting for an answer that was lost.
+                self.search = None;
+                self.lost_some();
+            }
             Event::Deleted => return Err(self.not_found()),
             Event::Refused(text) => return Err(ConsumeError::Refused { consumer: self.name(), text }),
             Event::Closed => return Err(ConsumeError::Closed),
@@ -269,9 +278,36 @@ impl Deliveries {
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(stream = %self.stream, error, "messages that cannot be read were not looked for");
+                tracing::warn!(stream = %self.stream, error, "what was lost on its way was not looked for");
+                if let Some(left) = self.searches_left.checked_sub(1) {
+                    self.searches_left = left;
+                    self.search_after(SEARCH_AGAIN_AFTER);
+                }
             }
         }
+    }
+
+    /// What was on its way over a connection that is gone, or from a leader of the consumer that is gone, is looked for.
+    fn lost_some(&mut self) {
+        // Who was given nothing has lost nothing.
+        if (self.untrusted || self.newest > 0) && self.search.is_none() {
+            self.searches_left = SEARCHES;
+            self.search_after(Duration::ZERO);
+        }
+    }
+
+    fn search_after(&mut self, pause: Duration) {
+        let (bus, stream, durable) = (self.bus.clone(), self.stream.clone(), self.durable.clone());
+        let (newest, untrusted) = (self.newest, self.untrusted);
+        let search = async move {
+            sleep(pause).await;
+            if untrusted {
+                return unreadable::search(&bus, &stream, &durable, newest).await;
+            }
+            lost::give_back(&bus, &stream, &durable, newest).await?;
+            Ok(Vec::new())
+        };
+        self.search = Some(Work(Box::pin(search)));
     }
 
     /// Silence has many reasons; that the consumer is gone is the one that waiting does not mend.

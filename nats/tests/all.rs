@@ -5,6 +5,7 @@ mod bus;
 mod consume;
 mod journal;
 mod leaving;
+mod lost;
 mod objects;
 mod provision;
 mod publish;

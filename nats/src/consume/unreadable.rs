@@ -6,13 +6,13 @@
 
 use std::time::Instant;
 
-use async_nats::Subject;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 
-use super::delivery::{AckDuty, Delivery};
+use super::delivery::Delivery;
+use super::lost;
 use crate::bus::Bus;
 use crate::message::{Headers, Message};
 use crate::streams::api::ApiError;
@@ -22,7 +22,7 @@ use crate::streams::{ConsumerState, StateError, consumer_state};
 /// How many messages are asked for at a time.
 const LANES: u64 = 16;
 
-/// They could not be looked for: the next redelivery makes another occasion.
+/// They could not be looked for: the stream or the consumer has no leader now, or somebody may not ask.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SearchError {
     #[error(transparent)]
@@ -89,11 +89,8 @@ impl Search<'_> {
     }
 
     fn delivery(&self, stored: Stored) -> Delivery {
-        let ConsumerState { delivered_count, pending, .. } = self.state;
-        let Self { stream, durable, .. } = self;
-        // The server goes by the sequence, and wants the number of the delivery to be one that it has made.
         let (sequence, nanos) = (stored.seq, stored.time.unix_timestamp_nanos());
-        let acks = format!("$JS.ACK.{stream}.{durable}.1.{sequence}.{delivered_count}.{nanos}.{pending}");
+        let duty = lost::duty(self.bus, (self.stream, self.durable), &self.state, (sequence, nanos));
         let payload = BASE64_STANDARD.decode(&stored.data).unwrap_or_default();
         Delivery {
             message: Message {
@@ -104,10 +101,10 @@ impl Search<'_> {
             },
             stream_sequence: sequence,
             delivered: 1,
-            pending,
+            pending: self.state.pending,
             published: stored.time,
             received_at: Instant::now(),
-            duty: AckDuty::new(Subject::from(acks), self.bus.acks()),
+            duty,
         }
     }
 }

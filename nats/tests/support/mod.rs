@@ -2,6 +2,7 @@
 //! streams: that is provisioning's.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, unreachable_pub)]
 
+pub mod link;
 pub mod scripted;
 
 use std::path::Path;
