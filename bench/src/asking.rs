@@ -45,7 +45,11 @@ pub(crate) struct Asking<A> {
 impl<A: Ask> Asking<A> {
     /// Connects, with inboxes below this prefix.
     pub(crate) async fn open(server: &[String], inbox_prefix: Option<String>, ask: A) -> anyhow::Result<Self> {
-        let bus = connect(server, inbox_prefix).await?;
+        Self::over(connect(server, inbox_prefix).await?, ask).await
+    }
+
+    /// Asks over that connection.
+    pub(crate) async fn over(bus: Bus, ask: A) -> anyhow::Result<Self> {
         let inbox = bus.new_inbox();
         let answers = bus.subscribe(format!("{inbox}.*")).await?.ready_chunks(CHUNK);
         bus.round_trip(PATIENCE).await?;
@@ -72,6 +76,10 @@ impl<A: Ask> Driver for Asking<A> {
 
 /// A connection.
 pub(crate) async fn connect(servers: &[String], inbox_prefix: Option<String>) -> anyhow::Result<Bus> {
-    let settings = BusSettings { servers: servers.to_vec(), inbox_prefix, ..BusSettings::default() };
-    Bus::connect(&settings, "roam-bench").await.context("the server cannot be connected to")
+    connect_by(&BusSettings { servers: servers.to_vec(), inbox_prefix, ..BusSettings::default() }).await
+}
+
+/// The same, however one gets in there.
+pub(crate) async fn connect_by(settings: &BusSettings) -> anyhow::Result<Bus> {
+    Bus::connect(settings, "roam-bench").await.context("the server cannot be connected to")
 }

@@ -6,14 +6,14 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use roam_nats::{Bus, Headers, Message};
+use roam_nats::{Bus, BusSettings, Headers, Message};
 use serde::Deserialize;
 use tokio::{runtime::Builder, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     PATIENCE,
-    asking::{Ask, Outgoing, connect},
+    asking::{Ask, Outgoing, connect_by},
     keys::{self, Keys, NAME, Spot},
 };
 
@@ -72,12 +72,12 @@ pub(crate) struct EchoServer {
 
 impl EchoServer {
     /// Starts answering.
-    pub(crate) async fn start(servers: Vec<String>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(settings: BusSettings) -> anyhow::Result<Self> {
         let stop = CancellationToken::new();
         let (stopped, (ready, is_ready)) = (stop.clone(), oneshot::channel());
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let thread = thread::Builder::new().name("echo".to_owned()).spawn(move || {
-            let served = runtime.block_on(stopped.run_until_cancelled(echo(&servers, ready)));
+            let served = runtime.block_on(stopped.run_until_cancelled(echo(&settings, ready)));
             served.unwrap_or(Ok(()))
         })?;
         is_ready.await.context("the echo does not start")?;
@@ -95,8 +95,8 @@ impl Drop for EchoServer {
     }
 }
 
-async fn echo(servers: &[String], ready: oneshot::Sender<()>) -> anyhow::Result<()> {
-    let bus = connect(servers, None).await?;
+async fn echo(settings: &BusSettings, ready: oneshot::Sender<()>) -> anyhow::Result<()> {
+    let bus = connect_by(settings).await?;
     let mut asked = bus.subscribe(ECHO.to_owned()).await?;
     bus.round_trip(PATIENCE).await?;
     let _ = ready.send(());

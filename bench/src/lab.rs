@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use roam_nats::{NatsServer, ServerSettings, SyncInterval};
+use roam_nats::{BusSettings, NatsServer, ServerSettings, SyncInterval};
 use tempfile::TempDir;
 
 use crate::{
@@ -56,7 +56,7 @@ impl Scale {
     pub(crate) fn new(options: &Options) -> Self {
         let usual = Self {
             pairs: options.pairs,
-            duration: Duration::from_millis(options.millis.unwrap_or(2_000)),
+            duration: Duration::from_millis(options.millis.unwrap_or(1_000)),
             profiles: 64,
             keys: 1_000,
             large_profile: 50_000,
@@ -129,6 +129,11 @@ impl Peer {
     /// Where clients connect.
     pub(crate) fn servers(&self) -> Vec<String> {
         vec![self.server.client_url()]
+    }
+
+    /// The same as settings.
+    pub(crate) fn bus(&self) -> BusSettings {
+        BusSettings::at(self.server.client_url())
     }
 
     /// How many bytes of memory it holds.

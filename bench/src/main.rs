@@ -26,6 +26,7 @@ use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::Options,
@@ -42,7 +43,12 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[expect(clippy::print_stderr, reason = "this program tells people what it found")]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    match Box::pin(measure(&options)).await {
+    // Whoever is measured ends with the measurement, also if that is broken off.
+    let measured = tokio::select! {
+        measured = Box::pin(measure(&options)) => measured,
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match measured {
         Ok(report) if report.missed().next().is_none() => ExitCode::SUCCESS,
         Ok(report) => {
             eprintln!("\ngoals that were missed:");
@@ -61,6 +67,14 @@ async fn main() -> ExitCode {
             eprintln!("roam-bench: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn interrupted() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
     }
 }
 

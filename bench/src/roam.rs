@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::ReadyChunks, stream::SelectAll};
-use roam_nats::{Bus, Headers, Message, Subscription};
+use roam_nats::{Bus, BusSettings, Headers, Message, Subscription};
 use roam_schemas::{
     App, Change, ChangeId, ChangesReply, ChangesRequest, Code, ContentType, Cursor, Device, Encoding, Key, Kind,
     LatestReply, LatestRequest, Notice, Operation, Outcome, Profile, Receipt, Select, ServiceName, Tenant, User,
@@ -15,7 +15,7 @@ use roam_schemas::{
 
 use crate::{
     PATIENCE,
-    asking::{Ask, Outgoing, connect},
+    asking::{Ask, Outgoing, connect, connect_by},
     drive::{Answer, Driver},
     keys::{self, Keys, NAME, Spot},
 };
@@ -320,9 +320,9 @@ pub(crate) async fn cursor(bus: &Bus, profile: &Profile) -> anyhow::Result<Curso
 }
 
 /// Waits until a profile can be read, for at most so long.
-pub(crate) async fn until_answered(servers: &[String], within: Duration) -> anyhow::Result<()> {
+pub(crate) async fn until_answered(bus: &BusSettings, within: Duration) -> anyhow::Result<()> {
     let names = Names::new(1)?;
-    let bus = connect(servers, Some(names.inbox_prefix())).await?;
+    let bus = connect_by(&BusSettings { inbox_prefix: Some(names.inbox_prefix()), ..bus.clone() }).await?;
     let answered = async {
         while cursor(&bus, &names.profiles[0]).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;

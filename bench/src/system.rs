@@ -9,8 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use roam_nats::{BusSettings, Cluster, Deployment, NatsServer, ServerSettings, SyncInterval, provision};
-
+use roam_auth::Keyring;
+use roam_nats::{
+    Bus, BusSettings, Cluster, Deployment, NatsServer, PermissionTables, Role, SecurityConf, ServerSettings,
+    SyncInterval, provision, provision_auth, security_conf,
+};
+use roam_schemas::Shards;
 use tokio::process::Command;
 
 use crate::{
@@ -21,7 +25,7 @@ use crate::{
 };
 
 /// How long a system may take to be ready. After a crash it reads all that it has.
-pub(crate) const READY: Duration = Duration::from_secs(240);
+pub(crate) const READY: Duration = Duration::from_secs(1_200);
 
 /// `roam up`.
 #[derive(Debug)]
@@ -35,7 +39,8 @@ pub(crate) struct OneMachine {
 #[derive(Debug)]
 pub(crate) struct Services {
     access: Vec<Child>,
-    _storage: Child,
+    /// The rest of them.
+    others: Vec<Child>,
     servers: Vec<String>,
     directory: PathBuf,
     _nats: Nats,
@@ -81,16 +86,16 @@ impl OneMachine {
     /// Gives how it signs in, too.
     pub(crate) async fn start_secure(directory: &Path) -> anyhow::Result<(Self, BusSettings)> {
         let system = Self::start_with(directory, &["--secure"]).await?;
-        let (keys, token) = (directory.join("data/keys"), directory.join("service.token"));
+        let keys = Self::keys(directory);
         let server = format!("tls://{}", system.address);
-        let text = |path: &Path| path.display().to_string();
-        let mut making = Command::new(sibling("roam")?);
-        making.args(["token", "create", "--tenant", NAME, "--service", NAME, "--access", "write", "--server", &server]);
-        making.args(["--keys", &text(&keys), "--output", &text(&token)]);
-        let made = making.stdin(Stdio::null()).output().await?;
-        ensure!(made.status.success(), "no token is made: {}", String::from_utf8_lossy(&made.stderr));
+        let token = make_token(&server, &keys, directory).await?;
         let (ca, token_file) = (Some(keys.join("ca.pem")), Some(token));
         Ok((system, BusSettings { servers: vec![server], ca, token_file, tls: true, ..BusSettings::default() }))
+    }
+
+    /// Where its keys and certificates are, if it is secure.
+    pub(crate) fn keys(directory: &Path) -> PathBuf {
+        directory.join("data/keys")
     }
 
     /// Where clients connect.
@@ -131,6 +136,7 @@ impl OneMachine {
 impl Services {
     /// One access server and one replica over three nats-servers that sync always.
     pub(crate) async fn over_three(directory: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(directory)?;
         let cluster = Cluster::start(&directory.join("nats")).await?;
         let servers = cluster.client_urls();
         Self::over(Nats::Three { _cluster: cluster }, servers, 3, 1, directory).await
@@ -138,10 +144,51 @@ impl Services {
 
     /// So many access servers and one replica over one nats-server, as `roam up` has it.
     pub(crate) async fn over_one(access_servers: usize, directory: &Path) -> anyhow::Result<Self> {
-        let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(directory.join("nats")) };
-        let server = NatsServer::start(settings).await?;
+        let server = start_nats(directory, None).await?;
         let servers = vec![server.client_url()];
         Self::over(Nats::One { _server: Box::new(server) }, servers, 1, access_servers, directory).await
+    }
+
+    /// The same with one access server, such that nobody gets in without a token, and nothing is encrypted: what security costs
+    /// beside encryption. Gives how the service that measures signs in, too.
+    pub(crate) async fn with_tokens(directory: &Path) -> anyhow::Result<(Self, BusSettings)> {
+        let place = directory.join("keys");
+        let keys = Keyring::open(&place)?;
+        let conf = security_conf(&PermissionTables::read(Shards::ONE)?, &keys.security(None));
+        let server = start_nats(directory, Some(conf)).await?;
+        let plain = BusSettings::at(server.client_url());
+        let operator = Bus::connect(&keys.bus(Role::Operator, &plain), "roam-bench").await?;
+        provision(&operator, &Deployment::new(1, 1)).await.context("the system cannot be provisioned")?;
+        operator.close().await;
+        let registrar = Bus::connect(&keys.bus(Role::Registrar, &plain), "roam-bench").await?;
+        provision_auth(&registrar, &Deployment::new(1, 1)).await.context("there is no place for tokens")?;
+        registrar.close().await;
+        let seed = |name: &str, role| format!("{name}={}", keys.seed_of(role).display());
+        let nats = Nats::One { _server: Box::new(server) };
+        let mut services = Self::none(nats, plain.servers.clone(), directory);
+        services.start(
+            "roam-auth",
+            &[
+                seed("bus.nkey_seed", Role::Auth),
+                seed("system_seed", Role::AuthSystem),
+                seed("auditor_seed", Role::Auditor),
+                format!("issuer_seed={}", keys.auth_settings(&plain).issuer_seed.display()),
+                format!("signers={}", keys.signer()),
+            ],
+        )?;
+        let token = make_token(&plain.servers[0], &place, directory).await?;
+        services.start(
+            "roam-storage",
+            &[
+                storage_directory(directory),
+                seed("bus.nkey_seed", Role::Storage),
+                seed("responder_seed", Role::Responder),
+            ],
+        )?;
+        services.start("roam-access-server", &[seed("bus.nkey_seed", Role::AccessServer)])?;
+        let bus = BusSettings { token_file: Some(token), ..plain };
+        until_answered(&bus, READY).await?;
+        Ok((services, bus))
     }
 
     async fn over(
@@ -151,20 +198,27 @@ impl Services {
         access: usize,
         directory: &Path,
     ) -> anyhow::Result<Self> {
-        fs::create_dir_all(directory)?;
         let bus = connect(&servers, None).await?;
         provision(&bus, &Deployment::new(streams, 1)).await.context("the system cannot be provisioned")?;
         bus.close().await;
-        let mut arguments = settings(&servers);
-        arguments.extend(["--set".to_owned(), format!("directory={}", directory.join("storage").display())]);
-        let storage = Child::start(&sibling("roam-storage")?, &arguments, directory)?;
-        let mut services =
-            Self { access: Vec::new(), _storage: storage, servers, directory: directory.to_owned(), _nats: nats };
+        let mut services = Self::none(nats, servers, directory);
+        services.start("roam-storage", &[storage_directory(directory)])?;
         for _ in 0..access {
             services.add_access_server()?;
         }
-        until_answered(&services.servers, READY).await?;
+        until_answered(&BusSettings { servers: services.servers.clone(), ..BusSettings::default() }, READY).await?;
         Ok(services)
+    }
+
+    fn none(nats: Nats, servers: Vec<String>, directory: &Path) -> Self {
+        Self { access: Vec::new(), others: Vec::new(), servers, directory: directory.to_owned(), _nats: nats }
+    }
+
+    fn start(&mut self, program: &str, assignments: &[String]) -> anyhow::Result<()> {
+        let given = assignments.iter().flat_map(|assignment| ["--set".to_owned(), assignment.clone()]);
+        let arguments: Vec<_> = settings(&self.servers).into_iter().chain(given).collect();
+        self.others.push(Child::start(&sibling(program)?, &arguments, &self.directory)?);
+        Ok(())
     }
 
     /// Where clients connect.
@@ -188,6 +242,29 @@ impl Services {
     pub(crate) fn take_access_server(&mut self) -> Option<Child> {
         self.access.pop()
     }
+}
+
+async fn start_nats(directory: &Path, security: Option<SecurityConf>) -> anyhow::Result<NatsServer> {
+    fs::create_dir_all(directory)?;
+    let settings =
+        ServerSettings { sync: SyncInterval::Default, security, ..ServerSettings::new(directory.join("nats")) };
+    Ok(NatsServer::start(settings).await?)
+}
+
+/// Makes the token of the service that measures, and gives its file.
+async fn make_token(server: &str, keys: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
+    let token = directory.join("service.token");
+    let text = |path: &Path| path.display().to_string();
+    let mut making = Command::new(sibling("roam")?);
+    making.args(["token", "create", "--tenant", NAME, "--service", NAME, "--access", "write", "--server", server]);
+    making.args(["--keys", &text(keys), "--output", &text(&token)]);
+    let made = making.stdin(Stdio::null()).output().await?;
+    ensure!(made.status.success(), "no token is made: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(token)
+}
+
+fn storage_directory(directory: &Path) -> String {
+    format!("directory={}", directory.join("storage").display())
 }
 
 fn settings(servers: &[String]) -> Vec<String> {

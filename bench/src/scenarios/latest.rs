@@ -30,7 +30,7 @@ pub(crate) async fn run(lab: &mut Lab) -> anyhow::Result<()> {
     let peer = lab.peer(SyncInterval::Default).await?;
     load::into_roam(&ours.servers(), &keys).await?;
     load::into_bucket(&peer.servers(), &keys).await?;
-    let _serving = EchoServer::start(peer.servers()).await?;
+    let _serving = EchoServer::start(peer.bus()).await?;
     let inbox = Names::new(1)?.inbox_prefix();
     let mut point = Drive::new(Asking::open(&ours.servers(), Some(inbox), Point::new(keys.clone())?).await?, 0)?;
     let mut get = Drive::new(Asking::open(&peer.servers(), None, KvGet(keys.clone())).await?, 0)?;

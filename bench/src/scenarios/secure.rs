@@ -1,54 +1,100 @@
-//! What security costs: reading with a token over TLS beside reading without either, signing in, and a thousand devices that come
-//! back at once.
+//! What security costs: reading with a token over TLS beside reading without either, and each apart: tokens and permissions
+//! without encryption, and encryption for an echo, which is what nats-server itself pays for it. Then signing in, and a thousand
+//! devices that come back at once.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use anyhow::Context;
 use futures_util::future::try_join_all;
 use roam_client::ClientSettings;
-use roam_nats::{Bus, BusSettings};
+use roam_nats::{Bus, BusSettings, NatsServer, SecurityConf, ServerSettings};
 
 use crate::{
+    asking::{Asking, connect_by},
     calling::{Calling, RoamClient, Verb},
     drive::Drive,
+    jetstream::{Echo, EchoServer},
     keys::Keys,
     lab::Lab,
     report::{Goal, Race},
     roam::Names,
-    system::OneMachine,
+    system::{OneMachine, Services},
 };
 
 const PLAIN: &str = "without security";
+const WITHOUT_TLS: &str = "without TLS";
 /// How many sign in one after the other in each measurement.
 const SIGN_INS: usize = 100;
 
 /// Points at 256 and at 1 in flight, and connections.
 pub(crate) async fn run(lab: &mut Lab) -> anyhow::Result<()> {
-    let scale = lab.scale;
-    let keys = Keys::new(scale.profiles, scale.keys, 128);
-    let (secure, bus) = OneMachine::start_secure(&lab.directory("secure")).await?;
+    let keys = Keys::new(lab.scale.profiles, lab.scale.keys, 128);
+    let directory = lab.directory("secure");
+    let (secure, bus) = OneMachine::start_secure(&directory).await?;
     let plain = OneMachine::start(&lab.directory("plain")).await?;
-    let settings = || ClientSettings { bus: bus.clone(), ..ClientSettings::default() };
-    let without = || ClientSettings::at(plain.servers().remove(0));
-    for side in [settings(), without()] {
-        let mut put = Drive::new(Calling::new(RoamClient::connect(side, keys.clone(), Verb::Put).await?), 0)?;
-        put.run(keys.records(), 512).await?;
+    let without = BusSettings::at(plain.servers().remove(0));
+    gets(lab, "secured get", &bus, &without, &keys).await?;
+    plain.stop().await?;
+    sign_in(lab, &bus).await?;
+    secure.stop().await?;
+
+    let (_tokens, bus) = Services::with_tokens(&lab.directory("tokens")).await?;
+    let plain = Services::over_one(1, &lab.directory("plain")).await?;
+    let without = BusSettings { servers: plain.servers().to_vec(), ..BusSettings::default() };
+    gets(lab, "get with token, no TLS", &bus, &without, &keys).await?;
+    echo(lab, &OneMachine::keys(&directory), keys).await
+}
+
+/// Points of both, by the client library.
+async fn gets(lab: &mut Lab, name: &str, secure: &BusSettings, plain: &BusSettings, keys: &Keys) -> anyhow::Result<()> {
+    let scale = lab.scale;
+    let client = async |bus: &BusSettings, verb| {
+        let settings = ClientSettings { bus: bus.clone(), ..ClientSettings::default() };
+        Drive::new(Calling::new(RoamClient::connect(settings, keys.clone(), verb).await?), 0)
+    };
+    for side in [secure, plain] {
+        client(side, Verb::Put).await?.run(keys.records(), 512).await?;
     }
-    let mut get = Drive::new(Calling::new(RoamClient::connect(settings(), keys.clone(), Verb::Get).await?), 0)?;
-    let mut plain_get = Drive::new(Calling::new(RoamClient::connect(without(), keys, Verb::Get).await?), 0)?;
+    let (mut get, mut plain_get) = (client(secure, Verb::Get).await?, client(plain, Verb::Get).await?);
     for in_flight in [256, 1] {
         let mut race = Race::default();
         for _ in 0..scale.pairs {
             race.ours(get.closed(in_flight, scale.duration).await?.per_second);
             race.peer(PLAIN, plain_get.closed(in_flight, scale.duration).await?.per_second);
         }
-        let name = format!("secured get, {in_flight} in flight");
         let goal = (in_flight == 256).then_some(Goal::AtLeast(0.9));
-        lab.found(race.against(&name, PLAIN, "1/s", goal));
+        lab.found(race.against(&format!("{name}, {in_flight} in flight"), PLAIN, "1/s", goal));
     }
-    sign_in(lab, &bus).await?;
-    secure.stop().await?;
-    plain.stop().await?;
+    Ok(())
+}
+
+/// An echo over TLS beside one without, with the certificates of a secure system: no service can be nearer to what it is without
+/// TLS than one that does nothing.
+async fn echo(lab: &mut Lab, certificates: &Path, keys: Keys) -> anyhow::Result<()> {
+    let scale = lab.scale;
+    let file = |name: &str| certificates.join(name);
+    let (certificate, key) = (file("server.pem"), file("server.key"));
+    let text = format!(
+        "\ntls {{ cert_file: \"{}\", key_file: \"{}\", min_version: \"1.3\" }}\n",
+        certificate.display(),
+        key.display()
+    );
+    let security = Some(SecurityConf { text, tls: true, routes: String::new() });
+    let encrypted = NatsServer::start(ServerSettings { security, ..ServerSettings::new(lab.directory("tls")) }).await?;
+    let plain = NatsServer::start(ServerSettings::new(lab.directory("nats"))).await?;
+    let over_tls = BusSettings { ca: Some(file("ca.pem")), tls: true, ..BusSettings::at(encrypted.client_url()) };
+    let without = BusSettings::at(plain.client_url());
+    let _serving = [EchoServer::start(over_tls.clone()).await?, EchoServer::start(without.clone()).await?];
+    let mut ours = Drive::new(Asking::over(connect_by(&over_tls).await?, Echo(keys.clone())).await?, 0)?;
+    let mut peer = Drive::new(Asking::over(connect_by(&without).await?, Echo(keys)).await?, 0)?;
+    for in_flight in [256, 1] {
+        let mut race = Race::default();
+        for _ in 0..scale.pairs {
+            race.ours(ours.closed(in_flight, scale.duration).await?.per_second);
+            race.peer(WITHOUT_TLS, peer.closed(in_flight, scale.duration).await?.per_second);
+        }
+        lab.found(race.against(&format!("NATS echo over TLS, {in_flight} in flight"), WITHOUT_TLS, "1/s", None));
+    }
     Ok(())
 }
 
