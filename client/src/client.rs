@@ -15,8 +15,9 @@ use crate::{ClientSettings, Identity, ProfileClient, large};
 
 /// Most copies of changes that are without a PubAck, over all profiles; and most changes on their way to the keeper.
 const PUBLISHER_WINDOW: usize = 4_096;
-/// How long one copy waits for its PubAck before another one is sent.
-const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one copy waits for its PubAck before another one is sent. While a stream of three servers has no leader nobody answers, and
+/// whoever waits longer waits beyond the election.
+const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection of a device or of a service. Cheap to clone; the connection ends with the last clone, or by
 /// [`Self::close`].

@@ -15,8 +15,8 @@ use crate::message::Headers;
 use crate::streams::Refusal;
 use crate::streams::api::{self, ApiError, code};
 
-/// How long the server may take to make the consumer.
-const OPEN_WITHIN: Duration = Duration::from_secs(5);
+/// How long the server may take to make the consumer. What is asked while the servers elect a leader is lost.
+const OPEN_WITHIN: Duration = Duration::from_secs(2);
 /// After so long without a reader the server removes the consumer.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 /// How often the server gives a sign of life. After two without one the reader is lost, and its owner knows that it may be behind:

@@ -74,6 +74,7 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
         })
         .await
         .context("not every device saves again")?;
+        tell_longest(&seen, killed);
         site.servers.all()[leader].restart().await?;
     }
     sleep(CALM).await;
@@ -96,6 +97,21 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
 #[expect(clippy::print_stderr, reason = "this program tells people what it found")]
 fn tell(errors: &[String]) {
     errors.iter().take(5).for_each(|error| eprintln!("  a device was told: {error}"));
+}
+
+/// When the write that waited longest was made, and when it was saved.
+#[expect(clippy::print_stderr, reason = "this program tells people how far it is")]
+fn tell_longest(seen: &Mutex<Seen>, killed: Instant) {
+    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let since = killed.checked_sub(CALM / 2).unwrap_or(killed);
+    let longest = seen.saved.iter().filter(|(_, at, _)| *at > since).max_by_key(|(.., took)| *took);
+    if let Some((device, at, took)) = longest {
+        let (made, saved) = (at.duration_since(since).as_secs_f64(), (*at + *took - killed).as_secs_f64());
+        let made = made - (CALM / 2).as_secs_f64();
+        eprintln!(
+            "  killed; the longest wait: device {device} wrote {made:+.2} s from then, and it was saved at {saved:+.2} s"
+        );
+    }
 }
 
 /// The longest that a write took which was made between two instants.
