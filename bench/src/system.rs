@@ -9,16 +9,14 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use roam_auth::Keyring;
 use roam_nats::{
-    Bus, BusSettings, Cluster, Deployment, NatsServer, PermissionTables, Role, SecurityConf, ServerSettings,
-    SyncInterval, provision, provision_auth, security_conf,
+    BusSettings, Cluster, Deployment, NatsServer, Role, SecurityConf, ServerSettings, SyncInterval, provision,
+    provision_auth,
 };
-use roam_schemas::Shards;
 use tokio::process::Command;
 
 use crate::{
-    asking::connect,
+    asking::{connect, connect_by},
     child::{Child, free_port, sibling},
     keys::NAME,
     roam::until_answered,
@@ -153,17 +151,23 @@ impl Services {
     /// beside encryption. Gives how the service that measures signs in, too.
     pub(crate) async fn with_tokens(directory: &Path) -> anyhow::Result<(Self, BusSettings)> {
         let place = directory.join("keys");
-        let keys = Keyring::open(&place)?;
-        let conf = security_conf(&PermissionTables::read(Shards::ONE)?, &keys.security(None));
-        let server = start_nats(directory, Some(conf)).await?;
+        let made = roam(&["keys", "--json", "--host", "localhost", &place.display().to_string()]).await?;
+        let signer = serde_json::from_slice::<serde_json::Value>(&made)?["signer"].clone();
+        let signer = signer.as_str().context("there is no key that signs tokens")?;
+        let seed_of = |role: Role| place.join(format!("{}.nk", role.as_str()));
+        let text = without_tls(&fs::read_to_string(place.join("security.conf"))?)?;
+        let server = start_nats(directory, Some(SecurityConf { text, tls: false, routes: String::new() })).await?;
         let plain = BusSettings::at(server.client_url());
-        let operator = Bus::connect(&keys.bus(Role::Operator, &plain), "roam-bench").await?;
+        let bus = async |role: Role| {
+            let settings = BusSettings { nkey_seed: Some(seed_of(role)), ..plain.clone() }.signed_in_as(role);
+            connect_by(&settings).await
+        };
+        let (operator, registrar) = (bus(Role::Operator).await?, bus(Role::Registrar).await?);
         provision(&operator, &Deployment::new(1, 1)).await.context("the system cannot be provisioned")?;
-        operator.close().await;
-        let registrar = Bus::connect(&keys.bus(Role::Registrar, &plain), "roam-bench").await?;
         provision_auth(&registrar, &Deployment::new(1, 1)).await.context("there is no place for tokens")?;
+        operator.close().await;
         registrar.close().await;
-        let seed = |name: &str, role| format!("{name}={}", keys.seed_of(role).display());
+        let seed = |name: &str, role| format!("{name}={}", seed_of(role).display());
         let nats = Nats::One { _server: Box::new(server) };
         let mut services = Self::none(nats, plain.servers.clone(), directory);
         services.start(
@@ -172,11 +176,17 @@ impl Services {
                 seed("bus.nkey_seed", Role::Auth),
                 seed("system_seed", Role::AuthSystem),
                 seed("auditor_seed", Role::Auditor),
-                format!("issuer_seed={}", keys.auth_settings(&plain).issuer_seed.display()),
-                format!("signers={}", keys.signer()),
+                format!("issuer_seed={}", place.join("issuer.nk").display()),
+                format!("signers={signer}"),
             ],
         )?;
-        let token = make_token(&plain.servers[0], &place, directory).await?;
+        // Whoever finds a certificate authority beside the keys encrypts.
+        let alone = directory.join("registrar");
+        fs::create_dir(&alone)?;
+        for key in ["registrar.nk", "signer.nk"] {
+            fs::copy(place.join(key), alone.join(key))?;
+        }
+        let token = make_token(&plain.servers[0], &alone, directory).await?;
         services.start(
             "roam-storage",
             &[
@@ -255,12 +265,24 @@ async fn start_nats(directory: &Path, security: Option<SecurityConf>) -> anyhow:
 async fn make_token(server: &str, keys: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
     let token = directory.join("service.token");
     let text = |path: &Path| path.display().to_string();
-    let mut making = Command::new(sibling("roam")?);
-    making.args(["token", "create", "--tenant", NAME, "--service", NAME, "--access", "write", "--server", server]);
-    making.args(["--keys", &text(keys), "--output", &text(&token)]);
-    let made = making.stdin(Stdio::null()).output().await?;
-    ensure!(made.status.success(), "no token is made: {}", String::from_utf8_lossy(&made.stderr));
+    let (keys, file) = (text(keys), text(&token));
+    let who = ["token", "create", "--tenant", NAME, "--service", NAME, "--access", "write"];
+    roam(&[who.as_slice(), &["--server", server, "--keys", &keys, "--output", &file]].concat()).await?;
     Ok(token)
+}
+
+/// What the command line says.
+async fn roam(arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let said = Command::new(sibling("roam")?).args(arguments).stdin(Stdio::null()).output().await?;
+    ensure!(said.status.success(), "roam {}: {}", arguments.join(" "), String::from_utf8_lossy(&said.stderr));
+    Ok(said.stdout)
+}
+
+/// A server's configuration without the part that has clients use TLS.
+fn without_tls(conf: &str) -> anyhow::Result<String> {
+    let (before, rest) = conf.split_once("\ntls {").context("the configuration has no TLS")?;
+    let (_, after) = rest.split_once("\n}").context("the TLS of the configuration has no end")?;
+    Ok([before, after].concat())
 }
 
 fn storage_directory(directory: &Path) -> String {

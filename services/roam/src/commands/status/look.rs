@@ -101,6 +101,9 @@ pub(super) struct ReplicaSeen {
     pub(super) status: StatusReply,
 }
 
+/// The conditions that a replica lacks while it only catches up.
+const OF_ONE_BEHIND: [&str; 2] = ["journal", "respond"];
+
 /// What a replica does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -221,13 +224,15 @@ impl StreamSeen {
 }
 
 impl ReplicaSeen {
-    fn of(status: StatusReply, end: u64) -> Self {
+    pub(super) fn of(status: StatusReply, end: u64) -> Self {
         let behind = end.saturating_sub(status.position.map_or(0, |position| position.sequence));
+        // A replica that is behind and lacks something else besides, such as room on its disk, does not get there by itself.
+        let follows = status.missing.iter().all(|missing| OF_ONE_BEHIND.contains(&missing.condition.as_str()));
         let state = match (&status.halted, status.missing.is_empty(), behind) {
             (Some(_), _, _) => State::StandsStill,
             (None, true, _) => State::Serving,
-            (None, false, 1..) => State::CatchingUp,
-            (None, false, 0) => State::NotReady,
+            (None, false, 1..) if follows => State::CatchingUp,
+            (None, false, _) => State::NotReady,
         };
         Self { state, behind, status }
     }

@@ -123,3 +123,17 @@ fn the_worst_comes_first() {
     let states: Vec<_> = judge(&seen).iter().map(|finding| finding.state).collect();
     assert_eq!(states, [Soundness::Problem, Soundness::Warning]);
 }
+
+#[test]
+fn a_replica_that_is_behind_and_has_no_room_does_not_catch_up() {
+    let state = |conditions: &[&str], end| {
+        let missing = |condition: &&str| Missing { condition: (*condition).to_owned(), reason: "why".to_owned() };
+        let status = StatusReply { missing: conditions.iter().map(missing).collect(), ..replica("r").status };
+        ReplicaSeen::of(status, end).state
+    };
+    assert_eq!(state(&[], 7), State::Serving);
+    assert_eq!(state(&["respond"], 7), State::CatchingUp);
+    assert_eq!(state(&["journal", "respond"], 7), State::CatchingUp);
+    assert_eq!(state(&["room", "respond"], 7), State::NotReady);
+    assert_eq!(state(&["respond"], 0), State::NotReady);
+}
