@@ -211,18 +211,26 @@ async fn ask_profiles(bus: &Bus, name: &roam_schemas::ReplicaName, request: &Pro
 async fn filed(site: &mut Site, shared: &Shared) -> Result<()> {
     let bus = site.servers.operator().await?;
     let last = stream_state(&bus, REJECTED_STREAM).await?.last_sequence;
-    let mut filed = Vec::new();
-    if last > 0 {
-        let mut reader = JournalReader::open(&bus, REJECTED_STREAM, None, 1).await?;
-        loop {
-            let entry = timeout(DIGESTS_WITHIN, reader.next()).await.context("ROAM_REJECTED cannot be read")??;
-            let sequence = entry.headers.get(headers::SEQUENCE).and_then(|sequence| sequence.parse::<u64>().ok());
-            filed.extend(sequence);
-            if entry.sequence >= last {
-                break;
-            }
+    let (until, mut read, mut filed) = (Instant::now() + PATIENCE, 0, Vec::new());
+    while read < last {
+        // A cluster may lose a reader: the server that has it may not be known yet to the one that is asked.
+        match read_filed(&bus, last, &mut read, &mut filed).await {
+            Err(error) if Instant::now() > until => return Err(error).context("ROAM_REJECTED cannot be read"),
+            Err(_) => sleep(PAUSE).await,
+            Ok(()) => {}
         }
     }
     shared.recorder.history().filed = Some(filed);
+    Ok(())
+}
+
+/// Reads ROAM_REJECTED from behind `read` up to `last`.
+async fn read_filed(bus: &Bus, last: u64, read: &mut u64, filed: &mut Vec<u64>) -> Result<()> {
+    let mut reader = JournalReader::open(bus, REJECTED_STREAM, None, *read + 1).await?;
+    while *read < last {
+        let entry = timeout(DIGESTS_WITHIN, reader.next()).await.context("nothing comes")??;
+        filed.extend(entry.headers.get(headers::SEQUENCE).and_then(|sequence| sequence.parse::<u64>().ok()));
+        *read = entry.sequence;
+    }
     Ok(())
 }
