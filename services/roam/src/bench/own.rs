@@ -97,7 +97,8 @@ impl Own {
 
     /// Starts it, and says how soon it was ready.
     pub(crate) async fn start(&mut self) -> Result<Restart, OwnError> {
-        let give_up = Instant::now() + AGAIN_FOR;
+        // One that never ran has not been killed: what it says is the matter.
+        let give_up = Instant::now() + if self.server.is_empty() { Duration::ZERO } else { AGAIN_FOR };
         let begun = loop {
             let begun = Instant::now();
             match self.start_once().await {
@@ -207,6 +208,16 @@ fn gone(error: io::Error) -> io::Result<u64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn a_first_start_that_fails_is_not_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        // Started as a system, the program of these tests ends at once.
+        let mut own = Own::new(directory.path()).unwrap();
+        let began = Instant::now();
+        assert!(matches!(own.start().await, Err(OwnError::Ended { .. })));
+        assert!(began.elapsed() < AGAIN_FOR);
+    }
 
     #[test]
     fn memory_is_read_from_what_linux_says() {
