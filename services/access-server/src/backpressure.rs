@@ -17,6 +17,18 @@ pub(crate) use look::{Look, watch};
 
 /// Nothing is pulled while more batches than this wait to be announced.
 pub(crate) const BACKLOG: u64 = 256;
+/// What has not been less at any of so many looks is no burst but a standing queue, which only more throughput takes away (the
+/// minimum over an interval, as in RFC 8289, section 3.2).
+const LOOKS: usize = 3;
+/// Behind a standing queue of more batches than this, small batches are of no use to anybody: each costs the replica an entry, an
+/// announcement and a share of an fsync, however little is in it.
+const STANDING: u64 = 8;
+/// For each batch beyond that, so much is waited before the next pull, so that more comes together.
+const REST_PER_BATCH: Duration = Duration::from_millis(2);
+/// And so much at most.
+const LONGEST_REST: Duration = Duration::from_millis(50);
+/// A pull of so many changes is a batch that is worth what it costs.
+const WORTH_A_BATCH: usize = 64;
 /// Nothing is pulled while a batch that this server appended has waited for its announcement for this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The gate may be closed by back-pressure for this long before the service counts as not ready: until then that is
@@ -42,12 +54,14 @@ pub(crate) struct Gate {
     /// Our batches that are not announced yet, as far as was seen: sequence in the journal, and when it had its PubAck.
     unannounced: VecDeque<(u64, Instant)>,
     closed: Option<(Closed, Instant)>,
+    /// How many batches waited to be announced at each of the last looks.
+    backlogs: [u64; LOOKS],
 }
 
 impl Gate {
     /// A gate that is closed until something is seen.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { unannounced: VecDeque::new(), closed: Some((Closed::Unknown, now)) }
+        Self { unannounced: VecDeque::new(), closed: Some((Closed::Unknown, now)), backlogs: [0; LOOKS] }
     }
 
     /// Takes note that a batch of ours is in the journal.
@@ -58,6 +72,11 @@ impl Gate {
     /// Opens or closes the gate after a look. Says why it is closed, if it is.
     pub(crate) fn heed(&mut self, look: &Look, now: Instant) -> Option<Closed> {
         let closed = self.judge(look, now);
+        self.backlogs.rotate_left(1);
+        self.backlogs[LOOKS - 1] = match look {
+            Look::Seen(seen) => seen.backlog,
+            Look::Unknown => 0,
+        };
         self.closed = closed.map(|why| match self.closed {
             Some((_, since)) => (why, since),
             None => (why, now),
@@ -68,6 +87,14 @@ impl Gate {
     /// Whether nothing may be pulled.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_some()
+    }
+
+    /// How long to wait after a pull of so many changes, so that the next batch is worth what it costs a replica that is behind. Without
+    /// that, one that is behind after an overload stays so at half of the load that it bears in large batches.
+    pub(crate) fn rest(&self, pulled: usize) -> Option<Duration> {
+        let standing = self.backlogs.iter().min().copied().unwrap_or_default();
+        let beyond = u32::try_from(standing.saturating_sub(STANDING)).unwrap_or(u32::MAX);
+        (beyond > 0 && pulled < WORTH_A_BATCH).then(|| REST_PER_BATCH.saturating_mul(beyond).min(LONGEST_REST))
     }
 
     /// Why the service is not ready, if it is not because of the gate.
@@ -139,6 +166,24 @@ mod tests {
         assert_eq!(gate.not_ready(at(1)), None);
         assert_eq!(gate.heed(&Look::Unknown, at(2)), Some(Closed::Unknown));
         assert_eq!(gate.not_ready(at(2)), Some(Closed::Unknown));
+    }
+
+    #[test]
+    fn behind_a_standing_queue_is_waited_for_batches_that_are_worth_it() {
+        let (mut gate, at) = gate();
+        let mut rest = |looks: [Look; LOOKS], pulled| {
+            for look in looks {
+                gate.heed(&look, at(1));
+            }
+            gate.rest(pulled)
+        };
+        let (none, one, many) = (seen(STANDING, 0), seen(STANDING + 1, 0), seen(u64::MAX, 0));
+        assert_eq!(rest([none; LOOKS], 1), None);
+        assert_eq!(rest([many, many, none], 1), None, "it was short for once");
+        assert_eq!(rest([many, Look::Unknown, many], 1), None, "it is not known");
+        assert_eq!(rest([one, many, many], 1), Some(REST_PER_BATCH));
+        assert_eq!(rest([many; LOOKS], WORTH_A_BATCH - 1), Some(LONGEST_REST));
+        assert_eq!(rest([many; LOOKS], WORTH_A_BATCH), None);
     }
 
     #[test]

@@ -17,7 +17,10 @@ use roam_schemas::{
     Shard,
     limits::{BATCH_BYTES, BATCH_CHANGES},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -132,10 +135,13 @@ impl Line {
         in_flight: &mut InFlight,
         shutdown: &CancellationToken,
     ) -> Result<(), PullError> {
+        let mut resting_until = None;
         loop {
+            let rested = async { sleep_until(resting_until.unwrap_or_else(tokio::time::Instant::now)).await };
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
+                () = rested, if resting_until.is_some() => resting_until = None,
                 seen = self.looks.changed() => match seen {
                     Ok(()) => self.heed(deliveries),
                     // Nobody looks any more, which happens only at the shutdown.
@@ -146,8 +152,9 @@ impl Line {
                         self.gate.appended(sequence, Instant::now());
                     }
                 }
-                taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if in_flight.len() < self.appends => {
+                taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if in_flight.len() < self.appends && resting_until.is_none() => {
                     let taken = taken?;
+                    resting_until = self.gate.rest(taken.len()).map(|rest| tokio::time::Instant::now() + rest);
                     kill_point("pulled");
                     if let Some(trusted) = self.trust(taken, &mut incarnation).await {
                         self.handle(trusted, &incarnation, in_flight);
