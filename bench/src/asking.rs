@@ -4,7 +4,10 @@
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream::ReadyChunks};
+use futures_util::{
+    Stream, StreamExt,
+    stream::{ReadyChunks, SelectAll},
+};
 use roam_nats::{Bus, BusSettings, Headers, Message, Subscription};
 
 use crate::{
@@ -34,12 +37,17 @@ pub(crate) trait Ask {
     fn check(&mut self, answer: &Message) -> anyhow::Result<bool>;
 }
 
-/// Asks over a connection of its own.
-pub(crate) struct Asking<A> {
+/// Asks over a connection of its own, or over many of them in turn.
+pub(crate) struct Asking<A, S: Stream = Subscription> {
+    lines: Vec<Line>,
+    answers: ReadyChunks<S>,
+    ask: A,
+}
+
+/// A connection, and where answers come.
+struct Line {
     bus: Bus,
     inbox: String,
-    answers: ReadyChunks<Subscription>,
-    ask: A,
 }
 
 impl<A: Ask> Asking<A> {
@@ -50,17 +58,39 @@ impl<A: Ask> Asking<A> {
 
     /// Asks over that connection.
     pub(crate) async fn over(bus: Bus, ask: A) -> anyhow::Result<Self> {
-        let inbox = bus.new_inbox();
-        let answers = bus.subscribe(format!("{inbox}.*")).await?.ready_chunks(CHUNK);
-        bus.round_trip(PATIENCE).await?;
-        Ok(Self { bus, inbox, answers, ask })
+        let (line, answers) = Line::open(bus).await?;
+        line.bus.round_trip(PATIENCE).await?;
+        Ok(Self { lines: vec![line], answers: answers.ready_chunks(CHUNK), ask })
     }
 }
 
-impl<A: Ask> Driver for Asking<A> {
+impl<A: Ask> Asking<A, SelectAll<Subscription>> {
+    /// Request `n` goes over connection `n` modulo their number. Devices may send nothing to themselves, so that no round trip shows
+    /// that all is subscribed; requests come behind it on their connections.
+    pub(crate) async fn over_each(connections: Vec<Bus>, ask: A) -> anyhow::Result<Self> {
+        let (mut lines, mut answers) = (Vec::with_capacity(connections.len()), SelectAll::new());
+        for bus in connections {
+            let (line, coming) = Line::open(bus).await?;
+            lines.push(line);
+            answers.push(coming);
+        }
+        Ok(Self { lines, answers: answers.ready_chunks(CHUNK), ask })
+    }
+}
+
+impl Line {
+    async fn open(bus: Bus) -> anyhow::Result<(Self, Subscription)> {
+        let inbox = bus.new_inbox();
+        let answers = bus.subscribe(format!("{inbox}.*")).await?;
+        Ok((Self { bus, inbox }, answers))
+    }
+}
+
+impl<A: Ask, S: Stream<Item = Message> + Unpin> Driver for Asking<A, S> {
     async fn send(&mut self, number: u64) -> anyhow::Result<()> {
         let Outgoing { subject, headers, payload } = self.ask.request(number)?;
-        self.bus.send_with_reply(subject, format!("{}.{number}", self.inbox), headers, payload).await?;
+        let Line { bus, inbox } = &self.lines[usize::try_from(number)? % self.lines.len()];
+        bus.send_with_reply(subject, format!("{inbox}.{number}"), headers, payload).await?;
         Ok(())
     }
 

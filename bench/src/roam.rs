@@ -24,6 +24,8 @@ use crate::{
 const ENCODING: Encoding = Encoding::Postcard;
 /// How many messages are taken at once if so many are there.
 const CHUNK: usize = 512;
+/// The name of each user's device.
+pub(crate) const DEVICE: &str = "laptop";
 /// Where the number of a change begins in its id.
 const NUMBER_AT: usize = 10;
 
@@ -104,6 +106,14 @@ impl Names {
     /// The profile with that number.
     pub(crate) fn profile(&self, number: u64) -> anyhow::Result<&Profile> {
         usize::try_from(number).ok().and_then(|at| self.profiles.get(at)).context("a profile that is none")
+    }
+
+    /// The connections of a device of each of the users.
+    pub(crate) fn devices(&self, bus: &BusSettings) -> anyhow::Result<Vec<BusSettings>> {
+        let device = Device::parse(DEVICE)?;
+        let inbox = |profile: &Profile| subjects::device_inbox(&profile.tenant, &profile.user, &device);
+        let settings = |profile| BusSettings { inbox_prefix: Some(inbox(profile)), ..bus.clone() };
+        Ok(self.profiles.iter().map(settings).collect())
     }
 
     fn requests(&self, verb: Verb) -> Vec<String> {

@@ -18,12 +18,15 @@ use tokio::process::Command;
 use crate::{
     asking::{connect, connect_by},
     child::{Child, free_port, sibling},
-    keys::NAME,
-    roam::until_answered,
+    keys::{self, NAME},
+    roam::{DEVICE, Names, until_answered},
 };
 
 /// How long a system may take to be ready. After a crash it reads all that it has.
 pub(crate) const READY: Duration = Duration::from_secs(1_200);
+
+/// Whom the token of the service that measures is of.
+const AS_SERVICE: [&str; 4] = ["--service", NAME, "--access", "write"];
 
 /// `roam up`.
 #[derive(Debug)]
@@ -86,9 +89,21 @@ impl OneMachine {
         let system = Self::start_with(directory, &["--secure"]).await?;
         let keys = Self::keys(directory);
         let server = format!("tls://{}", system.address);
-        let token = make_token(&server, &keys, directory).await?;
+        let token = make_token(&server, &keys, directory, &AS_SERVICE).await?;
         let (ca, token_file) = (Some(keys.join("ca.pem")), Some(token));
         Ok((system, BusSettings { servers: vec![server], ca, token_file, tls: true, ..BusSettings::default() }))
+    }
+
+    /// Makes a token for a device of each of these, and gives how each of them signs in.
+    pub(crate) async fn devices(&self, service: &BusSettings, names: &Names) -> anyhow::Result<Vec<BusSettings>> {
+        let mut devices = Vec::new();
+        for mut device in names.devices(service)? {
+            let (keys, number) = (Self::keys(&self.directory), devices.len() as u64);
+            let who = ["--user", &keys::user(number), "--device", DEVICE];
+            device.token_file = Some(make_token(&service.servers[0], &keys, &self.directory, &who).await?);
+            devices.push(device);
+        }
+        Ok(devices)
     }
 
     /// Where its keys and certificates are, if it is secure.
@@ -186,7 +201,7 @@ impl Services {
         for key in ["registrar.nk", "signer.nk"] {
             fs::copy(place.join(key), alone.join(key))?;
         }
-        let token = make_token(&plain.servers[0], &alone, directory).await?;
+        let token = make_token(&plain.servers[0], &alone, directory, &AS_SERVICE).await?;
         services.start(
             "roam-storage",
             &[
@@ -261,13 +276,13 @@ async fn start_nats(directory: &Path, security: Option<SecurityConf>) -> anyhow:
     Ok(NatsServer::start(settings).await?)
 }
 
-/// Makes the token of the service that measures, and gives its file.
-async fn make_token(server: &str, keys: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
-    let token = directory.join("service.token");
+/// Makes a token of somebody of the tenant, and gives its file.
+async fn make_token(server: &str, keys: &Path, directory: &Path, who: &[&str]) -> anyhow::Result<PathBuf> {
+    let token = directory.join(format!("{}.token", who[1]));
     let text = |path: &Path| path.display().to_string();
     let (keys, file) = (text(keys), text(&token));
-    let who = ["token", "create", "--tenant", NAME, "--service", NAME, "--access", "write"];
-    roam(&[who.as_slice(), &["--server", server, "--keys", &keys, "--output", &file]].concat()).await?;
+    let create = ["token", "create", "--tenant", NAME];
+    roam(&[create.as_slice(), who, &["--server", server, "--keys", &keys, "--output", &file]].concat()).await?;
     Ok(token)
 }
 

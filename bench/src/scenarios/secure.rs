@@ -17,12 +17,14 @@ use crate::{
     keys::Keys,
     lab::Lab,
     report::{Goal, Race},
-    roam::Names,
+    roam::{Names, Point},
     system::{OneMachine, Services},
 };
 
 const PLAIN: &str = "without security";
 const WITHOUT_TLS: &str = "without TLS";
+/// How many devices ask at once, each for one record at a time.
+const DEVICES: usize = 256;
 /// How many sign in one after the other in each measurement.
 const SIGN_INS: usize = 100;
 
@@ -34,6 +36,7 @@ pub(crate) async fn run(lab: &mut Lab) -> anyhow::Result<()> {
     let plain = OneMachine::start(&lab.directory("plain")).await?;
     let without = BusSettings::at(plain.servers().remove(0));
     gets(lab, "secured get", &bus, &without, &keys).await?;
+    devices(lab, (&secure, &bus), &without, &keys).await?;
     plain.stop().await?;
     sign_in(lab, &bus).await?;
     secure.stop().await?;
@@ -65,6 +68,30 @@ async fn gets(lab: &mut Lab, name: &str, secure: &BusSettings, plain: &BusSettin
         let goal = (in_flight == 256).then_some(Goal::AtLeast(0.9));
         lab.found(race.against(&format!("{name}, {in_flight} in flight"), PLAIN, "1/s", goal));
     }
+    Ok(())
+}
+
+/// Points as devices ask for them, each over a connection of its own with a token of its own user.
+async fn devices(
+    lab: &mut Lab,
+    (system, secure): (&OneMachine, &BusSettings),
+    plain: &BusSettings,
+    keys: &Keys,
+) -> anyhow::Result<()> {
+    let (scale, names) = (lab.scale, Names::new(keys.profiles)?);
+    let fleet = async |users: Vec<BusSettings>| {
+        let connect = users.iter().cycle().take(DEVICES).map(connect_by);
+        Drive::new(Asking::over_each(try_join_all(connect).await?, Point::new(keys.clone())?).await?, 0)
+    };
+    let service = BusSettings { token_file: None, ..secure.clone() };
+    let mut ours = fleet(system.devices(&service, &names).await?).await?;
+    let mut peer = fleet(names.devices(plain)?).await?;
+    let mut race = Race::default();
+    for _ in 0..scale.pairs {
+        race.ours(ours.closed(DEVICES, scale.duration).await?.per_second);
+        race.peer(PLAIN, peer.closed(DEVICES, scale.duration).await?.per_second);
+    }
+    lab.found(race.against(&format!("secured latest, {DEVICES} devices"), PLAIN, "1/s", None));
     Ok(())
 }
 
