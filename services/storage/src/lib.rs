@@ -60,7 +60,7 @@ use crate::{
     metrics::Metrics,
     operate::Operated,
     progress::Progress,
-    respond::Responder,
+    respond::{Answers, Responder},
     room::Room,
     store::{Reader, StoreError, Writer},
 };
@@ -154,13 +154,14 @@ async fn run_once(
     }
     let name = settings.replica_name();
     tracing::info!(%name, %shard, "operators call this replica so");
-    let Settings { backup, bus, .. } = settings;
+    let Settings { backup, bus, answers_mib, .. } = settings;
+    let answers = Answers::new(answers_mib);
     let chunks = Chunks::new(shard, &connections.chunks, metrics.clone());
     let keeper = Keeper::new(reader.clone(), chunks.clone(), name.clone(), backup, bus, metrics.clone());
     let adopted = watch::Sender::new(false);
     let rescue = Rescue::new(keeper.clone(), restored, since, adopted.clone());
     let closing = reader.closing();
-    let parts = Parts { shard, context, conditions, metrics, reader, chunks, name, keeper, rescue };
+    let parts = Parts { shard, context, conditions, metrics, reader, chunks, answers, name, keeper, rescue };
     let ended = parts.start(&connections, writer)?.join(context.grace).await;
     connections.close().await;
     ended?;
@@ -217,6 +218,7 @@ struct Parts<'a> {
     metrics: Metrics,
     reader: Reader,
     chunks: Chunks,
+    answers: Answers,
     name: ReplicaName,
     keeper: Keeper,
     rescue: Rescue,
@@ -239,7 +241,7 @@ impl Conditions {
 
 impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer) -> Result<Tasks, StoreError> {
-        let Self { shard, context, conditions, metrics, reader, chunks, name, keeper, rescue } = self;
+        let Self { shard, context, conditions, metrics, reader, chunks, answers, name, keeper, rescue } = self;
         let progress = Progress::default();
         let position = reader.snapshot().position()?;
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
@@ -335,6 +337,7 @@ impl Parts<'_> {
             progress,
             reader,
             chunks: chunks.clone(),
+            answers,
             metrics,
             condition: conditions.respond,
         };

@@ -42,6 +42,7 @@ struct Inner {
     removed: Counter,
     ahead: Family<ConsumerLabel, Gauge>,
     requests: Family<VerbLabel, Counter>,
+    answers: Family<AnswerLabel, Counter>,
     refused: Family<CodeLabel, Counter>,
     unanswered: Counter,
     waiting: Gauge,
@@ -81,6 +82,11 @@ struct VerbLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabel {
+    from: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabel {
     code: &'static str,
 }
@@ -105,6 +111,7 @@ impl Metrics {
             removed: Counter::default(),
             ahead: Family::default(),
             requests: Family::default(),
+            answers: Family::default(),
             refused: Family::default(),
             unanswered: Counter::default(),
             waiting: Gauge::default(),
@@ -195,6 +202,11 @@ impl Metrics {
         self.inner.requests.get_or_create(&VerbLabel { verb: verb.as_str() }).inc();
     }
 
+    /// An answer to `latest` was found: given before, or in the store.
+    pub(crate) fn answered(&self, again: bool) {
+        self.inner.answers.get_or_create(&AnswerLabel { from: if again { "answers" } else { "store" } }).inc();
+    }
+
     /// A request is refused.
     pub(crate) fn refused(&self, code: Code) {
         self.inner.refused.get_or_create(&CodeLabel { code: code.as_str() }).inc();
@@ -281,6 +293,8 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     let help = "1 while a consumer stands ahead of its stream, and so receives nothing";
     registry.register("consumer_ahead", help, inner.ahead.clone());
     registry.register("requests", "Requests answered, by verb", inner.requests.clone());
+    let help = "Answers to latest, by where they were found: among those given before, or in the store";
+    registry.register("answers", help, inner.answers.clone());
     registry.register("refused", "Requests refused, by code", inner.refused.clone());
     registry.register("unanswered", "Requests without an inbox that they may be answered to", inner.unanswered.clone());
     registry.register("waiting", "Requests that wait for a revision", inner.waiting.clone());

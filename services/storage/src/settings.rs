@@ -39,6 +39,8 @@ pub struct Settings {
     pub directory: PathBuf,
     /// How the store uses the machine.
     pub store: StoreSettings,
+    /// How much the responder may keep of what it answered, in MiB; 0: nothing.
+    pub answers_mib: usize,
     /// What becomes of backups.
     pub backup: BackupSettings,
 }
@@ -72,6 +74,7 @@ impl Default for Settings {
             responder_seed: None,
             directory: PathBuf::from("roam-storage-data"),
             store: StoreSettings::default(),
+            answers_mib: 32,
             backup: BackupSettings::default(),
         }
     }

@@ -2,6 +2,7 @@
 //! answers only into the inboxes of the profile that it was asked for.
 
 mod admit;
+mod answers;
 mod changes;
 mod history;
 mod latest;
@@ -11,6 +12,7 @@ mod tests;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use roam_nats::{Bus, EndpointSpec, Headers, Request, Requests, Service, ServiceError, ServiceSpec};
 use roam_process::{Condition, Context, clock};
@@ -27,6 +29,7 @@ use crate::{
     store::{Head, ProfileKey, Reader, Snapshot, StoreError},
 };
 use admit::{Ask, Asked, Dropped};
+pub(crate) use answers::Answers;
 use changes::Since;
 
 /// The name of the service and of the queue group that responders share.
@@ -62,7 +65,7 @@ enum Refusal {
 /// What there is to say to a request.
 enum Found {
     /// This.
-    Reply(Asked, Result<Vec<u8>, Refusal>),
+    Reply(Asked, Result<Bytes, Refusal>),
     /// That it is not answered, and why.
     Refused(Problem, Encoding),
     /// Nothing yet: the profile has to reach a revision first.
@@ -77,6 +80,7 @@ pub(crate) struct Responder {
     pub(crate) progress: Progress,
     pub(crate) reader: Reader,
     pub(crate) chunks: Chunks,
+    pub(crate) answers: Answers,
     pub(crate) metrics: Metrics,
     pub(crate) condition: Condition,
 }
@@ -216,24 +220,30 @@ impl Responder {
         self.send(request, &asked, reply).await
     }
 
-    async fn reply_of_chunks(&self, asked: &Asked) -> Result<Vec<u8>, Refusal> {
+    async fn reply_of_chunks(&self, asked: &Asked) -> Result<Bytes, Refusal> {
         let Asked { profile, encoding, ask } = asked;
-        match ask {
-            Ask::Have(request) => Ok(encode(&self.chunks.have(profile, request).await?, *encoding)?),
-            Ask::Chunk(request) => Ok(encode(&self.chunks.chunk(profile, *request).await?, *encoding)?),
-            _ => Err(Problem::invalid("the request is none of chunks").into()),
-        }
+        let reply = match ask {
+            Ask::Have(request) => encode(&self.chunks.have(profile, request).await?, *encoding)?,
+            Ask::Chunk(request) => encode(&self.chunks.chunk(profile, *request).await?, *encoding)?,
+            _ => return Err(Problem::invalid("the request is none of chunks").into()),
+        };
+        Ok(reply.into())
     }
 
-    fn reply(&self, snapshot: &Snapshot<'_>, asked: &Asked, key: &ProfileKey, head: Head) -> Result<Vec<u8>, Refusal> {
+    fn reply(&self, snapshot: &Snapshot<'_>, asked: &Asked, key: &ProfileKey, head: Head) -> Result<Bytes, Refusal> {
         if let Some(revision) = asked.awaited().filter(|revision| head.revision < *revision) {
             let problem = Problem::new(Code::Behind, "the profile has not reached that revision here");
             return Err(Refusal::Problem(problem.with_limit(revision.get(), head.revision.get())));
         }
         let now = Timestamp::from_nanos(clock::now_ns());
         let encoding = asked.encoding;
-        Ok(match &asked.ask {
-            Ask::Latest(request) => encode(&latest::latest(snapshot, key, head, request, encoding, now)?, encoding)?,
+        let reply = match &asked.ask {
+            Ask::Latest(request) => {
+                let find = || latest::latest(snapshot, key, head, request, encoding, now);
+                let (reply, again) = self.answers.latest(key, head, request, encoding, find)?;
+                self.metrics.answered(again);
+                return Ok(reply);
+            }
             Ask::Changes { request, since } => {
                 let (after, as_of) = since.unzip();
                 let (after, limit) = (after.unwrap_or_default(), request.limit);
@@ -249,15 +259,16 @@ impl Responder {
                 encode(&reply, encoding)?
             }
             Ask::Have(_) | Ask::Chunk(_) => return Err(Problem::invalid("the request is of chunks").into()),
-        })
+        };
+        Ok(reply.into())
     }
 
-    async fn send(&self, request: Request, asked: &Asked, reply: Result<Vec<u8>, Refusal>) -> Result<(), RespondError> {
+    async fn send(&self, request: Request, asked: &Asked, reply: Result<Bytes, Refusal>) -> Result<(), RespondError> {
         match reply {
             Ok(payload) => {
                 self.metrics.requested(asked.ask.verb());
                 let headers = Headers::new().with_content_type(asked.encoding);
-                note_failure(request.respond(headers, payload.into()).await);
+                note_failure(request.respond(headers, payload).await);
                 Ok(())
             }
             Err(Refusal::Problem(problem)) => self.refuse(request, asked.encoding, problem).await,

@@ -36,6 +36,7 @@ impl World {
         let responder = Responder {
             shard: roam_schemas::Shard::ONLY,
             chunks: crate::chunks::Chunks::new(roam_schemas::Shard::ONLY, &bus, metrics.clone()),
+            answers: Answers::new(1),
             bus,
             context: context.clone(),
             progress: progress.clone(),
