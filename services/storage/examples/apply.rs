@@ -1,8 +1,8 @@
-//! What applying alone costs: one writer, batches of 90 changes of one operation, 128-byte values, every batch fsynced.
+//! What applying alone costs: one writer, batches of 90 changes of one operation or some, 128-byte values, every batch fsynced.
 //! First every key of every profile is written once, then keys at random are written again. Prints CPU per change.
 //! It measures and asserts nothing.
 //!
-//! `cargo run --release -p roam-storage --example apply -- [PROFILES] [KEYS] [CHANGES] [MEMORY_MIB]`
+//! `cargo run --release -p roam-storage --example apply -- [PROFILES] [KEYS] [CHANGES] [MEMORY_MIB] [OPERATIONS]`
 
 use std::{
     env, fs,
@@ -31,14 +31,18 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = env::args().skip(1).map(|text| text.parse::<u64>());
     let mut next = |default| arguments.next().unwrap_or(Ok(default));
     let (profiles, keys) = (next(10_000)?, next(100)?);
-    let (changes, memory_mib) = (next(1_000_000)?, next(128)?);
+    let (changes, memory_mib, operations) = (next(1_000_000)?, next(128)?, next(1)?);
     let directory = tempfile::tempdir()?;
     let settings = StoreSettings { memory_mib: usize::try_from(memory_mib)?, ..StoreSettings::default() };
     let (writer, reader) = store::open(directory.path(), &settings)?;
-    let mut bench = Bench { applier: Applier::new(writer, reader)?, made: 0, random: Random(0x9E37_79B9_7F4A_7C15) };
+    let (applier, random) = (Applier::new(writer, reader)?, Random(0x9E37_79B9_7F4A_7C15));
+    let mut bench = Bench { applier, made: 0, random, keys, operations };
 
-    println!("{profiles} profiles of {keys} keys, batches of {BATCH}, {VALUE_BYTES} B, {memory_mib} MiB");
-    bench.run("first writes", profiles * keys, |made, _| (made % profiles, made / profiles))?;
+    println!(
+        "{profiles} profiles of {keys} keys, batches of {BATCH}, {VALUE_BYTES} B, {memory_mib} MiB, operations {operations}"
+    );
+    let first = profiles * keys.div_ceil(operations);
+    bench.run("first writes", first, |made, _| (made % profiles, made / profiles * operations))?;
     bench.run("overwrites", changes, |_, random| (random.below(profiles), random.below(keys)))?;
     Ok(())
 }
@@ -47,6 +51,10 @@ struct Bench {
     applier: Applier,
     made: u64,
     random: Random,
+    /// How many keys a profile has.
+    keys: u64,
+    /// How many operations a change has, of keys that follow each other.
+    operations: u64,
 }
 
 impl Bench {
@@ -106,9 +114,12 @@ impl Bench {
         // As in a UUIDv7: 48 bits of milliseconds, then randomness.
         let random = u128::from(self.random.next()) << 16;
         let id = ChangeId::from_bytes((u128::from(time.as_nanos() / 1_000_000) << 80 | random).to_be_bytes());
-        let value: Vec<u8> = (0..VALUE_BYTES / 8).flat_map(|_| self.random.next().to_be_bytes()).collect();
-        let put = Operation::put(Key::parse(format!("settings/{key:04}"))?, value, ContentType::octets());
-        let change = Change::new(id, None, vec![put])?;
+        let mut put = |key| {
+            let value: Vec<u8> = (0..VALUE_BYTES / 8).flat_map(|_| self.random.next().to_be_bytes()).collect();
+            Ok(Operation::put(Key::parse(format!("settings/{key:04}"))?, value, ContentType::octets()))
+        };
+        let puts = (key..key + self.operations).map(|key| put(key % self.keys)).collect::<anyhow::Result<_>>()?;
+        let change = Change::new(id, None, puts)?;
         Ok(StampedChange {
             profile: format!("acme/user{profile:06}@example.com/mail").parse::<Profile>()?,
             device: Device::parse("laptop")?,

@@ -96,17 +96,27 @@ impl Fixture {
 
     fn batch(&mut self, changes: Vec<StampedChange>) -> (JournalBatch, Position) {
         self.batches += 1;
-        let id = BatchId::from_bytes(u128::from(self.batches).to_be_bytes());
-        let batch = JournalBatch { id, rules: RULES, terms: self.terms.clone(), quotas: self.quotas.clone(), changes };
-        let position = Position {
+        let position = self.position(self.batches);
+        let batch = self.journal_batch(&position, changes);
+        (batch, position)
+    }
+
+    /// Where the journal stands after entry `sequence`.
+    pub(crate) fn position(&self, sequence: u64) -> Position {
+        Position {
             incarnation: 1,
-            sequence: self.batches,
-            batch: id,
+            sequence,
+            batch: BatchId::from_bytes(u128::from(sequence).to_be_bytes()),
             published: self.published,
             line: 1,
             terms: self.terms.clone(),
-        };
-        (batch, position)
+        }
+    }
+
+    /// Changes as the batch of the journal that stands there.
+    pub(crate) fn journal_batch(&self, position: &Position, changes: Vec<StampedChange>) -> JournalBatch {
+        let (terms, quotas) = (self.terms.clone(), self.quotas.clone());
+        JournalBatch { id: position.batch, rules: RULES, terms, quotas, changes }
     }
 
     /// The directory of the store.

@@ -1,8 +1,16 @@
-//! The fold: the one thread that decides and writes. Batches are decided one after the other; those that came while the
-//! ones before were fsynced are written together. What became of them is told to the rest of the process only after the
-//! fsync. What cannot be applied stops it there, until the journal is read again.
+//! The fold: decides and writes, one batch of the journal after the other. Those that came while the ones before were fsynced
+//! are written together. What became of them is told to the rest of the process only after the fsync. What cannot be applied
+//! stops it there, until the journal is read again.
+//!
+//! Two threads take turns: while one writes, the other decides on what comes next. Whoever decides holds `deciding`, takes
+//! `writing` before letting go of it, and so nothing is written out of order, and nothing is decided while more than one group
+//! is not written yet: what that writes is known beside the store (`apply/facts.rs`).
 
-use std::time::{Duration, Instant};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
 
 use roam_process::{Condition, clock, kill_point};
 use roam_schemas::{Control, JournalBatch, Timestamp};
@@ -17,7 +25,7 @@ use crate::{
     planted::planted,
     progress::Progress,
     room::{Room, pause},
-    store::{Position, StoreError},
+    store::{Committer, Position, StoreError},
 };
 
 /// How long to wait for room on a full disk before trying again.
@@ -28,6 +36,13 @@ const REMOVED_AT_ONCE: usize = 1_000;
 
 /// How many batches are written at once at most.
 const MOST_IN_GROUP: usize = 8;
+
+/// One that writes, and one that decides meanwhile.
+const THREADS: usize = 2;
+
+/// With fewer changes than this, waking the other thread would cost more than it saves: they are decided in less time than an
+/// fsync takes.
+const WORTH_A_TURN: usize = 16;
 
 /// Applies batches.
 pub(crate) struct Fold {
@@ -58,63 +73,132 @@ pub(crate) struct Stuck {
 pub(crate) enum FoldError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    #[error("the applying thread cannot be started")]
+    #[error("an applying thread cannot be started")]
     Thread(#[source] std::io::Error),
-    #[error("the applying thread panicked")]
+    #[error("an applying thread panicked")]
     Panicked,
 }
 
+/// What the two threads share.
+struct Turns {
+    deciding: Mutex<Deciding>,
+    writing: Mutex<Writing>,
+    progress: Progress,
+    metrics: Metrics,
+    condition: Condition,
+    room: Room,
+    shutdown: CancellationToken,
+    stuck: watch::Sender<Option<Stuck>>,
+    erasures: Erasures,
+}
+
+/// What whoever decides has.
+struct Deciding {
+    work: mpsc::Receiver<Work>,
+    applier: Applier,
+}
+
+/// What whoever writes has.
+struct Writing {
+    committer: Committer,
+    /// Something was not written, so nothing behind it may be.
+    is_over: bool,
+}
+
+/// Batches that are written together, each with the position after it.
+type Group = Vec<(Position, JournalBatch)>;
+
+/// A group that is decided.
+struct Decided {
+    group: Group,
+    prepared: Prepared,
+    /// How many operations showed that ROAM_CHANGES was rolled back.
+    rolled_back: u64,
+    took: Duration,
+}
+
 impl Fold {
-    /// Applies batches until there are no more, on a thread of its own: an fsync must hold up nobody else.
-    pub(crate) async fn run(self, batches: mpsc::Receiver<Work>) -> Result<(), FoldError> {
-        let shutdown = self.shutdown.clone();
-        let (done, ended) = tokio::sync::oneshot::channel();
-        let thread = std::thread::Builder::new().name("apply".to_owned());
-        let handle = thread
-            .spawn(move || {
+    /// Applies batches until there are no more, on threads of its own: an fsync must hold up nobody else.
+    pub(crate) async fn run(self, work: mpsc::Receiver<Work>) -> Result<(), FoldError> {
+        let Self { applier, progress, metrics, condition, room, shutdown, stuck, erasures } = self;
+        let turns = Arc::new(Turns {
+            writing: Mutex::new(Writing { committer: applier.committer(), is_over: false }),
+            deciding: Mutex::new(Deciding { work, applier }),
+            progress,
+            metrics,
+            condition,
+            room,
+            shutdown: shutdown.clone(),
+            stuck,
+            erasures,
+        });
+        let (done, mut ended) = mpsc::channel(THREADS);
+        let mut threads = Vec::with_capacity(THREADS);
+        for _ in 0..THREADS {
+            let (turns, done) = (Arc::clone(&turns), done.clone());
+            let take_turns = move || {
+                let result = catch_unwind(AssertUnwindSafe(|| turns.take())).unwrap_or(Err(FoldError::Panicked));
                 // Nobody to tell means that the task was aborted.
-                let _ = done.send(self.apply_all(batches));
-            })
-            .map_err(FoldError::Thread)?;
-        let result = ended.await.unwrap_or(Err(FoldError::Panicked));
-        // It has sent its result, so it ends now: the store is closed once it has.
-        let _ = handle.join();
-        result?;
+                let _ = done.blocking_send(result);
+            };
+            let thread = std::thread::Builder::new().name("apply".to_owned());
+            threads.push(thread.spawn(take_turns).map_err(FoldError::Thread)?);
+        }
+        for _ in 0..THREADS {
+            // With an error the other one ends once no more work comes, as it does when this task has failed.
+            ended.recv().await.unwrap_or(Err(FoldError::Panicked))?;
+        }
+        // They have sent their results, so they end now: the store is closed once they have.
+        for thread in threads {
+            let _ = thread.join();
+        }
+        drop(turns);
         // Where no more batches come although nobody asked for that, the follower failed, and its reason is the one to tell.
         shutdown.cancelled().await;
         Ok(())
     }
+}
 
-    fn apply_all(mut self, mut work: mpsc::Receiver<Work>) -> Result<(), FoldError> {
-        let mut group = Vec::new();
-        while let Some(first) = work.blocking_recv() {
-            let mut next = Some(first);
-            while let Some(Work::Batch(position, batch)) = next {
-                group.push((position, batch));
-                next = if group.len() < MOST_IN_GROUP { work.try_recv().ok() } else { None };
-            }
-            if self.is_stuck() {
-                group.clear();
-            }
-            if !self.apply_group(&mut group)? {
-                return Ok(());
-            }
-            match next {
-                Some(Work::Begin) => self.stuck.send_if_modified(|stuck| stuck.take().is_some()),
-                Some(Work::Clean) => {
-                    self.clean()?;
-                    true
-                }
-                Some(other) if !self.is_stuck() => {
-                    if !self.do_other(other)? {
-                        return Ok(());
-                    }
-                    true
-                }
-                Some(_) | None => true,
-            };
-        }
+impl Turns {
+    fn take(&self) -> Result<(), FoldError> {
+        while self.turn()? {}
         Ok(())
+    }
+
+    /// Decides on what is there, and writes it. False once no more comes, or may be written.
+    fn turn(&self) -> Result<bool, FoldError> {
+        let mut deciding = lock(&self.deciding)?;
+        let Some((mut group, other)) = deciding.next() else { return Ok(false) };
+        if self.is_stuck() {
+            group.clear();
+        }
+        let began = Instant::now();
+        let prepared = deciding.prepare(&group);
+        // All that came before it is written now.
+        let mut writing = lock(&self.writing)?;
+        if writing.is_over {
+            return Ok(false);
+        }
+        let mut went_on = match prepared {
+            Ok(prepared) => {
+                let decided = deciding.decided(group, prepared, began.elapsed());
+                if other.is_none()
+                    && decided.group.iter().map(|(_, batch)| batch.changes.len()).sum::<usize>() >= WORTH_A_TURN
+                {
+                    drop(deciding);
+                    let went_on = self.conclude(&writing, decided);
+                    writing.is_over = !matches!(went_on, Ok(true));
+                    return went_on;
+                }
+                self.conclude(&writing, decided)
+            }
+            Err(stopped) => self.apply_before(&mut deciding, &writing, group, stopped),
+        };
+        if let (Ok(true), Some(other)) = (&went_on, other) {
+            went_on = self.do_other(&mut deciding, &writing, other);
+        }
+        writing.is_over = !matches!(went_on, Ok(true));
+        went_on
     }
 
     fn is_stuck(&self) -> bool {
@@ -122,23 +206,29 @@ impl Fold {
     }
 
     /// Does what is not the applying of batches. False if the disk was still full at shutdown.
-    fn do_other(&mut self, work: Work) -> Result<bool, FoldError> {
+    fn do_other(&self, deciding: &mut Deciding, writing: &Writing, work: Work) -> Result<bool, FoldError> {
         match work {
+            Work::Begin => {
+                self.stuck.send_if_modified(|stuck| stuck.take().is_some());
+            }
+            Work::Clean => self.clean(&mut deciding.applier)?,
+            _ if self.is_stuck() => {}
             Work::Passed(sequence) => self.progress.passed(sequence),
             Work::Skipped(position, batch) => {
-                let prepared = self.applier.prepare_skipped(&batch, &position)?;
-                return self.conclude(vec![(position, batch)], prepared, Duration::ZERO);
+                let prepared = deciding.applier.prepare_skipped(&batch, &position)?;
+                let decided = deciding.decided(vec![(position, batch)], prepared, Duration::ZERO);
+                return self.conclude(writing, decided);
             }
-            Work::Control(position, control) => return self.control(&position, &control),
-            Work::Epoch(epoch) => return self.begin_epoch(epoch),
-            Work::Batch(..) | Work::Begin | Work::Clean => {}
+            Work::Control(position, control) => return self.control(&mut deciding.applier, &position, &control),
+            Work::Epoch(epoch) => return self.begin_epoch(&mut deciding.applier, epoch),
+            Work::Batch(..) => {}
         }
         Ok(true)
     }
 
     /// Does what an operator ordered. False if the disk was still full at shutdown.
-    fn control(&mut self, position: &Position, control: &Control) -> Result<bool, FoldError> {
-        let Some(removed) = self.while_full(position.sequence, |applier| applier.control(control, position))? else {
+    fn control(&self, applier: &mut Applier, position: &Position, control: &Control) -> Result<bool, FoldError> {
+        let Some(removed) = self.while_full(position.sequence, || applier.control(control, position))? else {
             return Ok(false);
         };
         tracing::info!(sequence = position.sequence, ?control, ?removed, "what an operator ordered is done");
@@ -151,30 +241,29 @@ impl Fold {
     }
 
     /// Lets revisions go on in an epoch before a line of the journal is read. False if the disk was still full at shutdown.
-    fn begin_epoch(&mut self, epoch: u16) -> Result<bool, FoldError> {
-        let began = self.while_full(0, |applier| applier.begin_epoch(epoch))?;
+    fn begin_epoch(&self, applier: &mut Applier, epoch: u16) -> Result<bool, FoldError> {
+        let began = self.while_full(0, || applier.begin_epoch(epoch))?;
         tracing::warn!(epoch, "a new epoch begins: devices are told to begin anew, and offer what they hold");
         Ok(began.is_some())
     }
 
-    /// Applies the batches that came while the ones before were fsynced, in one write. False if the disk was still full
-    /// at shutdown.
-    fn apply_group(&mut self, group: &mut Vec<(Position, JournalBatch)>) -> Result<bool, FoldError> {
-        if group.is_empty() {
-            return Ok(true);
-        }
+    /// Applies the batches of a group that are before one that cannot be applied, and stands still there. They are decided
+    /// anew: nothing that was prepared counts. False if the disk was still full at shutdown.
+    fn apply_before(
+        &self,
+        deciding: &mut Deciding,
+        writing: &Writing,
+        mut group: Group,
+        (index, error): (usize, ApplyError),
+    ) -> Result<bool, FoldError> {
+        let (position, _) = group.split_off(index).swap_remove(0);
         let began = Instant::now();
-        let mut prepared = Prepared::default();
-        for (index, (position, batch)) in group.iter().enumerate() {
-            if let Err(error) = self.applier.prepare_more(&mut prepared, batch, position) {
-                // Those before it are as good as ever: they are applied without it.
-                let (position, _) = group.split_off(index).swap_remove(0);
-                let went_on = self.apply_group(group)?;
-                self.stop_before(position, error)?;
-                return Ok(went_on);
-            }
-        }
-        self.conclude(std::mem::take(group), prepared, began.elapsed())
+        let went_on = match deciding.prepare(&group) {
+            Ok(prepared) => self.conclude(writing, deciding.decided(group, prepared, began.elapsed()))?,
+            Err(stopped) => return self.apply_before(deciding, writing, group, stopped),
+        };
+        self.stop_before(position, error)?;
+        Ok(went_on)
     }
 
     /// Nothing behind a batch that cannot be applied may be, but the replica lives on: a person, or a newer build, has to
@@ -190,12 +279,8 @@ impl Fold {
     }
 
     /// Writes what is decided of some batches, and tells the others. False if the disk was still full at shutdown.
-    fn conclude(
-        &mut self,
-        group: Vec<(Position, JournalBatch)>,
-        prepared: Prepared,
-        decided: Duration,
-    ) -> Result<bool, FoldError> {
+    fn conclude(&self, writing: &Writing, decided: Decided) -> Result<bool, FoldError> {
+        let Decided { group, prepared, rolled_back, took } = decided;
         let Some((last, _)) = group.last().cloned() else {
             return Ok(true);
         };
@@ -210,12 +295,11 @@ impl Fold {
         }
         let began = Instant::now();
         kill_point("decided");
-        if self.while_full(last.sequence, |applier| applier.commit(&prepared))?.is_none() {
+        if self.while_full(last.sequence, || writing.committer.commit(&prepared.commit))?.is_none() {
             return Ok(false);
         }
         kill_point("committed");
-        self.metrics.applied(&last, group.len(), &prepared.verdicts, decided, began.elapsed());
-        let rolled_back = self.applier.take_rolled_back();
+        self.metrics.applied(&last, group.len(), &prepared.verdicts, took, began.elapsed());
         if rolled_back > 0 {
             tracing::error!(
                 operations = rolled_back,
@@ -234,11 +318,11 @@ impl Fold {
     }
 
     /// Removes some of what may go. A full disk only puts it off.
-    fn clean(&mut self) -> Result<(), FoldError> {
+    fn clean(&self, applier: &mut Applier) -> Result<(), FoldError> {
         if self.room.is_short() {
             return Ok(());
         }
-        match self.applier.clean(Timestamp::from_nanos(clock::now_ns()), REMOVED_AT_ONCE) {
+        match applier.clean(Timestamp::from_nanos(clock::now_ns()), REMOVED_AT_ONCE) {
             Ok(gone) => {
                 self.metrics.removed(gone);
                 Ok(())
@@ -250,16 +334,16 @@ impl Fold {
 
     /// Writes; waits while the disk is full. None if it was still full at shutdown.
     fn while_full<T>(
-        &mut self,
+        &self,
         sequence: u64,
-        mut write: impl FnMut(&mut Applier) -> Result<T, StoreError>,
+        mut write: impl FnMut() -> Result<T, StoreError>,
     ) -> Result<Option<T>, FoldError> {
         let mut full = false;
         loop {
             if !self.room.wait(&self.shutdown) {
                 return Ok(None);
             }
-            match write(&mut self.applier) {
+            match write() {
                 Ok(written) => {
                     if full {
                         self.condition.set_ready();
@@ -280,3 +364,41 @@ impl Fold {
         }
     }
 }
+
+impl Deciding {
+    /// Waits for work. Gives the batches that are there, and what comes behind them if that is something else.
+    fn next(&mut self) -> Option<(Group, Option<Work>)> {
+        let (mut group, mut next) = (Group::new(), Some(self.work.blocking_recv()?));
+        while let Some(Work::Batch(position, batch)) = next {
+            group.push((position, batch));
+            next = if group.len() < MOST_IN_GROUP { self.work.try_recv().ok() } else { None };
+        }
+        Some((group, next))
+    }
+
+    /// Decides on the batches of a group.
+    ///
+    /// # Errors
+    /// The index of the first that cannot be applied, and why. Nothing that was prepared counts then.
+    fn prepare(&mut self, group: &Group) -> Result<Prepared, (usize, ApplyError)> {
+        let mut prepared = Prepared::default();
+        for (index, (position, batch)) in group.iter().enumerate() {
+            self.applier.prepare_more(&mut prepared, batch, position).map_err(|error| (index, error))?;
+        }
+        Ok(prepared)
+    }
+
+    /// What is decided is to be written next: what is decided from here on stands on it.
+    fn decided(&mut self, group: Group, prepared: Prepared, took: Duration) -> Decided {
+        self.applier.hand_over();
+        Decided { group, prepared, rolled_back: self.applier.take_rolled_back(), took }
+    }
+}
+
+/// What is held by whoever is not dead: with half of its work done, nobody may go on.
+fn lock<T>(held: &Mutex<T>) -> Result<MutexGuard<'_, T>, FoldError> {
+    held.lock().map_err(|_| FoldError::Panicked)
+}
+
+#[cfg(test)]
+mod tests;

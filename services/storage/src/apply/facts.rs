@@ -1,5 +1,6 @@
-//! The facts that `decide` is given: read from the store, under what earlier changes of the same batch are about to
-//! write. Where profiles stand and what was written lately is kept across batches, since this is the one writer.
+//! The facts that `decide` is given: read from the store, under what earlier changes of the same batches are about to
+//! write, and those of the batches before, which may be being written at this moment. Where profiles stand and what was
+//! written lately is kept for longer, since this is the one writer.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,6 +20,9 @@ const KEPT_HEADS: usize = 50_000;
 /// How many records are kept in each generation: about 20 MB in both, and 120 MB with the longest names.
 const KEPT_RECORDS: usize = 50_000;
 
+/// What the store knows once it is written is kept for the batch in hand and the one that may be being written.
+const UNTIL_WRITTEN: usize = 0;
+
 /// What is known of profiles: the store, and over it what the batch in hand will write.
 pub(super) struct Knowledge {
     reader: Reader,
@@ -28,10 +32,10 @@ pub(super) struct Knowledge {
     heads: Recent<ProfileKey, Option<Head>>,
     moved: HashSet<ProfileKey>,
     records: Recent<RecordKey, Known>,
-    seen: HashMap<(ProfileKey, ChangeId), Seen>,
-    ranks: HashMap<(RecordKey, Revision), u32>,
+    seen: Recent<(ProfileKey, ChangeId), Seen>,
+    ranks: Recent<(RecordKey, Revision), u32>,
     /// How many profiles each user has, of those users that get one in the batch in hand.
-    user_profiles: HashMap<Box<[u8]>, u32>,
+    user_profiles: Recent<Box<[u8]>, u32>,
     /// The markers of all users who were erased.
     erased: HashMap<Box<[u8]>, Erased>,
 }
@@ -69,9 +73,9 @@ impl Knowledge {
             heads: Recent::new(KEPT_HEADS),
             moved: HashSet::new(),
             records: Recent::new(KEPT_RECORDS),
-            seen: HashMap::new(),
-            ranks: HashMap::new(),
-            user_profiles: HashMap::new(),
+            seen: Recent::new(UNTIL_WRITTEN),
+            ranks: Recent::new(UNTIL_WRITTEN),
+            user_profiles: Recent::new(UNTIL_WRITTEN),
             erased,
         })
     }
@@ -141,7 +145,7 @@ impl Knowledge {
     /// The rank of one more operation that came too late for that version.
     pub(super) fn next_rank(&mut self, key: &RecordKey, beaten_by: Revision) -> Result<u32, StoreError> {
         let place = (key.clone(), beaten_by);
-        let rank = match self.ranks.get(&place) {
+        let rank = match self.ranks.peek(&place) {
             Some(rank) => *rank,
             None => self.reader.newest().ranks(key, beaten_by)?,
         } + 1;
@@ -154,21 +158,24 @@ impl Knowledge {
         self.moved.iter().filter_map(|profile| Some((profile, self.heads.peek(profile)?.as_ref()?)))
     }
 
-    /// The batch in hand is committed: the store knows it all now.
+    /// The batch in hand is written, or is so next. The store knows all of the one before by now.
     pub(super) fn settle(&mut self) {
         self.moved.clear();
-        self.seen.clear();
-        self.ranks.clear();
-        self.user_profiles.clear();
+        self.seen.age();
+        self.ranks.age();
+        self.user_profiles.age();
         self.heads.age();
         self.records.age();
     }
 
-    /// The batch in hand is given up.
+    /// The batch in hand is given up. Nothing is asked before the one before is written.
     pub(super) fn forget(&mut self) {
+        self.moved.clear();
+        self.seen.clear();
+        self.ranks.clear();
+        self.user_profiles.clear();
         self.heads.clear();
         self.records.clear();
-        self.settle();
     }
 
     /// A user was erased: nothing is known of them but that.
@@ -187,7 +194,7 @@ impl Knowledge {
     }
 
     fn user_profiles(&mut self, newest: &Snapshot<'_>, profile: &ProfileKey) -> Result<u32, StoreError> {
-        if let Some(count) = self.user_profiles.get(profile.user()) {
+        if let Some(count) = self.user_profiles.peek(profile.user()) {
             return Ok(*count);
         }
         let count = newest.profiles_of_user(profile)?;
@@ -197,7 +204,7 @@ impl Knowledge {
 
     fn seen(&self, newest: &Snapshot<'_>, profile: &ProfileKey, id: ChangeId) -> Result<Option<Seen>, StoreError> {
         if !self.seen.is_empty()
-            && let Some(seen) = self.seen.get(&(profile.clone(), id))
+            && let Some(seen) = self.seen.peek(&(profile.clone(), id))
         {
             return Ok(Some(seen.clone()));
         }

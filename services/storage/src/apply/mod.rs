@@ -16,8 +16,8 @@ use crate::planted::planted;
 use crate::{
     decide::{Decision, Effect, Effects, Facts, Known, KnownValue, bytes_of, decide, skip},
     store::{
-        Commit, Place, Position, ProfileKey, Reader, RecordKey, Removed, RowState, Seen, StoreError, Traces, UserKey,
-        VersionRow, Writer,
+        Commit, Committer, Place, Position, ProfileKey, Reader, RecordKey, Removed, RowState, Seen, StoreError, Traces,
+        UserKey, VersionRow, Writer,
     },
 };
 use facts::{Knowledge, Stored};
@@ -174,6 +174,17 @@ impl Applier {
         Ok(())
     }
 
+    /// The right to write what is prepared, for whoever does that on another thread: see [`Self::hand_over`].
+    pub(crate) fn committer(&self) -> Committer {
+        self.writer.committer()
+    }
+
+    /// What was prepared is to be written by a [`Committer`] from here on. The next may be prepared meanwhile; it may be handed over,
+    /// and all else be called, only once this is written.
+    pub(crate) fn hand_over(&mut self) {
+        self.knowledge.settle();
+    }
+
     /// Writes what is prepared and returns once it is fsynced.
     ///
     /// # Errors
@@ -303,7 +314,7 @@ impl Applier {
 /// Batches that are decided, and what they write.
 #[derive(Default)]
 pub struct Prepared {
-    commit: Commit,
+    pub(crate) commit: Commit,
     /// What became of each change, in order.
     pub verdicts: Vec<Verdict>,
     /// Where each profile that moved stands after it.

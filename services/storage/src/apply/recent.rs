@@ -58,11 +58,17 @@ impl<K: Eq + Hash, V> Recent<K, V> {
     }
 
     /// Forgets what is old if there is enough that is young. Nothing is forgotten in between: what was kept since the last
-    /// call is there.
+    /// call but one is there.
     pub(super) fn age(&mut self) {
         if self.young.len() >= self.full {
-            self.old = mem::take(&mut self.young);
+            mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
         }
+    }
+
+    /// Whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
     }
 
     /// Forgets everything.

@@ -50,7 +50,7 @@ pub use read::{Reader, RecordRow, Snapshot};
 pub use seen::Seen;
 pub use version::{Place, RowState, VersionRow};
 pub(crate) use write::Traces;
-pub use write::{Commit, Writer};
+pub use write::{Commit, Committer, Writer};
 
 use crate::backup;
 

@@ -23,7 +23,12 @@ pub struct Writer {
     pub(super) store: Arc<Store>,
 }
 
-/// The rows of one commit. Nothing is visible to readers before [`Writer::commit`].
+/// The right to commit what the writer gathered, on another thread. Whoever has it sees to the order.
+pub struct Committer {
+    store: Arc<Store>,
+}
+
+/// The rows of one commit. Nothing is visible to readers before [`Committer::commit`].
 #[derive(Default)]
 pub struct Commit {
     batch: WriteBatch,
@@ -51,20 +56,17 @@ impl Writer {
         Self { store }
     }
 
-    /// Writes the commit and returns once it is fsynced.
+    /// The right to commit.
+    pub(crate) fn committer(&self) -> Committer {
+        Committer { store: Arc::clone(&self.store) }
+    }
+
+    /// As [`Committer::commit`].
     ///
     /// # Errors
-    /// [`StoreError::Full`] may be tried again with the same commit; after any other the process must end.
+    /// The same.
     pub fn commit(&mut self, commit: &Commit) -> Result<(), StoreError> {
-        let copy = WriteBatch::from_data(commit.batch.data());
-        if planted("position-before-batch") {
-            // So that a kill comes in between.
-            std::thread::park_timeout(std::time::Duration::from_millis(50));
-        }
-        if planted("receipt-before-fsync") {
-            return Ok(self.store.db.write_opt(copy, &WriteOptions::default())?);
-        }
-        Ok(self.store.db.write_opt(copy, &synced())?)
+        self.committer().commit(commit)
     }
 
     /// Compacts everything: for tests and for proofs that bytes are gone.
@@ -200,6 +202,24 @@ impl Writer {
         }
         commit.batch.put_cf(self.store.table(meta::TABLE)?, meta::POSITION, position.write()?);
         Ok(())
+    }
+}
+
+impl Committer {
+    /// Writes the commit and returns once it is fsynced.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] may be tried again with the same commit; after any other the process must end.
+    pub(crate) fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+        let copy = WriteBatch::from_data(commit.batch.data());
+        if planted("position-before-batch") {
+            // So that a kill comes in between.
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+        }
+        if planted("receipt-before-fsync") {
+            return Ok(self.store.db.write_opt(copy, &WriteOptions::default())?);
+        }
+        Ok(self.store.db.write_opt(copy, &synced())?)
     }
 }
 
