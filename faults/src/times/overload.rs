@@ -30,6 +30,8 @@ const STEP: Duration = Duration::from_secs(10);
 const AFTERWARDS: Duration = Duration::from_secs(20);
 /// A change that is saved as soon as this is one as in good times.
 const USUAL: Duration = Duration::from_secs(1);
+/// How long all has to be as before.
+const A_WHILE: Duration = Duration::from_secs(5);
 const HOME_WITHIN: Duration = Duration::from_secs(60);
 /// How much of what was to be offered has to be: else the figures are of something else.
 const OFFERED: f64 = 0.9;
@@ -86,18 +88,19 @@ async fn goodput(traffic: &Traffic, rate: f64) -> Result<f64> {
     Ok(saved as f64 / (ended - began).as_secs_f64())
 }
 
-/// When the first change was sent from which on 99 of 100 are saved as soon as usual. One that waits for a compaction is no
-/// matter of the overload.
+/// When the first change was sent of a while in which 99 of 100 are saved as soon as usual. Later, as before, a compaction of what was
+/// written may take all that the services may take of the processor.
 fn as_before(after: &[Trip]) -> Option<Instant> {
-    let is_unusual = |trip: &Trip| trip.saved.is_none_or(|saved| saved - trip.sent > USUAL);
-    let (mut unusual, mut first) = (0, None);
-    for (others, trip) in after.iter().rev().enumerate() {
-        unusual += usize::from(is_unusual(trip));
-        if unusual * 100 <= others + 1 {
-            first = Some(trip.sent);
-        }
-    }
-    first
+    let is_usual = |trip: &Trip| trip.saved.is_some_and(|saved| saved - trip.sent <= USUAL);
+    let last = after.last()?.sent;
+    let whole = after.iter().enumerate().take_while(|(_, trip)| trip.sent + A_WHILE <= last);
+    let mut found = whole.filter(|(place, first)| {
+        let while_of = after[*place..].iter().take_while(|trip| trip.sent <= first.sent + A_WHILE);
+        let (count, usual) =
+            while_of.fold((0, 0), |(count, usual), trip| (count + 1, usual + usize::from(is_usual(trip))));
+        (count - usual) * 100 <= count
+    });
+    found.next().map(|(_, trip)| trip.sent)
 }
 
 /// How what was not taken was refused.
