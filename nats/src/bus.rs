@@ -231,7 +231,7 @@ impl Bus {
             }
         };
         let _ = timeout(CLOSE_WITHIN, closing).await;
-        self.inner.current.close();
+        self.inner.current.end();
         self.inner.replies.close();
     }
 

@@ -23,13 +23,15 @@ pub(super) struct Current {
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
     pub(super) client: Client,
-    /// Whether it is the last one: the connection was closed by us.
+    /// Whether it is the last one: the connection is being closed by us, or was.
     pub(super) closed: bool,
+    /// Whether nothing is sent any more: it was closed. The library may take a message for a moment longer, and lose it.
+    over: bool,
 }
 
 impl Current {
     pub(super) fn new(client: Client) -> Self {
-        Self { standing: watch::Sender::new(Standing { client, closed: false }) }
+        Self { standing: watch::Sender::new(Standing { client, closed: false, over: false }) }
     }
 
     pub(super) fn client(&self) -> Client {
@@ -44,7 +46,13 @@ impl Current {
     /// death may be, and whoever sent it goes on with the next client.
     pub(super) async fn publish(&self, message: OutboundMessage) -> Result<(), SendError> {
         let mut standing = self.watch();
-        let client = standing.borrow_and_update().client.clone();
+        let client = {
+            let now = standing.borrow_and_update();
+            if now.over {
+                return Err(SendError::Closed);
+            }
+            now.client.clone()
+        };
         let Err(error) = client.publish_message(message).await else { return Ok(()) };
         match error.kind() {
             PublishErrorKind::MaxPayloadExceeded => Err(SendError::TooLarge { limit: client.max_payload() }),
@@ -68,6 +76,11 @@ impl Current {
     /// There will be no other client.
     pub(super) fn close(&self) {
         self.standing.send_modify(|standing| standing.closed = true);
+    }
+
+    /// Nothing is sent any more.
+    pub(super) fn end(&self) {
+        self.standing.send_modify(|standing| (standing.closed, standing.over) = (true, true));
     }
 }
 

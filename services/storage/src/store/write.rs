@@ -210,7 +210,7 @@ impl Committer {
     ///
     /// # Errors
     /// [`StoreError::Full`] may be tried again with the same commit; after any other the process must end.
-    pub(crate) fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+    pub fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
         let copy = WriteBatch::from_data(commit.batch.data());
         if planted("position-before-batch") {
             // So that a kill comes in between.
