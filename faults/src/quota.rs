@@ -36,15 +36,13 @@ impl Quota {
         fs::create_dir_all(&group).with_context(|| format!("{} cannot be made", group.display()))?;
         let quota = Quota { group, parent };
         let share = (PERIOD * percent / 100).max(1_000);
-        // What they may take they are to get, whoever else wants it.
-        quota.set(
-            if parent == FIRST { "cpu.shares" } else { "cpu.weight" },
-            if parent == FIRST { "262144" } else { "10000" },
-        )?;
+        // What they may take they are to get, whoever else wants it: hence the greatest weight.
         if parent == FIRST {
+            quota.set("cpu.shares", "262144")?;
             quota.set("cpu.cfs_period_us", &PERIOD.to_string())?;
             quota.set("cpu.cfs_quota_us", &share.to_string())?;
         } else {
+            quota.set("cpu.weight", "10000")?;
             quota.set("cpu.max", &format!("{share} {PERIOD}"))?;
         }
         Ok(quota)

@@ -1,4 +1,4 @@
-//! Back-pressure: whether anything may be pulled. Access servers pull nothing while the journal is ahead of its
+//! Back-pressure: whether anything may be pulled, and how long to rest before more is. Access servers pull nothing while the journal is ahead of its
 //! announcer, so the journal never discards what nobody applied, and a full pipeline shows up at publishers as `busy`.
 //!
 //! [`Gate`] decides, from what was seen and nothing else. What is seen comes from the watcher in `look.rs`.

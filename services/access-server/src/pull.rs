@@ -137,7 +137,7 @@ impl Line {
     ) -> Result<(), PullError> {
         let mut resting_until = None;
         loop {
-            let rested = async { sleep_until(resting_until.unwrap_or_else(tokio::time::Instant::now)).await };
+            let rested = sleep_until(resting_until.unwrap_or_else(Instant::now).into());
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
@@ -154,7 +154,7 @@ impl Line {
                 }
                 taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if in_flight.len() < self.appends && resting_until.is_none() => {
                     let taken = taken?;
-                    resting_until = self.gate.rest(taken.len()).map(|rest| tokio::time::Instant::now() + rest);
+                    resting_until = self.gate.rest(taken.len()).map(|rest| Instant::now() + rest);
                     kill_point("pulled");
                     if let Some(trusted) = self.trust(taken, &mut incarnation).await {
                         self.handle(trusted, &incarnation, in_flight);

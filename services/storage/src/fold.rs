@@ -179,26 +179,49 @@ impl Turns {
         if writing.is_over {
             return Ok(false);
         }
-        let mut went_on = match prepared {
+        let went_on = match prepared {
             Ok(prepared) => {
                 let decided = deciding.decided(group, prepared, began.elapsed());
-                if other.is_none()
-                    && decided.group.iter().map(|(_, batch)| batch.changes.len()).sum::<usize>() >= WORTH_A_TURN
-                {
-                    drop(deciding);
-                    let went_on = self.conclude(&writing, decided);
-                    writing.is_over = !matches!(went_on, Ok(true));
-                    return went_on;
-                }
-                self.conclude(&writing, decided)
+                self.write(deciding, &writing, decided, other)
             }
-            Err(stopped) => self.apply_before(&mut deciding, &writing, group, stopped),
+            Err(stopped) => {
+                let went_on = self.apply_before(&mut deciding, &writing, group, stopped);
+                self.then_other(&mut deciding, &writing, went_on, other)
+            }
         };
-        if let (Ok(true), Some(other)) = (&went_on, other) {
-            went_on = self.do_other(&mut deciding, &writing, other);
-        }
         writing.is_over = !matches!(went_on, Ok(true));
         went_on
+    }
+
+    /// Writes a group, and does what comes behind it. Where that is nothing and the group is worth it, the other thread decides
+    /// on the next one meanwhile. False if the disk was still full at shutdown.
+    fn write(
+        &self,
+        mut deciding: MutexGuard<'_, Deciding>,
+        writing: &Writing,
+        decided: Decided,
+        other: Option<Work>,
+    ) -> Result<bool, FoldError> {
+        if other.is_none() && decided.changes() >= WORTH_A_TURN {
+            drop(deciding);
+            return self.conclude(writing, decided);
+        }
+        let went_on = self.conclude(writing, decided);
+        self.then_other(&mut deciding, writing, went_on, other)
+    }
+
+    /// Does what comes behind a group, if that is written and there is something.
+    fn then_other(
+        &self,
+        deciding: &mut Deciding,
+        writing: &Writing,
+        went_on: Result<bool, FoldError>,
+        other: Option<Work>,
+    ) -> Result<bool, FoldError> {
+        match (went_on, other) {
+            (Ok(true), Some(other)) => self.do_other(deciding, writing, other),
+            (went_on, _) => went_on,
+        }
     }
 
     fn is_stuck(&self) -> bool {
@@ -362,6 +385,13 @@ impl Turns {
                 Err(error) => return Err(ApplyError::from(error).into()),
             }
         }
+    }
+}
+
+impl Decided {
+    /// How many changes it has.
+    fn changes(&self) -> usize {
+        self.group.iter().map(|(_, batch)| batch.changes.len()).sum()
     }
 }
 

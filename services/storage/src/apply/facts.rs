@@ -20,7 +20,8 @@ const KEPT_HEADS: usize = 50_000;
 /// How many records are kept in each generation: about 20 MB in both, and 120 MB with the longest names.
 const KEPT_RECORDS: usize = 50_000;
 
-/// What the store knows once it is written is kept for the batch in hand and the one that may be being written.
+/// A generation is full whatever it holds: what the store knows once it is written is kept for the batch in hand and for the one
+/// before, which may be being written.
 const UNTIL_WRITTEN: usize = 0;
 
 /// What is known of profiles: the store, and over it what the batch in hand will write.

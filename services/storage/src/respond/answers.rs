@@ -18,7 +18,7 @@ use crate::store::{Head, ProfileKey, StoreError};
 
 /// What an answer takes beside its bytes and those of its question: places in maps, and what the allocator rounds up.
 const OVERHEAD: usize = 128;
-/// How large an answer is that there is room for at first; the maps grow.
+/// What an answer usually takes: it tells of how many that were forgotten is remembered that they were asked for.
 const USUAL_BYTES: usize = 512;
 
 /// The answers. It takes no more than so many bytes, and forgets what nobody asked for again first.
@@ -50,7 +50,7 @@ struct Question<'a> {
 impl Answers {
     /// For at most so many MiB; in 0 none are kept.
     pub(crate) fn new(mib: usize) -> Self {
-        let bytes = mib * 1024 * 1024;
+        let bytes = mib.saturating_mul(1024 * 1024);
         let options = OptionsBuilder::new()
             .shards(1)
             .estimated_items_capacity(bytes / USUAL_BYTES)
@@ -81,7 +81,8 @@ impl Answers {
             return Ok((answer.payload, true));
         }
         let reply = find()?;
-        let payload = Bytes::from(encode(&reply, encoding)?);
+        // Without the room that it was written into, which nobody counts.
+        let payload = Bytes::from(encode(&reply, encoding)?.into_boxed_slice());
         if let Some((kept, question)) = question
             && reply.records.iter().all(|record| lasts(&record.state))
         {
