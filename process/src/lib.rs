@@ -3,7 +3,7 @@
 //! again in the same words. It knows nothing of NATS, of storage or of changes, and holds no
 //! globals: all that a service is given comes in its [`Context`], so that several services can
 //! live in one process. Only [`main`] and [`launch`] touch what a process has once (the tracing
-//! subscriber, signals, the exit code).
+//! subscriber, signals, the exit code), beside its allocator.
 
 pub mod clock;
 pub mod health;
@@ -14,6 +14,8 @@ pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod allocator;
 mod context;
 mod entry;
 mod flags;
