@@ -149,16 +149,25 @@ const fn is_plain(byte: u8) -> bool {
 
 /// Appends the token of a name to a subject that is being built.
 pub(crate) fn push_token(out: &mut String, text: &str) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         if is_plain(byte) {
-            out.push(byte as char);
+            out.push(char::from(byte));
         } else {
             out.push('%');
-            out.push(DIGITS[usize::from(byte >> 4)] as char);
-            out.push(DIGITS[usize::from(byte & 15)] as char);
+            out.extend(digits(byte));
         }
     }
+}
+
+/// What follows the token of a name in `text`, if that begins with it. Does not allocate.
+pub(crate) fn strip_token<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    name.bytes().try_fold(text, |rest, byte| {
+        if is_plain(byte) {
+            return rest.strip_prefix(char::from(byte));
+        }
+        let [high, low] = digits(byte);
+        rest.strip_prefix('%')?.strip_prefix(high)?.strip_prefix(low)
+    })
 }
 
 /// Reads the token of a name back.
@@ -188,6 +197,11 @@ pub(crate) fn decode_token(token: &str) -> Result<String, NameError> {
     let text = String::from_utf8(bytes).map_err(|_| NameError::NotUtf8)?;
     check_length(&text)?;
     Ok(text)
+}
+
+fn digits(byte: u8) -> [char; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    [byte >> 4, byte & 15].map(|digit| char::from(DIGITS[usize::from(digit)]))
 }
 
 fn digit(byte: u8) -> Result<u8, NameError> {

@@ -8,7 +8,8 @@
 //! [`in_shard`]. Receipts, notices and what is rejected are of no shard.
 
 use crate::{
-    App, Device, NameError, Profile, ReplicaName, ServiceName, Shard, Tenant, TokenId, User, names::push_token,
+    App, Device, NameError, Profile, ReplicaName, ServiceName, Shard, Tenant, TokenId, User,
+    names::{push_token, strip_token},
 };
 
 /// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
@@ -418,14 +419,11 @@ pub fn inbox_for_app(inbox: &str, app: &App) -> String {
 /// services. NATS does not check reply subjects, so a request could otherwise steer an answer onto someone else's
 /// subject (measured with nats-server 2.15.1).
 pub fn may_answer(reply: &str, profile: &Profile) -> bool {
-    let Some(rest) = reply.strip_prefix(INBOX) else {
-        return false;
+    let below = || {
+        let rest = after_name(reply.strip_prefix(INBOX)?, profile.tenant.as_str())?;
+        after_name(rest, profile.user.as_str()).or_else(|| after_token(rest, SERVICE_USER))
     };
-    let Some(rest) = after_token(rest, &profile.tenant.token()) else {
-        return false;
-    };
-    let below = after_token(rest, &profile.user.token()).or_else(|| after_token(rest, SERVICE_USER));
-    below.is_some_and(|below| below.split('.').all(is_literal))
+    below().is_some_and(|below| below.split('.').all(is_literal))
 }
 
 /// Whether a token of a reply subject stands for itself alone, and cannot end the protocol line that it is written on.
@@ -435,6 +433,10 @@ fn is_literal(token: &str) -> bool {
 
 fn after_token<'a>(text: &'a str, token: &str) -> Option<&'a str> {
     text.strip_prefix(token)?.strip_prefix('.')
+}
+
+fn after_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    strip_token(text, name)?.strip_prefix('.')
 }
 
 fn tokens<const N: usize>(text: &str) -> Option<[&str; N]> {

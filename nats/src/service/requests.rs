@@ -42,16 +42,14 @@ pub struct Requests {
 pub struct Request {
     /// Which endpoint it is for, in the order of the specification.
     pub endpoint: usize,
-    /// The subject that it was published on.
-    pub subject: String,
-    /// Where the answer is expected. The asker chose it, and NATS does not check that they may publish there.
-    pub reply: Option<String>,
     /// Its headers.
     pub headers: Headers,
     /// Its payload.
     pub payload: Bytes,
     /// When it was taken from the queue.
     pub taken_at: Instant,
+    subject: Subject,
+    reply: Option<Subject>,
     shared: Arc<Shared>,
 }
 
@@ -126,6 +124,16 @@ async fn disconnected(left: Option<Arc<Shared>>) {
 }
 
 impl Request {
+    /// The subject that it was published on.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Where the answer is expected. The asker chose it, and NATS does not check that they may publish there.
+    pub fn reply(&self) -> Option<&str> {
+        self.reply.as_deref()
+    }
+
     /// Answers. Without a reply subject nothing is sent. `Ok` means that the answer was handed to the connection.
     pub async fn respond(self, headers: Headers, payload: Bytes) -> Result<(), SendError> {
         self.send(headers, payload, None).await
@@ -148,18 +156,18 @@ impl Request {
     fn new(endpoint: usize, message: Message, shared: &Arc<Shared>) -> Self {
         Self {
             endpoint,
-            subject: message.subject.into_string(),
-            reply: message.reply.map(Subject::into_string),
             headers: Headers::received(message.headers),
             payload: message.payload,
             taken_at: Instant::now(),
+            subject: message.subject,
+            reply: message.reply,
             shared: Arc::clone(shared),
         }
     }
 
     async fn send(self, headers: Headers, payload: Bytes, error: Option<String>) -> Result<(), SendError> {
         let sent = match self.reply {
-            Some(reply) => self.shared.bus.publish(Subject::from(reply), None, headers.into_map(), payload).await,
+            Some(reply) => self.shared.bus.publish(reply, None, headers.into_map(), payload).await,
             None => Ok(()),
         };
         let error = error.or_else(|| sent.err().map(|error| format!("500:{error}")));

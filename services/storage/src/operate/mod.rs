@@ -94,7 +94,7 @@ impl Operated {
     }
 
     async fn answer(&self, request: Request, busy: bool) {
-        if !request.reply.as_deref().is_some_and(subjects::may_answer_operator) {
+        if !request.reply().is_some_and(subjects::may_answer_operator) {
             return;
         }
         // Whoever says nothing of an encoding reads JSON: it is what people send by hand.

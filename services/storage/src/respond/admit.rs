@@ -43,7 +43,13 @@ pub(super) enum Dropped {
 
 /// Looks at a request to a responder of a shard.
 pub(super) fn admit(shard: Shard, request: &Request) -> Result<Asked, Dropped> {
-    look(shard, &request.subject, request.reply.as_deref(), request.headers.content_type(), &request.payload)
+    look(shard, request.subject(), request.reply(), request.headers.content_type(), &request.payload)
+}
+
+/// How a request is encoded; none if that is no encoding of ours. Whoever says nothing of it reads JSON: it is what people
+/// send by hand.
+pub(super) fn encoding(content_type: Option<&str>) -> Option<Encoding> {
+    content_type.map_or(Some(Encoding::Json), Encoding::from_content_type)
 }
 
 fn look(
@@ -57,9 +63,7 @@ fn look(
     if !reply.is_some_and(|reply| subjects::may_answer(reply, &profile)) {
         return Err(Dropped::Unanswerable);
     }
-    // Whoever says nothing of an encoding reads JSON: it is what people send by hand.
-    let encoding = content_type
-        .map_or(Some(Encoding::Json), Encoding::from_content_type)
+    let encoding = encoding(content_type)
         .ok_or_else(|| Dropped::Refused(Problem::invalid("the Content-Type is not one of Roam's"), Encoding::Json))?;
     if !shard.holds_profile(&profile) {
         return Err(Dropped::Refused(Problem::of_another_shard(), encoding));

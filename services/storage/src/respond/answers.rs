@@ -5,47 +5,60 @@
 //! head. So an answer is right as long as the head is, which whoever asks here has just read; nobody has to tell of writes. What the clock alone
 //! may change is not kept: records that expire, and tombstones, which are forgotten one day.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use quick_cache::{
-    DefaultHashBuilder, OptionsBuilder, Weighter,
+    DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter,
     sync::{Cache, DefaultLifecycle},
 };
-use roam_schemas::{Encoding, Key, LatestReply, LatestRequest, Revision, Select, State, Stored, Timestamp, encode};
-use serde::Serialize;
+use roam_nats::Request;
+use roam_schemas::{Encoding, LatestReply, Profile, Revision, State, Stored, Timestamp, subjects};
 
-use super::Refusal;
-use crate::store::{Head, ProfileKey, StoreError};
+use super::admit;
+use crate::store::{Head, ProfileKey};
 
-/// What an answer takes beside its bytes and those of its question: places in maps, and what the allocator rounds up.
-const OVERHEAD: usize = 128;
+/// What an answer takes beside its bytes, those of its question and its names: places in maps, and what the allocator rounds up.
+const OVERHEAD: usize = 256;
 /// What an answer usually takes: it tells of how many that were forgotten is remembered that they were asked for.
-const USUAL_BYTES: usize = 512;
+const USUAL_BYTES: usize = 768;
 
 /// The answers. It takes no more than so many bytes, and forgets what nobody asked for again first.
 pub(crate) struct Answers {
     /// None keeps nothing.
-    kept: Option<Cache<Box<[u8]>, Answer, Bytewise>>,
+    kept: Option<Cache<KeptQuestion, Arc<Answer>, Bytewise>>,
 }
 
-#[derive(Clone)]
-struct Answer {
+/// A question in the words in which it came: where it was asked, and what it says of itself. So it is known again before it is
+/// looked into. Whom it came from is none of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Question<'a> {
+    subject: &'a str,
+    encoding: Encoding,
+    payload: &'a [u8],
+}
+
+/// The same, to keep. It hashes as what it is compared with.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct KeptQuestion {
+    subject: Box<str>,
+    encoding: Encoding,
+    payload: Box<[u8]>,
+}
+
+/// What was answered, and to what.
+pub(super) struct Answer {
+    profile: Profile,
+    /// The profile's key, by which its head is found.
+    pub(super) key: ProfileKey,
     /// Where the profile stood.
     head: (Revision, Timestamp),
-    payload: Bytes,
+    pub(super) encoding: Encoding,
+    pub(super) payload: Bytes,
 }
 
 #[derive(Clone)]
 struct Bytewise;
-
-/// All that an answer depends on beside where the profile stands. Whom it is for and how long they would have waited is none of it.
-#[derive(Serialize)]
-struct Question<'a> {
-    profile: &'a [u8],
-    is_json: bool,
-    select: &'a Select,
-    limit: Option<u32>,
-    after: Option<&'a Key>,
-}
 
 impl Answers {
     /// For at most so many MiB; in 0 none are kept.
@@ -62,39 +75,65 @@ impl Answers {
         Self { kept: options.ok().filter(|_| bytes > 0).map(cache) }
     }
 
-    /// The answer to that of a profile that stands there: the one that was given before, or what `find` finds. Says whether it
-    /// was given before.
-    pub(super) fn latest(
+    /// What was answered to that question before, if it may be answered there. It counts only if it
+    /// [is of](Answer::is_of) the head at which the profile stands now.
+    pub(super) fn given(&self, question: &Question<'_>, reply: Option<&str>) -> Option<Arc<Answer>> {
+        let answer = self.kept.as_ref()?.get(question)?;
+        subjects::may_answer(reply?, &answer.profile).then_some(answer)
+    }
+
+    /// Keeps an answer of a profile that stands there, unless the clock alone may change it.
+    pub(super) fn keep(
         &self,
-        profile: &ProfileKey,
-        head: Head,
-        request: &LatestRequest,
-        encoding: Encoding,
-        find: impl FnOnce() -> Result<LatestReply, StoreError>,
-    ) -> Result<(Bytes, bool), Refusal> {
-        let question = self.kept.as_ref().and_then(|kept| Some((kept, question(profile, request, encoding)?)));
-        let head = (head.revision, head.time);
-        if let Some((kept, question)) = &question
-            && let Some(answer) = kept.get(question.as_slice())
-            && answer.head == head
-        {
-            return Ok((answer.payload, true));
-        }
-        let reply = find()?;
-        // Without the room that it was written into, which nobody counts.
-        let payload = Bytes::from(encode(&reply, encoding)?.into_boxed_slice());
-        if let Some((kept, question)) = question
-            && reply.records.iter().all(|record| lasts(&record.state))
-        {
-            kept.insert(question.into(), Answer { head, payload: payload.clone() });
-        }
-        Ok((payload, false))
+        question: &Question<'_>,
+        (profile, key, head): (&Profile, &ProfileKey, Head),
+        reply: &LatestReply,
+        payload: &Bytes,
+    ) {
+        let Some(kept) = self.kept.as_ref().filter(|_| reply.records.iter().all(|record| lasts(&record.state))) else {
+            return;
+        };
+        let answer = Answer {
+            profile: profile.clone(),
+            key: key.clone(),
+            head: (head.revision, head.time),
+            encoding: question.encoding,
+            payload: payload.clone(),
+        };
+        kept.insert(question.to_keep(), Arc::new(answer));
     }
 }
 
-impl Weighter<Box<[u8]>, Answer> for Bytewise {
-    fn weight(&self, question: &Box<[u8]>, answer: &Answer) -> u64 {
-        (question.len() + answer.payload.len() + OVERHEAD) as u64
+impl<'a> Question<'a> {
+    /// The question of a request. None if it is in no encoding of ours.
+    pub(super) fn of(request: &'a Request) -> Option<Self> {
+        let encoding = admit::encoding(request.headers.content_type())?;
+        Some(Self { subject: request.subject(), encoding, payload: &request.payload })
+    }
+
+    fn to_keep(self) -> KeptQuestion {
+        KeptQuestion { subject: self.subject.into(), encoding: self.encoding, payload: self.payload.into() }
+    }
+}
+
+impl Equivalent<KeptQuestion> for Question<'_> {
+    fn equivalent(&self, kept: &KeptQuestion) -> bool {
+        let KeptQuestion { subject, encoding, payload } = kept;
+        *self == Question { subject, encoding: *encoding, payload }
+    }
+}
+
+impl Answer {
+    /// Whether it is right of a profile that stands there.
+    pub(super) fn is_of(&self, head: Head) -> bool {
+        self.head == (head.revision, head.time)
+    }
+}
+
+impl Weighter<KeptQuestion, Arc<Answer>> for Bytewise {
+    fn weight(&self, question: &KeptQuestion, answer: &Arc<Answer>) -> u64 {
+        let names = 2 * answer.key.as_bytes().len();
+        (question.subject.len() + question.payload.len() + names + answer.payload.len() + OVERHEAD) as u64
     }
 }
 
@@ -103,38 +142,33 @@ fn lasts(state: &State) -> bool {
     matches!(state, State::Value(Stored { expires: None, .. }))
 }
 
-fn question(profile: &ProfileKey, request: &LatestRequest, encoding: Encoding) -> Option<Vec<u8>> {
-    let LatestRequest { select, limit, after, min_revision: _, wait_ms: _ } = request;
-    let question = Question {
-        profile: profile.as_bytes(),
-        is_json: encoding == Encoding::Json,
-        select,
-        limit: *limit,
-        after: after.as_ref(),
-    };
-    postcard::to_stdvec(&question).ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use proptest::{collection::vec, prelude::*};
-    use roam_schemas::{Control, Epoch, Erase, decode};
+    use roam_schemas::{Control, Epoch, Erase, LatestRequest, Select, decode, encode, subjects::Verb};
 
     use super::{super::latest, *};
     use crate::fixture::{Fixture, delete, key, put, seconds, with_ttl};
 
+    const INBOX: Option<&str> = Some("_INBOX.acme.alice.laptop.1");
+
     /// Asks at that many seconds, and says whether the answer had been given before. It is what the store says.
     fn ask(answers: &Answers, fixture: &Fixture, request: &LatestRequest, encoding: Encoding, now: u64) -> bool {
-        let (profile, snapshot) = (fixture.key(), fixture.reader.snapshot());
-        let head = snapshot.standing(&profile).unwrap();
-        let find = || latest::latest(&snapshot, &profile, head, request, encoding, seconds(now));
-        let found = find().unwrap();
-        let Ok((payload, again)) = answers.latest(&profile, head, request, encoding, find) else {
-            panic!("no answer");
-        };
-        assert_eq!(decode::<LatestReply>(&payload, encoding).unwrap(), found);
-        again
+        let (key, snapshot) = (fixture.key(), fixture.reader.snapshot());
+        let head = snapshot.standing(&key).unwrap();
+        let found = latest::latest(&snapshot, &key, head, request, encoding, seconds(now)).unwrap();
+        let (subject, payload) =
+            (subjects::request(Verb::Latest, &fixture.profile), encode(request, encoding).unwrap());
+        let question = Question { subject: &subject, encoding, payload: &payload };
+        if let Some(given) = answers.given(&question, INBOX).filter(|given| given.is_of(head)) {
+            assert_eq!((&given.key, given.encoding), (&key, encoding));
+            assert_eq!(decode::<LatestReply>(&given.payload, encoding).unwrap(), found);
+            return true;
+        }
+        let reply = encode(&found, encoding).unwrap().into();
+        answers.keep(&question, (&fixture.profile, &key, head), &found, &reply);
+        false
     }
 
     fn of(names: &[&str]) -> LatestRequest {
@@ -152,14 +186,25 @@ mod tests {
                 assert_eq!([0; 2].map(|_| ask(&answers, &fixture, request, encoding, 9)), [false, true], "{request:?}");
             }
         }
-        let later = LatestRequest { min_revision: Some(Revision::new(1)), wait_ms: Some(5), ..one.clone() };
-        assert!(
-            ask(&answers, &fixture, &later, Encoding::Json, 9),
-            "how long one would have waited is nothing to an answer"
-        );
         fixture.write(vec![put("b", "2")]);
         assert!(!ask(&answers, &fixture, &one, Encoding::Json, 9), "it says where the profile stands");
         assert!(ask(&answers, &fixture, &one, Encoding::Json, 9));
+    }
+
+    #[test]
+    fn it_is_given_only_to_whom_it_may_be_given() {
+        let (answers, mut fixture) = (Answers::new(1), Fixture::new());
+        fixture.write(vec![put("a", "1")]);
+        ask(&answers, &fixture, &of(&["a"]), Encoding::Json, 9);
+        let (subject, payload) =
+            (subjects::request(Verb::Latest, &fixture.profile), encode(&of(&["a"]), Encoding::Json).unwrap());
+        let question = Question { subject: &subject, encoding: Encoding::Json, payload: &payload };
+        for reply in [None, Some("_INBOX.acme.bob.laptop.1"), Some("roam.v1.receipt.acme.alice.mail.laptop")] {
+            assert!(answers.given(&question, reply).is_none(), "{reply:?}");
+        }
+        assert!(answers.given(&question, INBOX).is_some());
+        let other = Question { encoding: Encoding::Postcard, ..question };
+        assert!(answers.given(&other, INBOX).is_none(), "the same bytes in another encoding are another question");
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -30,6 +30,7 @@ use crate::{
 };
 use admit::{Ask, Asked, Dropped};
 pub(crate) use answers::Answers;
+use answers::{Answer, Question};
 use changes::Since;
 
 /// The name of the service and of the queue group that responders share.
@@ -66,6 +67,8 @@ enum Refusal {
 enum Found {
     /// This.
     Reply(Asked, Result<Bytes, Refusal>),
+    /// What was said to the same question before.
+    Given(Arc<Answer>),
     /// That it is not answered, and why.
     Refused(Problem, Encoding),
     /// Nothing yet: the profile has to reach a revision first.
@@ -162,6 +165,10 @@ impl Responder {
         for (request, found) in self.find(requests)? {
             match found {
                 Found::Reply(asked, reply) => self.send(request, &asked, reply).await?,
+                Found::Given(answer) => {
+                    self.metrics.answered(true);
+                    self.respond_with(request, Verb::Latest, answer.encoding, answer.payload.clone()).await;
+                }
                 Found::Refused(problem, encoding) => self.refuse(request, encoding, problem).await?,
                 Found::Later(asked) => later.push((asked, request)),
             }
@@ -174,8 +181,15 @@ impl Responder {
         let snapshot = self.reader.snapshot();
         let mut found = Vec::with_capacity(requests.len());
         for request in requests {
+            if let Some(answer) = self.given(&snapshot, &request)? {
+                found.push((request, Found::Given(answer)));
+                continue;
+            }
             match admit::admit(self.shard, &request) {
-                Ok(asked) => found.push((request, self.find_one(&snapshot, asked)?)),
+                Ok(asked) => {
+                    let one = self.find_one(&snapshot, &request, asked)?;
+                    found.push((request, one));
+                }
                 Err(Dropped::Unanswerable) => self.metrics.unanswered(),
                 Err(Dropped::Refused(problem, encoding)) => found.push((request, Found::Refused(problem, encoding))),
             }
@@ -183,7 +197,17 @@ impl Responder {
         Ok(found)
     }
 
-    fn find_one(&self, snapshot: &Snapshot<'_>, asked: Asked) -> Result<Found, StoreError> {
+    /// What was answered to the same question before, if it still holds.
+    fn given(&self, snapshot: &Snapshot<'_>, request: &Request) -> Result<Option<Arc<Answer>>, StoreError> {
+        let Some(answer) = Question::of(request).and_then(|question| self.answers.given(&question, request.reply()))
+        else {
+            return Ok(None);
+        };
+        let head = snapshot.standing(&answer.key)?;
+        Ok(answer.is_of(head).then_some(answer))
+    }
+
+    fn find_one(&self, snapshot: &Snapshot<'_>, request: &Request, asked: Asked) -> Result<Found, StoreError> {
         if asked.ask.is_of_chunks() {
             return Ok(Found::Later(asked));
         }
@@ -192,7 +216,7 @@ impl Responder {
         if asked.awaited().is_some_and(|revision| head.revision < revision) && asked.wait().is_some() {
             return Ok(Found::Later(asked));
         }
-        let reply = self.reply(snapshot, &asked, &key, head);
+        let reply = self.reply(snapshot, request, &asked, &key, head);
         Ok(Found::Reply(asked, reply))
     }
 
@@ -215,7 +239,7 @@ impl Responder {
         let reply = {
             let snapshot = self.reader.snapshot();
             let head = snapshot.standing(&key)?;
-            self.reply(&snapshot, &asked, &key, head)
+            self.reply(&snapshot, &request, &asked, &key, head)
         };
         self.send(request, &asked, reply).await
     }
@@ -230,7 +254,14 @@ impl Responder {
         Ok(reply.into())
     }
 
-    fn reply(&self, snapshot: &Snapshot<'_>, asked: &Asked, key: &ProfileKey, head: Head) -> Result<Bytes, Refusal> {
+    fn reply(
+        &self,
+        snapshot: &Snapshot<'_>,
+        request: &Request,
+        asked: &Asked,
+        key: &ProfileKey,
+        head: Head,
+    ) -> Result<Bytes, Refusal> {
         if let Some(revision) = asked.awaited().filter(|revision| head.revision < *revision) {
             let problem = Problem::new(Code::Behind, "the profile has not reached that revision here");
             return Err(Refusal::Problem(problem.with_limit(revision.get(), head.revision.get())));
@@ -238,11 +269,15 @@ impl Responder {
         let now = Timestamp::from_nanos(clock::now_ns());
         let encoding = asked.encoding;
         let reply = match &asked.ask {
-            Ask::Latest(request) => {
-                let find = || latest::latest(snapshot, key, head, request, encoding, now);
-                let (reply, again) = self.answers.latest(key, head, request, encoding, find)?;
-                self.metrics.answered(again);
-                return Ok(reply);
+            Ask::Latest(latest) => {
+                let reply = latest::latest(snapshot, key, head, latest, encoding, now)?;
+                // Without the room that it was written into, which nobody counts.
+                let payload = Bytes::from(encode(&reply, encoding)?.into_boxed_slice());
+                if let Some(question) = Question::of(request) {
+                    self.answers.keep(&question, (&asked.profile, key, head), &reply, &payload);
+                }
+                self.metrics.answered(false);
+                return Ok(payload);
             }
             Ask::Changes { request, since } => {
                 let (after, as_of) = since.unzip();
@@ -266,14 +301,17 @@ impl Responder {
     async fn send(&self, request: Request, asked: &Asked, reply: Result<Bytes, Refusal>) -> Result<(), RespondError> {
         match reply {
             Ok(payload) => {
-                self.metrics.requested(asked.ask.verb());
-                let headers = Headers::new().with_content_type(asked.encoding);
-                note_failure(request.respond(headers, payload).await);
+                self.respond_with(request, asked.ask.verb(), asked.encoding, payload).await;
                 Ok(())
             }
             Err(Refusal::Problem(problem)) => self.refuse(request, asked.encoding, problem).await,
             Err(Refusal::Fatal(error)) => Err(error),
         }
+    }
+
+    async fn respond_with(&self, request: Request, verb: Verb, encoding: Encoding, payload: Bytes) {
+        self.metrics.requested(verb);
+        note_failure(request.respond(Headers::new().with_content_type(encoding), payload).await);
     }
 
     async fn refuse(&self, request: Request, encoding: Encoding, problem: Problem) -> Result<(), RespondError> {
