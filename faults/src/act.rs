@@ -118,7 +118,7 @@ impl Script {
         }
         workload.stop().await;
         let history = recorder.take();
-        let given = Given { bus_lost: self.hazard == Hazard::BusLoses, one_replica: self.shape != Shape::Cluster };
+        let given = Given { bus_lost: self.hazard == Hazard::BusLoses, replicas: self.shape.replicas() };
         let findings = check(&history, given);
         let ended = outcomes(&history);
         Ok(Outcome { findings, faults: made, ended, unknown, took: began.elapsed(), history, site: stage.site })

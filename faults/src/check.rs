@@ -36,12 +36,12 @@ pub(crate) enum Kind {
 }
 
 /// What may be taken for granted in an act.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Given {
     /// The bus lost what it had acked: what has a PubAck and no receipt may be gone.
     pub(crate) bus_lost: bool,
-    /// There is one replica: it answers with everything that has a receipt, also without being asked to.
-    pub(crate) one_replica: bool,
+    /// How many replicas hold each profile. A single one answers with everything that has a receipt, also without being asked to.
+    pub(crate) replicas: usize,
 }
 
 /// What was found.

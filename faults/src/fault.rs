@@ -62,7 +62,7 @@ pub(crate) trait Fault {
     }
 
     fn shapes(&self) -> &'static [Shape] {
-        &[Shape::Single, Shape::Lazy, Shape::Cluster]
+        &Shape::ALL
     }
 
     /// What it does to what may be taken for granted, in a shape.

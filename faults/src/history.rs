@@ -164,9 +164,9 @@ pub(crate) struct History {
     /// The state of each profile at the end, as the responders tell it.
     pub(crate) finals: Vec<(usize, Answer)>,
     pub(crate) standings: Vec<Standing>,
-    /// Sequences of changes that nobody can decode and that were accepted.
+    /// Sequences of changes that nobody can decode and that were accepted. All are of one user, so of one stream.
     pub(crate) spoiled: Vec<u64>,
-    /// Sequences of what is in ROAM_REJECTED, if it could be read.
+    /// Sequences of what is in ROAM_REJECTED of that user, if it could be read.
     pub(crate) filed: Option<Vec<u64>>,
     /// What the nemesis did, and when.
     pub(crate) faults: Vec<(Nanos, String)>,

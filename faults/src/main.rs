@@ -44,15 +44,18 @@ use crate::{
 };
 
 /// Which kinds of act there are: of which shape, and what its faults may do.
-const ACTS: [(Shape, Hazard); 8] = [
+const ACTS: [(Shape, Hazard); 11] = [
     (Shape::Cluster, Hazard::Nothing),
     (Shape::Single, Hazard::BusLoses),
     (Shape::Cluster, Hazard::StoreDamaged),
+    (Shape::Sharded, Hazard::Nothing),
     (Shape::Lazy, Hazard::BusLoses),
     (Shape::Single, Hazard::Nothing),
     (Shape::Cluster, Hazard::BusLoses),
+    (Shape::Sharded, Hazard::BusLoses),
     (Shape::Cluster, Hazard::Nothing),
     (Shape::Single, Hazard::StoreDamaged),
+    (Shape::Sharded, Hazard::StoreDamaged),
 ];
 
 /// How many acts may pass until a planted bug is found, and how long the faults of each go on.
@@ -110,6 +113,9 @@ struct Options {
     /// And in how many of the blocks of a server, each of which takes a quarter of a minute.
     #[arg(long, default_value_t = 36, requires = "flips")]
     blocks: usize,
+    /// Only acts of this shape.
+    #[arg(long, value_enum)]
+    shape: Option<Shape>,
     /// Where the history of what was found is left.
     #[arg(long, default_value = "target/faults")]
     leave: PathBuf,
@@ -338,6 +344,7 @@ fn script(options: &Options, (shape, hazard): (Shape, Hazard), seed: u64) -> Res
 
 /// The kinds of act in which the faults that are asked for can be made.
 fn kinds_of_acts(options: &Options) -> Vec<(Shape, Hazard)> {
+    let wanted = |(shape, _): &(Shape, Hazard)| options.shape.is_none_or(|wanted| wanted == *shape);
     let possible = |(shape, hazard): &(Shape, Hazard)| {
         options.only.is_empty()
             || fault::all().iter().any(|fault| {
@@ -347,7 +354,7 @@ fn kinds_of_acts(options: &Options) -> Vec<(Shape, Hazard)> {
                     && fault::skipped(fault.as_ref()).is_none()
             })
     };
-    let mut kinds: Vec<_> = ACTS.into_iter().filter(possible).collect();
+    let mut kinds: Vec<_> = ACTS.into_iter().filter(wanted).filter(possible).collect();
     kinds.dedup();
     kinds
 }

@@ -6,10 +6,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 use anyhow::{Context, Result};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use roam_client::{Change, ChangeError, Client, Identity, ProfileClient, Select, ServiceName, Timestamp};
-use roam_nats::{Bus, Headers, JournalReader, REJECTED_STREAM, stream_state};
+use roam_nats::{Bus, Headers, JournalReader, REJECTED_STREAM, journal_stream, stream_state};
 use roam_process::clock;
 use roam_schemas::{
-    Encoding, ProfilesReply, ProfilesRequest, decode, encode, headers,
+    Encoding, ProfilesReply, ProfilesRequest, Shard, decode, encode, headers,
     subjects::{self, OperatorVerb},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     history::{Answer, Op, Standing, Told, Wanted, Write, seen},
     site::Site,
-    workload::{Shared, app, change_of, owner, profiles, saved, tenant},
+    workload::{SPOILING, Shared, app, change_of, owner, profile_of, profiles, saved, tenant},
 };
 
 /// How long each step may take.
@@ -51,12 +51,19 @@ pub(crate) async fn settle(site: &mut Site, shared: &Shared, clients: usize) -> 
     filed(site, shared).await
 }
 
-/// Waits until no change and no batch waits any more.
+/// Waits until no change and no batch waits any more in any shard.
 async fn drained(site: &mut Site) -> Result<()> {
+    for shard in site.plan.shape.shards().each() {
+        drained_of(site, shard).await?;
+    }
+    Ok(())
+}
+
+async fn drained_of(site: &mut Site, shard: Shard) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
         site.supervise().await;
-        let backlog = site.servers.backlog().await;
+        let backlog = site.servers.backlog(shard).await;
         match backlog {
             Ok(backlog) if backlog.is_none() => return Ok(()),
             Ok(backlog) if Instant::now() > until => {
@@ -134,8 +141,7 @@ async fn all_watches_arrive(shared: &Shared) {
     loop {
         let behind: Vec<String> = (0..shared.watched.len())
             .filter_map(|client| {
-                let (at, head) =
-                    (shared.watched[client].load(Ordering::SeqCst), shared.saved(crate::workload::profile_of(client)));
+                let (at, head) = (shared.watched[client].load(Ordering::SeqCst), shared.saved(profile_of(client)));
                 (at < head).then(|| format!("the watch of client {client} stands at {at} of {head}"))
             })
             .collect();
@@ -168,10 +174,10 @@ async fn standings(site: &mut Site, shared: &Shared) -> Result<()> {
 
 async fn ask_standings(site: &mut Site) -> Result<Vec<Standing>> {
     let bus = site.servers.operator().await?;
-    let last = stream_state(&bus, roam_nats::JOURNAL_STREAM).await?.last_sequence;
     let as_of = Timestamp::from_nanos(clock::now_ns());
     let mut standings = Vec::new();
-    for member in &site.replicas {
+    for (index, member) in site.replicas.iter().enumerate() {
+        let last = stream_state(&bus, &journal_stream(site.plan.shape.shard_of(index))).await?.last_sequence;
         let name = roam_schemas::ReplicaName::parse(member.part.name())?;
         let mut after = None;
         loop {
@@ -207,14 +213,16 @@ async fn ask_profiles(bus: &Bus, name: &roam_schemas::ReplicaName, request: &Pro
     Ok(decode(&answer.payload, Encoding::Postcard)?)
 }
 
-/// The sequences of all that is in ROAM_REJECTED.
+/// The sequences of what is in ROAM_REJECTED of the user whose changes some cannot be decoded. Others' are of other streams,
+/// where there are several shards.
 async fn filed(site: &mut Site, shared: &Shared) -> Result<()> {
     let bus = site.servers.operator().await?;
     let last = stream_state(&bus, REJECTED_STREAM).await?.last_sequence;
+    let subject = subjects::rejected(&tenant()?, &owner(profile_of(SPOILING))?);
     let (until, mut read, mut filed) = (Instant::now() + PATIENCE, 0, Vec::new());
     while read < last {
         // A cluster may lose a reader: the server that has it may not be known yet to the one that is asked.
-        match read_filed(&bus, last, &mut read, &mut filed).await {
+        match read_filed(&bus, (&subject, last), &mut read, &mut filed).await {
             Err(error) if Instant::now() > until => return Err(error).context("ROAM_REJECTED cannot be read"),
             Err(_) => sleep(PAUSE).await,
             Ok(()) => {}
@@ -224,12 +232,13 @@ async fn filed(site: &mut Site, shared: &Shared) -> Result<()> {
     Ok(())
 }
 
-/// Reads ROAM_REJECTED from behind `read` up to `last`.
-async fn read_filed(bus: &Bus, last: u64, read: &mut u64, filed: &mut Vec<u64>) -> Result<()> {
+/// Reads ROAM_REJECTED from behind `read` up to `last`, and keeps what is on that subject.
+async fn read_filed(bus: &Bus, (subject, last): (&str, u64), read: &mut u64, filed: &mut Vec<u64>) -> Result<()> {
     let mut reader = JournalReader::open(bus, REJECTED_STREAM, None, *read + 1).await?;
     while *read < last {
         let entry = timeout(DIGESTS_WITHIN, reader.next()).await.context("nothing comes")??;
-        filed.extend(entry.headers.get(headers::SEQUENCE).and_then(|sequence| sequence.parse::<u64>().ok()));
+        let sequence = entry.headers.get(headers::SEQUENCE).filter(|_| entry.subject == subject);
+        filed.extend(sequence.and_then(|sequence| sequence.parse::<u64>().ok()));
         *read = entry.sequence;
     }
     Ok(())

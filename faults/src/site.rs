@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use roam_client::{BusSettings, ClientSettings};
 use roam_nats::{Deployment, Overrides};
 use roam_process::ProcessSettings;
-use roam_schemas::ReplicaName;
+use roam_schemas::{ReplicaName, Shard, Shards};
 use roam_tests::{ACCESS_SERVER, Part, Program, STORAGE};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -31,12 +31,14 @@ const MIB: u64 = 1024 * 1024;
 /// How large a disk of a server and of a replica is, in MiB.
 const SERVER_DISK: u64 = 1_024;
 const REPLICA_DISK: u64 = 512;
+/// How many shards there are where there are several.
+const SHARDS: u16 = 2;
 /// Clients share this many lines to the bus.
 pub(crate) const CLIENT_LINES: usize = 4;
 const POLL: Duration = Duration::from_millis(100);
 
 /// What is deployed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Shape {
     /// One server that syncs always, and one replica.
     Single,
@@ -44,6 +46,8 @@ pub(crate) enum Shape {
     Lazy,
     /// Three servers, streams with three replicas that sync always, and two storage replicas.
     Cluster,
+    /// One server that syncs always, and two shards with a replica each.
+    Sharded,
 }
 
 /// What a site is to be.
@@ -64,6 +68,25 @@ pub(crate) struct Plan {
     pub(crate) changes: Option<u64>,
     /// What caches and write buffers of a replica take, in MiB.
     pub(crate) memory_mib: usize,
+}
+
+impl Shape {
+    pub(crate) const ALL: [Self; 4] = [Self::Single, Self::Lazy, Self::Cluster, Self::Sharded];
+
+    /// How many storage replicas each shard has.
+    pub(crate) fn replicas(self) -> usize {
+        if self == Self::Cluster { 2 } else { 1 }
+    }
+
+    pub(crate) fn shards(self) -> Shards {
+        if self == Self::Sharded { Shards::new(SHARDS).unwrap_or_default() } else { Shards::ONE }
+    }
+
+    /// The shard of the service with that number: each shard has one in turn.
+    pub(crate) fn shard_of(self, index: usize) -> Shard {
+        let mut shards = self.shards().each();
+        shards.nth(index % shards.len()).unwrap_or(Shard::ONLY)
+    }
 }
 
 impl Plan {
@@ -137,7 +160,7 @@ impl Site {
             may_begin_anew: false,
             dir,
         };
-        for index in 0..site.count_of_replicas() {
+        for index in 0..site.plan.shape.replicas() * site.plan.shape.shards().each().len() {
             let member = site.replica(index).await?;
             site.replicas.push(member);
         }
@@ -150,10 +173,6 @@ impl Site {
         }
         site.ready(Duration::from_secs(30)).await?;
         Ok(site)
-    }
-
-    fn count_of_replicas(&self) -> usize {
-        if self.plan.shape == Shape::Cluster { 2 } else { 1 }
     }
 
     /// All services.
@@ -203,7 +222,7 @@ impl Site {
         self.servers.provision(&self.deployment).await?;
         self.servers.repair().await?;
         self.servers.sync_to_disk().await?;
-        if self.replicas.len() > 1 { self.resume().await } else { Ok(()) }
+        if self.plan.shape.replicas() > 1 { self.resume().await } else { Ok(()) }
     }
 
     /// Waits until all parts say that they are ready, supervising.
@@ -248,8 +267,11 @@ impl Site {
             false => None,
         };
         let links = self.servers.links().await?;
+        let shard = self.plan.shape.shard_of(index);
         let mut settings = roam_storage::Settings {
             process: ProcessSettings::on_port(0),
+            shard: shard.number(),
+            shards: shard.shards().get(),
             bus: self.bus_over(&links),
             name: Some(ReplicaName::parse(&name).map_err(|error| anyhow::anyhow!("{error}"))?),
             directory: directory.clone(),
@@ -266,8 +288,11 @@ impl Site {
 
     async fn access_server(&self, index: usize) -> Result<Member> {
         let links = self.servers.links().await?;
+        let shard = self.plan.shape.shard_of(index);
         let settings = roam_access_server::Settings {
             process: ProcessSettings::on_port(0),
+            shard: shard.number(),
+            shards: shard.shards().get(),
             bus: self.bus_over(&links),
             ..roam_access_server::Settings::default()
         };
@@ -318,17 +343,18 @@ fn server_directories(plan: &Plan, dir: &Path) -> Vec<PathBuf> {
 
 fn deployment(plan: &Plan) -> Deployment {
     // JetStream sets the whole of a stream's bound aside, and an act needs little.
+    let shards = plan.shape.shards();
     let overrides = Overrides {
         changes_max_messages: plan.changes,
-        changes_max_bytes: Some(128 * MIB),
-        journal_max_bytes: Some(384 * MIB),
+        changes_max_bytes: Some(128 * MIB / u64::from(shards.get())),
+        journal_max_bytes: Some(384 * MIB / u64::from(shards.get())),
         rejected_max_bytes: Some(32 * MIB),
         backups_max_bytes: Some(0),
         chunks_max_bytes: Some(32 * MIB),
         ..Overrides::default()
     };
-    let (servers, replicas) = if plan.shape == Shape::Cluster { (3, 2) } else { (1, 1) };
-    Deployment { overrides, ..Deployment::new(servers, replicas) }
+    let servers = if plan.shape == Shape::Cluster { 3 } else { 1 };
+    Deployment { overrides, shards, ..Deployment::new(servers, plan.shape.replicas()) }
 }
 
 fn urls(links: &[Link]) -> Vec<String> {

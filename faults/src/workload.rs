@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{
     device::{change_of, saved},
-    posts::POSTED,
+    posts::{CLIENT as SPOILING, POSTED},
 };
 use crate::{history::Recorder, site::Site};
 

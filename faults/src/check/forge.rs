@@ -37,7 +37,7 @@ impl Forge {
         let records = vec![seen("shared", 2, Some("p0.c0.2")), seen("own", 3, Some("p0.c0.3"))];
         let whole = Answer { head: 4, records, unknown: Vec::new() };
         let history = History { writes, finals: vec![(0, whole)], ..History::default() };
-        Forge { history, given: Given::default() }
+        Forge { history, given: Given { bus_lost: false, replicas: 2 } }
     }
 
     /// The same, and a watch that gives all of it one by one.

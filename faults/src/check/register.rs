@@ -14,7 +14,7 @@ pub(super) fn check(history: &History, timelines: &[Timeline<'_>], given: Given,
 }
 
 fn in_bounds(read: &Read, answer: &Answer, timeline: &Timeline<'_>, given: Given, findings: &mut Findings) {
-    let saved = if given.one_replica { timeline.saved_before(read.span.invoked) } else { 0 };
+    let saved = if given.replicas == 1 { timeline.saved_before(read.span.invoked) } else { 0 };
     let least = read.least.max(saved);
     if answer.head < least {
         let text =
@@ -87,9 +87,9 @@ mod tests {
         with_read(|read| read.least = 3).finds(&[Kind::Stale]);
         // Saved by another client before: only one replica has to know of it unasked.
         let mut forge = with_read(|read| (read.span.invoked, read.span.completed) = (900, 910));
-        forge.given.one_replica = true;
+        forge.given.replicas = 1;
         forge.finds(&[Kind::Stale]);
-        forge.given.one_replica = false;
+        forge.given.replicas = 2;
         forge.finds(&[]);
     }
 

@@ -30,7 +30,7 @@ pub(super) fn check(history: &History, timelines: &[Timeline<'_>], given: Given,
             }
         }
     }
-    same_everywhere(history, findings);
+    same_everywhere(history, given.replicas, findings);
 }
 
 fn whole(profile: usize, answer: &Answer, timeline: &Timeline<'_>, findings: &mut Findings) {
@@ -50,14 +50,13 @@ fn whole(profile: usize, answer: &Answer, timeline: &Timeline<'_>, findings: &mu
     }
 }
 
-fn same_everywhere(history: &History, findings: &mut Findings) {
+fn same_everywhere(history: &History, replicas: usize, findings: &mut Findings) {
     let mut profiles: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-    let replicas: HashSet<&str> = history.standings.iter().map(|standing| standing.replica.as_str()).collect();
     for standing in &history.standings {
         profiles.entry(&standing.profile).or_default().push((standing.revision, &standing.digest));
     }
     for (profile, standings) in profiles {
-        let same = standings.len() == replicas.len() && standings.windows(2).all(|pair| pair[0] == pair[1]);
+        let same = standings.len() == replicas && standings.windows(2).all(|pair| pair[0] == pair[1]);
         if !same {
             findings.object(Kind::Lost, format!("replicas hold different things of {profile}: {standings:?}"));
         }
@@ -112,6 +111,8 @@ mod tests {
         forge.history.standings[1].digest = Some("2".to_owned());
         forge.finds(&[Kind::Lost]);
         forge.history.standings.truncate(1);
+        forge.finds(&[Kind::Lost]);
+        forge.given.replicas = 1;
         forge.finds(&[]);
     }
 }

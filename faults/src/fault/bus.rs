@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::Result;
-use roam_nats::{ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM, NatsServer};
+use rand::Rng;
+use roam_nats::{ANNOUNCE_DURABLE, CHANGES_STREAM, JOURNAL_STREAM, NatsServer, changes_stream, journal_stream};
+use roam_schemas::Shard;
 
 use super::{Doing, Fault, Hazard, Stage, processes::Who};
 use crate::site::Shape;
@@ -21,26 +23,42 @@ struct KillLeader {
 /// The leaders of the streams and of a durable step down.
 struct StepDown;
 
-/// A stream is deleted with all that is in it, and made again.
+/// The name of a stream that each shard has one of.
+type Stream = fn(Shard) -> String;
+
+/// A stream of one shard is deleted with all that is in it, and made again.
 struct Delete {
     name: &'static str,
-    stream: &'static str,
+    stream: Stream,
 }
 
-/// A part of what the server keeps is put back to an older copy.
+/// What the server keeps, or a stream of one shard, is put back to an older copy.
 struct RollBack {
     name: &'static str,
-    part: &'static str,
+    stream: Option<Stream>,
+    /// What that is below the directory of streams, in this act.
+    part: String,
 }
 
 pub(super) fn add(all: &mut Vec<Box<dyn Fault>>) {
     all.push(Box::new(KillLeader::default()));
     all.push(Box::new(StepDown));
-    all.push(Box::new(Delete { name: "delete-journal", stream: JOURNAL_STREAM }));
-    all.push(Box::new(Delete { name: "delete-changes", stream: CHANGES_STREAM }));
-    all.push(Box::new(RollBack { name: "roll-back-bus", part: "" }));
-    all.push(Box::new(RollBack { name: "roll-back-journal", part: JOURNAL_STREAM }));
-    all.push(Box::new(RollBack { name: "roll-back-changes", part: CHANGES_STREAM }));
+    all.push(Box::new(Delete { name: "delete-journal", stream: journal_stream }));
+    all.push(Box::new(Delete { name: "delete-changes", stream: changes_stream }));
+    let streams: [(_, Option<Stream>); 3] = [
+        ("roll-back-bus", None),
+        ("roll-back-journal", Some(journal_stream)),
+        ("roll-back-changes", Some(changes_stream)),
+    ];
+    for (name, stream) in streams {
+        all.push(Box::new(RollBack { name, stream, part: String::new() }));
+    }
+}
+
+/// The stream of any shard.
+fn of_any_shard(stage: &mut Stage, stream: Stream) -> String {
+    let shape = stage.site.plan.shape;
+    stream(shape.shard_of(stage.dice.random_range(0..shape.shards().get().into())))
 }
 
 impl Fault for KillLeader {
@@ -100,17 +118,14 @@ impl Fault for Delete {
         self.name
     }
 
-    fn shapes(&self) -> &'static [Shape] {
-        &[Shape::Single, Shape::Lazy]
-    }
-
     fn hazard(&self, _shape: Shape) -> Hazard {
         Hazard::BusLoses
     }
 
     fn inject<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
         Box::pin(async {
-            stage.site.servers.ask(&format!("$JS.API.STREAM.DELETE.{}", self.stream)).await?;
+            let stream = of_any_shard(stage, self.stream);
+            stage.site.servers.ask(&format!("$JS.API.STREAM.DELETE.{stream}")).await?;
             Ok(())
         })
     }
@@ -153,7 +168,7 @@ impl Fault for RollBack {
     }
 
     fn shapes(&self) -> &'static [Shape] {
-        if self.part.is_empty() { &[Shape::Single, Shape::Lazy, Shape::Cluster] } else { &[Shape::Single, Shape::Lazy] }
+        if self.stream.is_none() { &Shape::ALL } else { &[Shape::Single, Shape::Lazy, Shape::Sharded] }
     }
 
     fn hazard(&self, _shape: Shape) -> Hazard {
@@ -167,6 +182,7 @@ impl Fault for RollBack {
     /// Keeps a copy, and lets things go on.
     fn inject<'a>(&'a mut self, stage: &'a mut Stage) -> Doing<'a> {
         Box::pin(async {
+            self.part = self.stream.map(|stream| of_any_shard(stage, stream)).unwrap_or_default();
             Self::kill_all(stage).await?;
             for (place, aside) in self.places(stage) {
                 make_same(&place, &aside)?;
@@ -180,8 +196,8 @@ impl Fault for RollBack {
         Box::pin(async {
             Self::kill_all(stage).await?;
             for (place, aside) in self.places(stage) {
-                if aside.join(self.part).is_dir() {
-                    make_same(&aside.join(self.part), &place.join(self.part))?;
+                if aside.join(&self.part).is_dir() {
+                    make_same(&aside.join(&self.part), &place.join(&self.part))?;
                     fs::remove_dir_all(&aside)?;
                 }
             }

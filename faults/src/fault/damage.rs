@@ -34,8 +34,8 @@ impl Fault for Flip {
 
     fn shapes(&self) -> &'static [Shape] {
         match self.who {
-            Who::Server => &[Shape::Single, Shape::Lazy],
-            _ => &[Shape::Single, Shape::Cluster],
+            Who::Server => &Shape::ALL,
+            _ => &[Shape::Single, Shape::Cluster, Shape::Sharded],
         }
     }
 

@@ -109,7 +109,7 @@ impl Fault for Full {
     fn shapes(&self) -> &'static [Shape] {
         match self.who {
             Who::Server => &[Shape::Single],
-            _ => &[Shape::Single, Shape::Lazy, Shape::Cluster],
+            _ => &Shape::ALL,
         }
     }
 

@@ -5,10 +5,11 @@ use std::{fmt, net::SocketAddr, path::Path, slice, time::Duration};
 use anyhow::{Context, Result, ensure};
 use roam_client::BusSettings;
 use roam_nats::{
-    ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, CHANGES_STREAM, Cluster, ConsumerState, Deployment, Headers, JOURNAL_STREAM,
-    NatsServer, SecurityConf, ServerSettings, StreamState, SyncInterval, consumer_state, provision, repair_consumers,
-    stream_state,
+    ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, Cluster, ConsumerState, Deployment, Headers, JOURNAL_STREAM, NatsServer,
+    SecurityConf, ServerSettings, StreamState, SyncInterval, changes_stream, consumer_state, journal_stream, provision,
+    repair_consumers, stream_state,
 };
+use roam_schemas::Shard;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -29,7 +30,7 @@ pub(crate) enum Servers {
     Three(Cluster),
 }
 
-/// What waits for access servers and for the announcer.
+/// What waits for access servers and for the announcer of a shard.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     changes: StreamState,
@@ -86,8 +87,12 @@ pub(super) async fn start(plan: &Plan, dir: &Path) -> Result<(Servers, Vec<Route
         return Ok((Servers::Three(cluster), made?));
     }
     let sync = if plan.shape == Shape::Lazy { SyncInterval::Default } else { SyncInterval::Always };
-    let settings =
-        ServerSettings { sync, ready_within: Duration::from_secs(30), ..ServerSettings::new(dir.join("nats")) };
+    let settings = ServerSettings {
+        sync,
+        shards: plan.shape.shards(),
+        ready_within: Duration::from_secs(30),
+        ..ServerSettings::new(dir.join("nats"))
+    };
     Ok((Servers::One(Box::new(NatsServer::start(settings).await?)), Vec::new()))
 }
 
@@ -174,12 +179,13 @@ impl Servers {
         Ok(())
     }
 
-    /// What is not worked off.
-    pub(crate) async fn backlog(&self) -> Result<Backlog> {
+    /// What is not worked off in a shard.
+    pub(crate) async fn backlog(&self, shard: Shard) -> Result<Backlog> {
         let bus = self.operator().await?;
-        let changes = stream_state(&bus, CHANGES_STREAM).await?;
-        let access = consumer_state(&bus, CHANGES_STREAM, ACCESS_DURABLE).await?;
-        let announce = consumer_state(&bus, JOURNAL_STREAM, ANNOUNCE_DURABLE).await?;
+        let (stream, journal) = (changes_stream(shard), journal_stream(shard));
+        let changes = stream_state(&bus, &stream).await?;
+        let access = consumer_state(&bus, &stream, ACCESS_DURABLE).await?;
+        let announce = consumer_state(&bus, &journal, ANNOUNCE_DURABLE).await?;
         bus.close().await;
         Ok(Backlog { changes, access, announce })
     }

@@ -1,7 +1,7 @@
 //! What an operator does after the journal of several replicas was rolled back or lost: looks how they stand, and has the one
 //! that applied most resume, by the command line. The others then take a backup of it by themselves.
 
-use std::{process::Stdio, time::Duration};
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use anyhow::{Result, bail, ensure};
 use roam_nats::Headers;
@@ -28,12 +28,13 @@ impl Site {
     pub(super) async fn resume(&mut self) -> Result<()> {
         let until = Instant::now() + WITHIN;
         let mut since = Instant::now();
-        let mut before = Vec::new();
+        let mut before = BTreeSet::new();
         while Instant::now() < until {
             self.supervise().await;
             let standing = self.standing().await.unwrap_or_default();
             let undecided: Vec<_> = standing.iter().filter(|standing| is_undecided(standing)).collect();
-            let names: Vec<_> = undecided.iter().map(|standing| standing.name.clone()).collect();
+            // In whatever order they answer.
+            let names: BTreeSet<_> = undecided.iter().map(|standing| standing.name.clone()).collect();
             if names != before || standing.len() < self.replicas.len() {
                 (since, before) = (Instant::now(), names);
             } else if since.elapsed() > SETTLED {

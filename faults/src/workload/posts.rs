@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// One in so many cannot be decoded.
 const RUBBISH: u64 = 10;
 /// Whose device these are published as, and in whose profile.
-const CLIENT: usize = 0;
+pub(crate) const CLIENT: usize = 0;
 
 /// Publishes until it is aborted.
 pub(super) async fn send(site: &Site, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()> {
