@@ -78,10 +78,11 @@ async fn drained_of(site: &mut Site, shard: Shard) -> Result<()> {
 /// Sends every change of unknown outcome once more: the receipt tells what became of it, or is that of now.
 async fn find_out(shared: &Shared, profiles: &[ProfileClient]) {
     let unsettled = std::mem::take(&mut *shared.unsettled.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let until = Instant::now() + PATIENCE;
     stream::iter(unsettled)
         .for_each_concurrent(AT_ONCE, |(place, change)| async move {
             let profile = shared.recorder.history().writes[place].profile;
-            let told = outcome(&profiles[profile], change).await;
+            let told = outcome(&profiles[profile], change, until).await;
             let now = shared.recorder.now();
             let mut history = shared.recorder.history();
             let write = &mut history.writes[place];
@@ -100,8 +101,9 @@ async fn find_out(shared: &Shared, profiles: &[ProfileClient]) {
         .await;
 }
 
-async fn outcome(profile: &ProfileClient, change: Change) -> Told {
-    let until = Instant::now() + PATIENCE;
+/// What becomes of a change, sent until it is known or that time is over: all of a step have it together, so that a system which is broken
+/// for good is found to be in minutes.
+async fn outcome(profile: &ProfileClient, change: Change, until: Instant) -> Told {
     loop {
         let pending = profile.submit(change.clone()).await;
         let told = match pending {
@@ -119,11 +121,12 @@ async fn outcome(profile: &ProfileClient, change: Change) -> Told {
 
 /// One last change of each profile, so that whoever lost the notices of the ones before learns of it.
 async fn close(shared: &Shared, profiles: &[ProfileClient], clients: usize) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
     for (place, profile) in profiles.iter().enumerate() {
         let op = Op { key: "closing".into(), value: Some(format!("p{place}.closing").into()), wanted: Wanted::Any };
         let change = change_of(std::slice::from_ref(&op)).context("the closing change is valid")?;
         let (id, invoked) = (change.id(), shared.recorder.now());
-        let told = outcome(profile, change).await;
+        let told = outcome(profile, change, until).await;
         match &told {
             Told::Saved(saved) => shared.was_saved(place, saved.revision),
             told => shared.recorder.failure(format!("profile {place} takes no change any more: {told:?}")),

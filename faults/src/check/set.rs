@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{Findings, Given, Kind, Timeline, register};
 use crate::history::{Answer, History, Told};
 
+/// ROAM_REJECTED keeps the newest thousand of a user, of which some may be filed twice, and some a little out of order.
+const SURELY_KEPT: usize = 800;
+
 pub(super) fn check(history: &History, timelines: &[Timeline<'_>], given: Given, findings: &mut Findings) {
     for (profile, answer) in &history.finals {
         if let Some(timeline) = timelines.get(*profile) {
@@ -25,7 +28,9 @@ pub(super) fn check(history: &History, timelines: &[Timeline<'_>], given: Given,
         }
         if let Some(filed) = &history.filed {
             let filed: HashSet<u64> = filed.iter().copied().collect();
-            for sequence in history.spoiled.iter().filter(|sequence| !filed.contains(sequence)) {
+            let mut spoiled = history.spoiled.clone();
+            spoiled.sort_unstable();
+            for sequence in spoiled.iter().rev().take(SURELY_KEPT).filter(|sequence| !filed.contains(sequence)) {
                 findings.object(Kind::Lost, format!("change {sequence} is not decodable and not in ROAM_REJECTED"));
             }
         }
@@ -97,6 +102,16 @@ mod tests {
         forge.finds(&[Kind::Lost, Kind::Lost]);
         forge.given.bus_lost = true;
         forge.finds(&[]);
+    }
+
+    #[test]
+    fn of_many_that_cannot_be_decoded_the_newest_are_filed() {
+        let mut forge = Forge::good();
+        forge.history.spoiled.extend(1..=1_100);
+        forge.history.filed = Some((101..=1_100).collect());
+        forge.finds(&[]);
+        forge.history.filed.as_mut().into_iter().for_each(|filed| filed.retain(|sequence| *sequence != 700));
+        forge.finds(&[Kind::Lost]);
     }
 
     #[test]
