@@ -11,7 +11,7 @@ use rustix::process::Pid;
 
 /// The period in which the share is given out, in microseconds: so short that a process which has used up its share waits
 /// for a moment only.
-const PERIOD: u64 = 20_000;
+const PERIOD: u64 = 15_000;
 /// Where the controller of processors is, by version of control groups.
 const FIRST: &str = "/sys/fs/cgroup/cpu";
 const SECOND: &str = "/sys/fs/cgroup";

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What the services may take of one processor together, in percent.
-const SHARE: u64 = 5;
+const SHARE: u64 = 7;
 /// Of whom the changes are.
 const USERS: usize = 128;
 /// How many changes may wait: about two seconds of work, as a deployment of such a machine is provisioned.
@@ -63,7 +63,7 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     let (during, after) = (&all[overload..sent], &all[sent..]);
     let normal = as_before(after).map_or(AFTERWARDS, |sent| sent - ended);
     let mut figures = Figures::of("overload");
-    figures.add("capacity, with a twentieth of a processor", "/s", capacity, Goal::None);
+    figures.add("capacity, with 7 % of a processor", "/s", capacity, Goal::None);
     figures.add("offered, as often as that", "", offered, Goal::None);
     refusals(&mut figures, during);
     figures.add("saved meanwhile, of the peak", "%", 100.0 * last / peak, Goal::AtLeast(80.0));
