@@ -139,7 +139,7 @@ impl Announcer {
                 taken = deliveries.next_ready(BATCHES_AT_ONCE, usize::MAX) => match taken {
                     Ok(taken) => {
                         self.announces.store(deliveries.is_pinned(), Ordering::Relaxed);
-                        held.extend(taken);
+                        hold(&mut held, taken, |delivery| delivery.stream_sequence);
                     }
                     Err(lost) => break Some(lost),
                 },
@@ -323,6 +323,15 @@ struct Said {
     sent: Result<u64, SendError>,
 }
 
+/// Takes more in hand, in the order of the journal. What was rolled back comes again with lower numbers, behind what is held from before and is of entries
+/// that are no more: it must not wait for those.
+fn hold<D>(held: &mut VecDeque<D>, taken: Vec<D>, sequence: impl Fn(&D) -> u64) {
+    held.extend(taken);
+    if !held.iter().is_sorted_by_key(&sequence) {
+        held.make_contiguous().sort_by_key(sequence);
+    }
+}
+
 /// Tells the server that the deliveries are still in hand for as long as `work` takes.
 async fn keep_in_progress<'a, T, I: Iterator<Item = &'a Delivery>>(
     held: impl Fn() -> I,
@@ -358,5 +367,19 @@ impl Verdict {
                 Self::Again(seen.outcome)
             }
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_again_after_a_rollback_does_not_wait_for_entries_that_are_no_more() {
+        let mut held = VecDeque::from([3_106, 3_107]);
+        hold(&mut held, vec![3_075, 3_076, 3_106], |sequence| *sequence);
+        assert_eq!(held, [3_075, 3_076, 3_106, 3_106, 3_107]);
+        hold(&mut held, vec![3_108], |sequence| *sequence);
+        assert_eq!(held.back(), Some(&3_108));
     }
 }
