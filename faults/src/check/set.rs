@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{Findings, Given, Kind, Timeline, register};
 use crate::history::{Answer, History, Told};
 
-/// ROAM_REJECTED keeps the newest thousand of a user, of which some may be filed twice, and some a little out of order.
+/// So many of a user ROAM_REJECTED keeps, the newest.
+const KEPT: usize = 1_000;
+/// Once it holds so many, these are there all the same: some may be filed twice, and some a little out of order.
 const SURELY_KEPT: usize = 800;
 
 pub(super) fn check(history: &History, timelines: &[Timeline<'_>], given: Given, findings: &mut Findings) {
@@ -27,10 +29,11 @@ pub(super) fn check(history: &History, timelines: &[Timeline<'_>], given: Given,
             findings.object(Kind::Lost, format!("nobody decides change {}", write.id));
         }
         if let Some(filed) = &history.filed {
+            let looked_for = if filed.len() < KEPT { usize::MAX } else { SURELY_KEPT };
             let filed: HashSet<u64> = filed.iter().copied().collect();
             let mut spoiled = history.spoiled.clone();
             spoiled.sort_unstable();
-            for sequence in spoiled.iter().rev().take(SURELY_KEPT).filter(|sequence| !filed.contains(sequence)) {
+            for sequence in spoiled.iter().rev().take(looked_for).filter(|sequence| !filed.contains(sequence)) {
                 findings.object(Kind::Lost, format!("change {sequence} is not decodable and not in ROAM_REJECTED"));
             }
         }
@@ -110,7 +113,11 @@ mod tests {
         forge.history.spoiled.extend(1..=1_100);
         forge.history.filed = Some((101..=1_100).collect());
         forge.finds(&[]);
-        forge.history.filed.as_mut().into_iter().for_each(|filed| filed.retain(|sequence| *sequence != 700));
+        forge.history.filed = Some((100..=1_100).filter(|sequence| *sequence != 700).collect());
+        forge.finds(&[Kind::Lost]);
+        // Below a thousand nothing was pushed out.
+        forge.history.spoiled = (1..=900).collect();
+        forge.history.filed = Some((2..=900).collect());
         forge.finds(&[Kind::Lost]);
     }
 
