@@ -7,9 +7,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::ReadyChunks, stream::SelectAll};
 use roam_nats::{Bus, BusSettings, Headers, Message, Subscription};
 use roam_schemas::{
-    App, Change, ChangeId, ChangesReply, ChangesRequest, Code, ContentType, Cursor, Device, Encoding, Key, Kind,
-    LatestReply, LatestRequest, Notice, Operation, Outcome, Profile, Receipt, Select, ServiceName, Tenant, User,
-    decode, encode,
+    App, Bulk, BulkChange, Change, ChangeId, ChangesReply, ChangesRequest, Code, ContentType, Cursor, Device, Encoding,
+    Key, Kind, LatestReply, LatestRequest, Notice, Operation, Outcome, Profile, Receipt, Select, ServiceName, Shard,
+    Tenant, User, decode, encode,
+    limits::BULK_CHANGES,
     subjects::{self, Verb},
 };
 
@@ -26,6 +27,10 @@ const ENCODING: Encoding = Encoding::Postcard;
 const CHUNK: usize = 512;
 /// The name of each user's device.
 pub(crate) const DEVICE: &str = "laptop";
+/// About how many bytes of changes go together in a bulk at most, and how many bulks are without a PubAck before changes wait: as by the
+/// client library.
+const BULK_BYTES: usize = 256 * 1024;
+const BULKS_AT_ONCE: usize = 4;
 /// Where the number of a change begins in its id.
 const NUMBER_AT: usize = 10;
 
@@ -54,7 +59,10 @@ pub(crate) struct Saving {
     acks: ReadyChunks<Subscription>,
     inbox: String,
     coming: ReadyChunks<SelectAll<Subscription>>,
+    names: Names,
     subjects: Vec<String>,
+    /// What goes in bulks; none for each by itself.
+    bulks: Option<Bulks>,
     keys: Keys,
     /// How many puts a change has.
     operations: u64,
@@ -64,6 +72,13 @@ pub(crate) struct Saving {
     in_order: bool,
     /// Deletes instead, all keys that this number does not divide.
     keeping_every: Option<u64>,
+}
+
+/// Changes that wait to go in bulks, by number, and how many bulks are without a PubAck.
+#[derive(Default)]
+struct Bulks {
+    waiting: Vec<(u64, BulkChange)>,
+    under_way: usize,
 }
 
 /// Asks for single records.
@@ -150,7 +165,9 @@ impl Saving {
             acks,
             inbox,
             coming,
+            names,
             subjects,
+            bulks: None,
             keys,
             operations,
             until,
@@ -158,6 +175,11 @@ impl Saving {
             in_order: false,
             keeping_every: None,
         })
+    }
+
+    /// What waits for PubAcks goes in bulks, as the client library of a service sends it.
+    pub(crate) fn in_bulks(self) -> Self {
+        Self { bulks: Some(Bulks::default()), ..self }
     }
 
     /// Writes all keys of all profiles, in their order, each once.
@@ -170,7 +192,8 @@ impl Saving {
         Self { in_order: true, keeping_every: Some(kept), ..self }
     }
 
-    fn change(&self, number: u64) -> anyhow::Result<(String, Vec<u8>)> {
+    /// The number of a profile, and what is changed in it.
+    fn change(&self, number: u64) -> anyhow::Result<(usize, Change)> {
         let Spot { profile, key } = self.keys.spot(number);
         let first = if self.in_order { number / self.keys.profiles * self.operations } else { key };
         let operation = |key| {
@@ -182,8 +205,25 @@ impl Saving {
         };
         let keys = (first..first + self.operations).filter(|key| self.keeping_every.is_none_or(|kept| key % kept != 0));
         let ops = keys.map(operation).collect::<anyhow::Result<_>>()?;
-        let subject = usize::try_from(profile).ok().and_then(|at| self.subjects.get(at)).context("no such profile")?;
-        Ok((subject.clone(), encode(&Change::new(self.id(number), None, ops)?, ENCODING)?))
+        Ok((usize::try_from(profile)?, Change::new(self.id(number), None, ops)?))
+    }
+
+    /// Sends what may leave. What was sent when this is cancelled is sent again, which has no effect but a second receipt.
+    async fn send_waiting(&mut self) -> anyhow::Result<()> {
+        let Some(Bulks { waiting, under_way }) = &mut self.bulks else { return Ok(()) };
+        let each = usize::try_from(self.operations)? * (self.keys.value().len() + 64);
+        let together = (BULK_BYTES / each).clamp(1, BULK_CHANGES);
+        let subject = subjects::bulk(Shard::ONLY, &self.names.tenant, &App::parse(NAME)?, &self.names.service);
+        while let Some((number, _)) = waiting.first().filter(|_| *under_way < BULKS_AT_ONCE) {
+            let changes: Vec<_> = waiting.iter().take(together).map(|(_, change)| change.clone()).collect();
+            let (reply, sent) = (format!("{}.{number}-{}", self.inbox, changes.len()), changes.len());
+            let payload = encode(&Bulk { changes }, ENCODING)?.into();
+            let headers = Headers::new().with_content_type(ENCODING);
+            self.publishing.send_with_reply(subject.clone(), reply, headers, payload).await?;
+            waiting.drain(..sent);
+            *under_way += 1;
+        }
+        Ok(())
     }
 
     fn id(&self, number: u64) -> ChangeId {
@@ -198,12 +238,13 @@ impl Saving {
         is_ours.then(|| number.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    fn refused(&self, ack: &Message) -> anyhow::Result<Option<Answer>> {
+    fn refused(&self, ack: &Message) -> anyhow::Result<impl Iterator<Item = Answer> + use<>> {
         // A PubAck says nothing that the receipt does not say better, unless it is a refusal.
-        if crate::jetstream::check_pub_ack(ack)? {
-            return Ok(None);
-        }
-        Ok(ack.subject.rsplit('.').next().and_then(|number| number.parse().ok()).map(Answer::Busy))
+        let numbers = match crate::jetstream::check_pub_ack(ack)? {
+            true => 0..0,
+            false => numbers(&ack.subject).unwrap_or_default(),
+        };
+        Ok(numbers.map(Answer::Busy))
     }
 
     fn ended(&self, message: &Message) -> anyhow::Result<Option<Answer>> {
@@ -223,16 +264,28 @@ impl Saving {
 
 impl Driver for Saving {
     async fn send(&mut self, number: u64) -> anyhow::Result<()> {
-        let (subject, payload) = self.change(number)?;
+        let (profile, change) = self.change(number)?;
+        if let Some(bulks) = &mut self.bulks {
+            let user = self.names.profiles.get(profile).context("no such profile")?.user.as_str().to_owned();
+            bulks.waiting.push((number, BulkChange { user, change: change.into() }));
+            return Ok(());
+        }
+        let subject = self.subjects.get(profile).context("no such profile")?.clone();
+        let payload = encode(&change, ENCODING)?;
         let headers = Headers::new().with_content_type(ENCODING);
         self.publishing.send_with_reply(subject, format!("{}.{number}", self.inbox), headers, payload.into()).await?;
         Ok(())
     }
 
     async fn hear(&mut self, answers: &mut Vec<Answer>) -> anyhow::Result<()> {
+        self.send_waiting().await?;
         tokio::select! {
             acks = self.acks.next() => {
-                for ack in acks.context("the connection was lost for good")? {
+                let acks = acks.context("the connection was lost for good")?;
+                if let Some(bulks) = &mut self.bulks {
+                    bulks.under_way = bulks.under_way.saturating_sub(acks.len());
+                }
+                for ack in acks {
                     answers.extend(self.refused(&ack)?);
                 }
             }
@@ -312,6 +365,14 @@ impl Ask for Delta {
         ensure!(right, "{} records instead of {}", reply.records.len(), self.records);
         Ok(true)
     }
+}
+
+/// Which changes a PubAck is of: one, or those of a bulk, which are numbered through.
+fn numbers(reply: &str) -> Option<std::ops::Range<u64>> {
+    let last = reply.rsplit('.').next()?;
+    let (first, count) = last.split_once('-').unwrap_or((last, "1"));
+    let first: u64 = first.parse().ok()?;
+    Some(first..first + count.parse::<u64>().ok()?)
 }
 
 /// Where a profile stands: the cursor behind all that it holds.

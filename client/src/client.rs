@@ -83,10 +83,12 @@ impl Client {
             publisher: publisher.clone(),
             encoding: settings.encoding,
             watched: Vec::new(),
+            bulks: identity.bulks(settings.bulk),
         };
+        let in_bulk = task.bulks.is_some();
         tasks.spawn(task.run(receipts, handovers));
-        let submitter =
-            Submitter { publisher, keeper, encoding: settings.encoding, receipt_timeout: settings.receipt_timeout };
+        let (encoding, receipt_timeout) = (settings.encoding, settings.receipt_timeout);
+        let submitter = Submitter { publisher, keeper, encoding, in_bulk, receipt_timeout };
         let device = identity.device();
         let chunks = large::publisher(&bus);
         let inner = Inner { bus, settings, submitter, chunks, identity, device, registry, _keeper: tasks };

@@ -1,7 +1,9 @@
 //! Who a client is: a device of a user, or a service of a tenant. Identity stands in subjects alone, because NATS
 //! permissions guard the subject; nothing in a payload is believed, ours included.
 
-use roam_schemas::{App, Device, Profile, ServiceName, Tenant, User, subjects};
+use roam_schemas::{App, Device, Profile, ServiceName, Shards, Tenant, User, subjects};
+
+use crate::publish::Bulks;
 
 /// Who a client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,14 @@ impl Identity {
             _ if !apps.is_empty() => apps.iter().map(of_app).collect(),
             Self::Device { tenant, user, device } => vec![subjects::receipts_of_device(tenant, user, device)],
             Self::Service { tenant, name } => vec![subjects::receipts_of_service(tenant, name)],
+        }
+    }
+
+    /// How the changes of a service go together in a deployment of so many shards.
+    pub(crate) fn bulks(&self, shards: Option<Shards>) -> Option<Bulks> {
+        match self {
+            Self::Device { .. } => None,
+            Self::Service { tenant, name } => shards.map(|shards| Bulks::new(tenant.clone(), name.clone(), shards)),
         }
     }
 

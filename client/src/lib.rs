@@ -80,7 +80,7 @@ pub use roam_nats::{BusSettings, Secret};
 pub use roam_schemas::{
     Action, App, Change, ChangeId, Code, Conflict, ContentType, Cursor, Device, Encoding, Expect, Failed, HistoryReply,
     Key, LatestReply, LatestRequest, Manifest, Operation, Problem, Profile, Put, Record, Revision, Select, ServiceName,
-    State, Stored, Superseded, Tenant, Timestamp, User, Value, Version,
+    Shards, State, Stored, Superseded, Tenant, Timestamp, User, Value, Version,
 };
 pub use settings::ClientSettings;
 pub use watch::{Event, Watch, WatchError, WatchFrom};

@@ -4,6 +4,7 @@
 //! A change lives in memory only. The durable outbox is in front of this: it keeps each change on disk until
 //! [`Pending::receipt`] has told its outcome, and submits it again, id and all, after a restart.
 
+mod bulk;
 mod error;
 mod keys;
 mod lane;
@@ -19,6 +20,7 @@ use roam_schemas::{Change, ChangeId, Conflict, Encoding, Problem, Revision, Supe
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, Timeout, timeout};
 
+pub(crate) use bulk::{Bulks, Together};
 pub use error::ChangeError;
 use keys::KeyHashes;
 pub(crate) use lane::Lane;
@@ -124,15 +126,24 @@ impl Pending {
 #[derive(Debug)]
 pub(crate) struct Handover {
     registered: Registered,
-    ack: PendingAck,
+    handed: Handed,
+}
+
+/// How far a change on its way to the keeper is.
+#[derive(Debug)]
+pub(crate) enum Handed {
+    /// The bus has it.
+    ToTheBus(PendingAck),
+    /// It may wait for company.
+    ForABulk(Change),
 }
 
 impl Handover {
     /// The keeper looks after it from now on.
-    pub(crate) fn take_over(self) -> (Arc<Lane>, ChangeId, PendingAck) {
-        let Self { mut registered, ack } = self;
+    pub(crate) fn take_over(self) -> (Arc<Lane>, ChangeId, Handed) {
+        let Self { mut registered, handed } = self;
         registered.kept = true;
-        (Arc::clone(&registered.lane), registered.id, ack)
+        (Arc::clone(&registered.lane), registered.id, handed)
     }
 }
 
@@ -159,6 +170,8 @@ pub(crate) struct Submitter {
     pub(crate) publisher: Publisher,
     pub(crate) keeper: mpsc::Sender<Handover>,
     pub(crate) encoding: Encoding,
+    /// Whether small changes are left to the keeper, which puts those together that it has at once.
+    pub(crate) in_bulk: bool,
     pub(crate) receipt_timeout: Duration,
 }
 
@@ -178,13 +191,16 @@ impl Submitter {
         let id = change.id();
         let payload = self.write(&change)?;
         let keys = lane.hash(change.ops().iter().map(|op| &op.key));
-        drop(change);
+        let change = (self.in_bulk && bulk::is_small(payload.len())).then_some(change);
         let room = self.register(lane, id, payload.clone(), keys, patience);
         let (registered, pending) = self.within(room).await.map_err(|_| ChangeError::Busy)??;
         let handing = async {
             let keeper = self.keeper.reserve().await.map_err(|_| ChangeError::Closed)?;
-            let ack = publish(&self.publisher, lane, payload, self.encoding).await;
-            keeper.send(Handover { registered, ack });
+            let handed = match change {
+                Some(change) => Handed::ForABulk(change),
+                None => Handed::ToTheBus(publish(&self.publisher, lane, payload, self.encoding).await),
+            };
+            keeper.send(Handover { registered, handed });
             Ok(pending)
         };
         self.within(handing).await.map_err(|_| ChangeError::Unknown { id })?

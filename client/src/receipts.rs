@@ -2,21 +2,25 @@
 //! again what needs it, and gives up what is over. It decides nothing itself: `publish/timeline.rs` does.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{FuturesUnordered, SelectAll};
-use roam_nats::{Bus, Message, PendingAck, PubAck, PublishError, Publisher, Subscription};
-use roam_schemas::{ChangeId, Device, Encoding, Profile, Receipt, decode, subjects};
+use roam_nats::{Bus, Headers, Message, PendingAck, PubAck, PublishError, Publisher, Subscription};
+use roam_schemas::{ChangeId, Device, Encoding, Outcome, Problem, Profile, Receipt, decode, subjects};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::publish::{Handover, Lane, Moment, publish};
+use crate::publish::{Bulks, Handed, Handover, Lane, Moment, Together, publish};
 
 /// How often the changes in flight are looked through for what is due. With nothing in flight the keeper sleeps.
 const SWEEP: Duration = Duration::from_millis(50);
+/// How many changes are taken over at once, if so many are there.
+const AT_ONCE: usize = 1_024;
 /// The registry is looked through for profiles that nobody uses whenever it has doubled, and not below this size.
 const FEW_LANES: usize = 64;
 
@@ -76,13 +80,21 @@ impl Registry {
         }
     }
 
-    /// Takes in what came on the receipts' subject. Whose it is stands in the subject, never in the payload.
-    fn receive(&self, message: &Message, moment: Moment) {
+    /// Takes in what came on the receipts' subject. Whose it is stands in the subject, never in the payload. If that is a bulk, which
+    /// one was refused, and why.
+    fn receive(&self, message: &Message, moment: Moment) -> Option<(u64, Problem)> {
+        let mut refused = None;
         let count = match message.headers.encoding().map(|encoding| decode(&message.payload, encoding)) {
             None => &self.foreign,
             Some(Err(error)) => {
                 tracing::warn!(%error, "a receipt does not decode");
                 &self.undecodable
+            }
+            Some(Ok(Receipt { sequence, outcome: Outcome::Rejected(problem), .. }))
+                if subjects::is_receipt_of_bulk(&message.subject) =>
+            {
+                refused = Some((sequence, problem));
+                &self.matched
             }
             Some(Ok(receipt)) => match self.matches(&message.subject, receipt, moment) {
                 true => &self.matched,
@@ -90,6 +102,7 @@ impl Registry {
             },
         };
         count.fetch_add(1, Ordering::Relaxed);
+        refused
     }
 
     fn matches(&self, subject: &str, receipt: Receipt, moment: Moment) -> bool {
@@ -112,10 +125,15 @@ pub(crate) struct Keeper {
     pub(crate) encoding: Encoding,
     /// The lanes that may have something in flight.
     pub(crate) watched: Vec<Arc<Lane>>,
+    /// What may go together; none for a device, which has nobody's changes but its own.
+    pub(crate) bulks: Option<Bulks>,
 }
 
 /// What the stream answered to a copy of a change.
 type Answer = (Arc<Lane>, ChangeId, Result<PubAck, PublishError>);
+
+/// What the stream answered to changes that left together.
+type BulkAnswer = (Vec<(Arc<Lane>, ChangeId)>, Result<PubAck, PublishError>);
 
 /// A copy of a change to wait for.
 enum Copy {
@@ -127,23 +145,33 @@ impl Keeper {
     /// Works until the connection or the client is closed.
     pub(crate) async fn run(mut self, mut receipts: SelectAll<Subscription>, mut handovers: mpsc::Receiver<Handover>) {
         let mut answers = FuturesUnordered::new();
+        let mut bulk_answers = FuturesUnordered::new();
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = receipts.next() => match message {
-                    Some(message) => self.registry.receive(&message, self.moment()),
-                    None => break,
-                },
-                handover = handovers.recv() => match handover {
-                    Some(handover) => {
-                        let (lane, id, ack) = handover.take_over();
-                        self.watch(&lane);
-                        answers.push(self.answer(lane, id, Copy::Handed(ack)));
+                    Some(message) => {
+                        if let Some((sequence, problem)) = self.registry.receive(&message, self.moment()) {
+                            self.refused_bulk(sequence, &problem);
+                        }
                     }
                     None => break,
                 },
+                handover = handovers.recv(), if self.bulks.as_ref().is_none_or(Bulks::has_room) => {
+                    let Some(first) = handover else { break };
+                    // All that is there comes at once, so that it can go together.
+                    let others = iter::from_fn(|| handovers.try_recv().ok()).take(AT_ONCE);
+                    let acks = iter::once(first).chain(others).filter_map(|handover| self.take_over(handover));
+                    let acks: Vec<_> = acks.collect();
+                    answers.extend(acks.into_iter().map(|(lane, id, ack)| self.answer(lane, id, Copy::Handed(ack))));
+                    bulk_answers.extend(self.send_bulks());
+                }
                 Some(answer) = answers.next() => self.answered(answer),
+                Some((of, answer)) = bulk_answers.next() => {
+                    self.bulk_answered(of, answer);
+                    bulk_answers.extend(self.send_bulks());
+                }
                 _ = sweep.tick(), if !self.watched.is_empty() => {
                     for (lane, id) in self.sweep() {
                         answers.push(self.answer(lane, id, Copy::Again));
@@ -156,6 +184,63 @@ impl Keeper {
     fn moment(&self) -> Moment {
         let bus = self.bus.state();
         Moment { now: Instant::now(), connected: bus.connected, generation: bus.generation, dice: rand::random() }
+    }
+
+    /// A change that the bus has is still to be waited for; any other waits here.
+    fn take_over(&mut self, handover: Handover) -> Option<(Arc<Lane>, ChangeId, PendingAck)> {
+        let (lane, id, handed) = handover.take_over();
+        self.watch(&lane);
+        match (handed, &mut self.bulks) {
+            (Handed::ToTheBus(ack), _) => return Some((lane, id, ack)),
+            (Handed::ForABulk(change), Some(bulks)) => bulks.add(lane, id, change),
+            // Nobody hands such a one over where there are no bulks.
+            (Handed::ForABulk(_), None) => lane.forget(id),
+        }
+        None
+    }
+
+    /// Sends what may leave now, and waits for the PubAcks.
+    fn send_bulks(&mut self) -> Vec<impl Future<Output = BulkAnswer> + Send + use<>> {
+        let (publisher, encoding) = (&self.publisher, self.encoding);
+        let send = |Together { of, subject, payload }| {
+            let publisher = publisher.clone();
+            async move {
+                let headers = Headers::new().with_content_type(encoding);
+                (of, publisher.publish(subject, headers, payload).await.await)
+            }
+        };
+        let bulks = self.bulks.as_mut();
+        bulks.map(|bulks| iter::from_fn(|| bulks.next(encoding)).map(send).collect()).unwrap_or_default()
+    }
+
+    fn bulk_answered(&mut self, of: Vec<(Arc<Lane>, ChangeId)>, answer: Result<PubAck, PublishError>) {
+        let moment = self.moment();
+        if let Some(bulks) = &mut self.bulks {
+            bulks.answered();
+        }
+        let is_bulk = of.len() > 1;
+        match answer {
+            // No copy of any of them would be taken in such company; what is said of each by itself counts.
+            Err(error @ (PublishError::Denied | PublishError::TooLarge | PublishError::Refused { .. })) if is_bulk => {
+                self.give_up_bulks(&error);
+                of.into_iter().for_each(|(lane, id)| lane.not_taken(id, moment));
+            }
+            answer => of.into_iter().for_each(|(lane, id)| lane.published(id, answer.clone(), moment)),
+        }
+    }
+
+    /// An access server refused a bulk as a whole.
+    fn refused_bulk(&mut self, sequence: u64, problem: &Problem) {
+        self.give_up_bulks(problem);
+        let moment = self.moment();
+        self.watched.iter().for_each(|lane| lane.refused_in_bulk(sequence, moment));
+    }
+
+    fn give_up_bulks(&mut self, why: &dyn Display) {
+        if let Some(bulks) = &mut self.bulks {
+            tracing::warn!(%why, "changes of several users do not go together here, so each goes by itself from now on");
+            bulks.give_up();
+        }
     }
 
     fn watch(&mut self, lane: &Arc<Lane>) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use roam_nats::BusSettings;
-use roam_schemas::{App, Encoding, limits};
+use roam_schemas::{App, Encoding, Shards, limits};
 
 /// How a [`crate::Client`] works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct ClientSettings {
     /// Most changes of one profile that are in flight (handed to the bus, and without a receipt), 1 to
     /// [`limits::CLIENT_WINDOW`]. A further one waits.
     pub window: usize,
+    /// Whether the changes of a service go together while there are several, for a deployment of so many shards; none for each by
+    /// itself. If the number is wrong the first bulk is refused, and each goes by itself from then on. A device has no use for it.
+    pub bulk: Option<Shards>,
     /// How long a change waits for room in the window, and then again for its receipt.
     pub receipt_timeout: Duration,
     /// How long a request is repeated until there is an answer.
@@ -25,13 +28,14 @@ pub struct ClientSettings {
 }
 
 impl Default for ClientSettings {
-    /// A server on this machine; postcard; the whole window; 30 seconds for a receipt, 15 for an answer.
+    /// A server on this machine; postcard; the whole window; bulks for one shard; 30 seconds for a receipt, 15 for an answer.
     fn default() -> Self {
         Self {
             bus: BusSettings::default(),
             apps: Vec::new(),
             encoding: Encoding::Postcard,
             window: limits::CLIENT_WINDOW,
+            bulk: Some(Shards::ONE),
             receipt_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
         }

@@ -211,3 +211,93 @@ async fn a_closed_client_leaves_nobody_waiting() {
     });
     assert!(matches!(after.await, Err(ChangeError::Closed | ChangeError::Unknown { .. })));
 }
+
+/// A change for each of so many users, submitted at once by a service.
+async fn of_many_users(
+    client: &roam_client::Client,
+    users: usize,
+    value: &str,
+) -> Vec<Result<roam_client::Saved, ChangeError>> {
+    let saving = (0..users).map(|number| {
+        let mail = client.profile_of(User::parse(format!("user{number}")).unwrap(), app("mail"));
+        async move { save(&mail, "k", value).await }
+    });
+    futures_util::future::join_all(saving).await
+}
+
+fn everybody_holds(world: &World, users: usize, value: &str) {
+    for number in 0..users {
+        let user = User::parse(format!("user{number}")).unwrap();
+        let held = world.system().values(&roam_client::Profile { user, ..profile("mail") });
+        assert_eq!(held.get("k").map(String::as_str), Some(value), "user{number}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_service_submits_at_once_goes_in_bulks_and_each_change_has_its_own_receipt() {
+    let world = World::running().await;
+    for encoding in [Encoding::Postcard, Encoding::Json] {
+        let settings = ClientSettings { encoding, ..world.settings() };
+        let client = roam_client::Client::connect(settings, service()).await.unwrap();
+        let came = world.system().came.len();
+        let value = format!("{encoding:?}");
+        let saved = of_many_users(&client, 300, &value).await;
+        assert!(saved.iter().all(|saved| saved.as_ref().is_ok_and(|saved| !saved.again)), "{saved:?}");
+        everybody_holds(&world, 300, &value);
+        let bulks = std::mem::take(&mut world.system().bulks);
+        assert!(bulks.iter().sum::<usize>() > 200 && bulks.len() < 100, "most go together: {bulks:?}");
+        assert!(bulks.iter().all(|changes| (2..=64).contains(changes)), "{bulks:?}");
+        assert_eq!(world.system().came.len() - came, 300, "each came once");
+        assert_eq!(client.receipt_counts().matched, 300);
+        client.close().await;
+    }
+}
+
+#[tokio::test]
+async fn one_after_the_other_each_goes_by_itself_and_so_it_does_for_a_device_and_whoever_wants_it() {
+    let world = World::running().await;
+    let client = roam_client::Client::connect(world.settings(), service()).await.unwrap();
+    for number in 0..20 {
+        save(&client.profile_of(user(), app("mail")), &format!("k{number}"), "v").await.unwrap();
+    }
+    let singly = ClientSettings { bulk: None, ..world.settings() };
+    let client = roam_client::Client::connect(singly, service()).await.unwrap();
+    of_many_users(&client, 50, "v").await.into_iter().for_each(|saved| assert!(saved.is_ok()));
+    let device = world.client().await.profile(app("mail"));
+    let saving = (0..50).map(|number| {
+        let device = device.clone();
+        async move { save(&device, &format!("k{number}"), "v").await.unwrap() }
+    });
+    futures_util::future::join_all(saving).await;
+    assert!(world.system().bulks.is_empty());
+}
+
+#[tokio::test]
+async fn a_bulk_that_is_refused_as_a_whole_harms_none_of_its_changes() {
+    let world = World::running().await;
+    world.system().refuse_bulks = usize::MAX;
+    let client = roam_client::Client::connect(world.settings(), service()).await.unwrap();
+    for value in ["1", "2"] {
+        let saved = of_many_users(&client, 200, value).await;
+        assert!(saved.iter().all(Result::is_ok), "{saved:?}");
+        everybody_holds(&world, 200, value);
+    }
+    let bulks = world.system().bulks.clone();
+    assert!(!bulks.is_empty() && bulks.iter().sum::<usize>() < 400, "no more of them once one was refused: {bulks:?}");
+    assert_eq!(world.system().came.len(), 400, "nothing was decided twice");
+}
+
+#[tokio::test]
+async fn a_bulk_whose_receipts_are_lost_takes_effect_once() {
+    let world = World::running().await;
+    let settings = ClientSettings { receipt_timeout: Duration::from_secs(4), ..world.settings() };
+    let client = roam_client::Client::connect(settings, service()).await.unwrap();
+    world.system().lose_receipts = 100;
+    let saved = of_many_users(&client, 100, "v").await;
+    assert!(
+        saved.iter().all(|saved| saved.as_ref().is_ok_and(|saved| saved.revision == Revision::new(1))),
+        "{saved:?}"
+    );
+    assert!(saved.iter().flatten().any(|saved| saved.again));
+    everybody_holds(&world, 100, "v");
+}

@@ -99,6 +99,7 @@ impl Script {
         };
         let mut site = Site::start(plan).await.context("the site does not start")?;
         site.may_begin_anew = self.hazard == Hazard::StoreDamaged;
+        site.may_resume = self.hazard == Hazard::BusLoses && self.shape.replicas() > 1;
         let recorder = Recorder::new();
         let mut workload = Workload::start(&site, self.load, recorder.clone(), &mut dice).await?;
         let mut stage = Stage { site, shared: Arc::clone(&workload.shared), dice };

@@ -23,6 +23,8 @@ use crate::{
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long one try may take: where nothing is decided any more, each profile costs so much.
+const RECEIPT_WITHIN: Duration = Duration::from_secs(5);
 /// How many changes are settled at once.
 const AT_ONCE: usize = 32;
 const DIGESTS_WITHIN: Duration = Duration::from_secs(10);
@@ -36,6 +38,7 @@ pub(crate) async fn settle(site: &mut Site, shared: &Shared, clients: usize) -> 
     let identity = Identity::Service { tenant: tenant()?, name: ServiceName::parse("settler")? };
     let mut settings = site.client_settings(0);
     settings.bus = site.direct();
+    settings.receipt_timeout = RECEIPT_WITHIN;
     let client = Client::connect(settings, identity).await?;
     let profiles: Vec<ProfileClient> =
         (0..profiles(clients)).map(|profile| Ok(client.profile_of(owner(profile)?, app()?))).collect::<Result<_>>()?;

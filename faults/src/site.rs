@@ -36,6 +36,8 @@ const SHARDS: u16 = 2;
 /// Clients share this many lines to the bus.
 pub(crate) const CLIENT_LINES: usize = 4;
 const POLL: Duration = Duration::from_millis(100);
+/// How long replicas may be not ready until somebody looks whether they have to be told something.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What is deployed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -123,6 +125,8 @@ pub(crate) struct Site {
     deployment: Deployment,
     /// Whether a replica whose store is damaged may begin anew from the journal, which is whole.
     pub(crate) may_begin_anew: bool,
+    /// Whether the bus loses things, so that several replicas may have to be told which of them counts.
+    pub(crate) may_resume: bool,
     dir: TempDir,
 }
 
@@ -158,6 +162,7 @@ impl Site {
             resumed: 0,
             deployment,
             may_begin_anew: false,
+            may_resume: false,
             dir,
         };
         for index in 0..site.plan.shape.replicas() * site.plan.shape.shards().each().len() {
@@ -184,6 +189,7 @@ impl Site {
     pub(crate) fn client_settings(&self, line: usize) -> ClientSettings {
         let mut settings = ClientSettings::default();
         settings.bus.servers = urls(&self.client_lines[line % CLIENT_LINES]);
+        settings.bulk = Some(self.plan.shape.shards());
         settings
     }
 
@@ -226,8 +232,10 @@ impl Site {
     }
 
     /// Waits until all parts say that they are ready, supervising.
+    /// Replicas may find out late that somebody has to decide which of them counts, so whoever did that looks again.
     pub(crate) async fn ready(&mut self, within: Duration) -> Result<()> {
         let until = Instant::now() + within;
+        let mut looked = Instant::now();
         loop {
             self.supervise().await;
             let mut waiting = Vec::new();
@@ -241,6 +249,10 @@ impl Site {
             }
             if Instant::now() > until {
                 bail!("after {within:?} not ready: {}", waiting.join("; "));
+            }
+            if self.may_resume && looked.elapsed() > LOOK_AGAIN {
+                self.resume().await?;
+                looked = Instant::now();
             }
             sleep(POLL).await;
         }

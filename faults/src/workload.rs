@@ -1,5 +1,6 @@
-//! The workload: clients that write, read and watch through the client library, four devices to a profile, with values that
-//! nobody writes twice; beside them somebody who sends changes again, somebody who publishes by hand, and somebody who listens to
+//! The workload: clients that write, read and watch through the client library, four to a profile, with values that
+//! nobody writes twice. Three of the four are devices; the fourth is a service that writes for several profiles, in bulks when it has
+//! much to write. Beside them somebody who sends changes again, somebody who publishes by hand, and somebody who listens to
 //! all that goes over the wire. It records, and never judges.
 
 mod copies;
@@ -9,6 +10,7 @@ mod watcher;
 mod wire;
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,9 +20,7 @@ use std::{
 
 use anyhow::Result;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use roam_client::{
-    App, BusSettings, Change, Client, Device, Identity, Profile, ProfileClient, ServiceName, Tenant, User,
-};
+use roam_client::{App, BusSettings, Change, Client, Device, Identity, Profile, ServiceName, Tenant, User};
 use roam_nats::Bus;
 use roam_schemas::subjects;
 use tokio::task::JoinSet;
@@ -32,8 +32,10 @@ pub(crate) use self::{
 };
 use crate::{history::Recorder, site::Site};
 
-/// Devices that share a profile.
+/// Clients that share a profile. The last of them is a service.
 const DEVICES: usize = 4;
+/// How many services there are. Each writes for every so manieth profile, over one connection.
+const SERVICES: usize = 2;
 /// How long a change waits for its receipt until its client calls it unknown.
 const RECEIPT_WITHIN: Duration = Duration::from_secs(4);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -120,6 +122,22 @@ pub(crate) fn device_named(client: usize) -> Result<Device> {
     Ok(Device::parse(&format!("device-{client}"))?)
 }
 
+/// As whom a client of the workload writes.
+pub(crate) fn writer(client: usize) -> Result<Device> {
+    match is_service(client) {
+        false => device_named(client),
+        true => Ok(Device::service(&service_named(client)?)),
+    }
+}
+
+fn is_service(client: usize) -> bool {
+    client % DEVICES == DEVICES - 1
+}
+
+fn service_named(client: usize) -> Result<ServiceName> {
+    Ok(ServiceName::parse(format!("writer-{}", profile_of(client) % SERVICES))?)
+}
+
 impl Workload {
     /// Connects everybody and begins.
     pub(crate) async fn start(site: &Site, load: Load, recorder: Recorder, dice: &mut StdRng) -> Result<Workload> {
@@ -142,8 +160,18 @@ impl Workload {
         posts::send(site, &shared, &mut others).await?;
         let (mut writers, mut watchers) = (JoinSet::new(), JoinSet::new());
         let pause = Duration::from_secs_f64(load.clients as f64 / load.rate);
+        let mut services = HashMap::new();
         for client in 0..load.clients {
-            let profile = connect(site, client).await?;
+            let profile = match is_service(client) {
+                false => connect(site, client, identity(client)?).await?.profile(app()?),
+                true => {
+                    let service = match services.entry(service_named(client)?) {
+                        Entry::Occupied(there) => there.into_mut(),
+                        Entry::Vacant(place) => place.insert(connect(site, client, identity(client)?).await?),
+                    };
+                    service.profile_of(owner(profile_of(client))?, app()?)
+                }
+            };
             let dice = StdRng::seed_from_u64(dice.random());
             watchers.spawn(watcher::watch(client, profile.clone(), Arc::clone(&shared), dice.clone()));
             writers.spawn(device::work(client, profile, Arc::clone(&shared), pause, dice));
@@ -189,10 +217,17 @@ async fn asking(site: &Site) -> Result<Bus> {
     Ok(Bus::connect(&settings, "roam-faults reader").await?)
 }
 
-async fn connect(site: &Site, client: usize) -> Result<ProfileClient> {
+fn identity(client: usize) -> Result<Identity> {
+    Ok(match is_service(client) {
+        false => {
+            Identity::Device { tenant: tenant()?, user: owner(profile_of(client))?, device: device_named(client)? }
+        }
+        true => Identity::Service { tenant: tenant()?, name: service_named(client)? },
+    })
+}
+
+async fn connect(site: &Site, client: usize, identity: Identity) -> Result<Client> {
     let mut settings = site.client_settings(client);
     (settings.receipt_timeout, settings.request_timeout) = (RECEIPT_WITHIN, ANSWER_WITHIN);
-    let identity =
-        Identity::Device { tenant: tenant()?, user: owner(profile_of(client))?, device: device_named(client)? };
-    Ok(Client::connect(settings, identity).await?.profile(app()?))
+    Ok(Client::connect(settings, identity).await?)
 }

@@ -225,7 +225,7 @@ fn log_lines_in_json_are_one_object_each() {
 
 #[test]
 fn the_example_configuration_changes_nothing() {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/rehearsal/rehearsal.toml");
+    let example = "rehearsal/rehearsal.toml";
     let (with, without) = (run(&["--config", example, "--print-config"]), run(&["--print-config"]));
     assert_eq!(with.status.code(), Some(0), "{}", text(&with.stderr));
     assert_eq!(text(&with.stdout), text(&without.stdout));

@@ -165,6 +165,13 @@ impl Draft {
     }
 }
 
+impl From<Change> for Draft {
+    fn from(change: Change) -> Self {
+        let op = |op: Operation| DraftOperation { key: op.key.into(), action: op.action, expect: op.expect };
+        Self { id: change.id, base: change.base, ops: change.ops.into_iter().map(op).collect() }
+    }
+}
+
 fn validate_operation(draft: DraftOperation) -> Result<Operation, Problem> {
     Ok(Operation { key: Key::parse(draft.key)?, action: draft.action, expect: draft.expect })
 }

@@ -44,6 +44,11 @@ impl Device {
         self.0 == EXPIRY
     }
 
+    /// Whether this is a service.
+    pub fn is_service(&self) -> bool {
+        self.0.starts_with(SERVICE)
+    }
+
     /// The name that its user gave the device; none for a system writer.
     pub fn own_name(&self) -> Option<&str> {
         match self.0.strip_prefix('$') {

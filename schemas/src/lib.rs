@@ -7,6 +7,7 @@
 //! (with time and origin) -> [`Outcome`] -> [`Receipt`] and [`Notice`].
 
 mod bounded;
+mod bulk;
 mod change;
 mod chunk;
 mod control;
@@ -37,6 +38,7 @@ pub mod subjects;
 mod terms;
 mod value;
 
+pub use bulk::{Bulk, BulkChange};
 pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operation, Put};
 pub use chunk::{
     Chunk, ChunkReply, ChunkRequest, ContentHash, ContentHasher, HaveReply, HaveRequest, MANIFEST_CONTENT_TYPE,

@@ -19,8 +19,10 @@ pub const HAVE_HASHES: usize = 256;
 pub const CONTENT_TYPE_BYTES: usize = 127;
 /// Most operations in one change.
 pub const CHANGE_OPERATIONS: usize = 1_000;
-/// Largest encoded change, in bytes.
+/// Largest encoded change, and largest bulk, in bytes.
 pub const CHANGE_BYTES: usize = 1024 * 1024;
+/// Most changes in one bulk.
+pub const BULK_CHANGES: usize = 64;
 /// Largest time to live, in seconds: ten years.
 pub const TTL_SECONDS: u32 = 10 * 365 * 24 * 3600;
 

@@ -40,6 +40,8 @@ pub enum Kind {
     HistoryReply = 11,
     /// Answers a request that was refused.
     Problem = 12,
+    /// Changes of several users, from a service.
+    Bulk = 13,
     /// The value of a record whose real value lies in chunks.
     Manifest = 20,
     /// Asks which chunks are not there.
@@ -65,8 +67,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Change,
+        Self::Bulk,
         Self::JournalBatch,
         Self::ControlEntry,
         Self::Receipt,
@@ -100,6 +103,7 @@ impl Kind {
     pub const fn key(self) -> &'static str {
         match self {
             Self::Change => "change_v1",
+            Self::Bulk => "bulk_v1",
             Self::JournalBatch => "journal_batch_v1",
             Self::ControlEntry => "control_entry_v1",
             Self::Receipt => "receipt_v1",

@@ -5,15 +5,16 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, Draft, HaveReply, HaveRequest, HistoryReply,
-    HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply, LatestRequest, Manifest, Message,
-    Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, TermsEntry,
+    Bulk, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, Draft, HaveReply, HaveRequest,
+    HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply, LatestRequest, Manifest,
+    Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, TermsEntry,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
 pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
         of::<Draft>(),
+        of::<Bulk>(),
         of::<JournalBatch>(),
         of::<ControlEntry>(),
         of::<Receipt>(),

@@ -94,7 +94,15 @@ impl Shards {
     /// other, modulo the number of shards. It is what nats-server's `{{partition(S,1,2)}}` computes, which joins the tokens
     /// without a dot; a test asks a real server.
     pub fn of(self, tenant: &Tenant, user: &User) -> Shard {
-        let hash = fnv(fnv(FNV_BASIS, &tenant.token()), &user.token());
+        match self.is_one() {
+            true => Shard::ONLY,
+            false => self.of_tokens(&tenant.token(), &user.token()),
+        }
+    }
+
+    /// The shard of what is published with these two tokens, whatever they are.
+    pub(crate) fn of_tokens(self, tenant: &str, user: &str) -> Shard {
+        let hash = fnv(fnv(FNV_BASIS, tenant), user);
         // Less than the number of shards, which is a u16.
         let number = u16::try_from(hash % u32::from(self.0)).unwrap_or_default();
         Shard { number, shards: self }

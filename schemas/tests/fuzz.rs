@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 use crate::support::{ENCODINGS, Spelling, cases};
 use bolero::check;
 use roam_schemas::{
-    App, BatchId, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ContentType, ControlEntry, Cursor, Device,
-    Draft, Encoding, Grant, HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest,
-    JournalBatch, Key, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, Profile, ProfilesReply,
-    ProfilesRequest, Receipt, ServiceName, Shard, StatusReply, Tenant, TermsEntry, TokenId, User, decode, encode,
-    subjects,
+    App, BatchId, Bulk, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ContentType, ControlEntry, Cursor,
+    Device, Draft, Encoding, Grant, HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply,
+    HoldingsRequest, JournalBatch, Key, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, Profile,
+    ProfilesReply, ProfilesRequest, Receipt, ServiceName, Shard, StatusReply, Tenant, TermsEntry, TokenId, User,
+    decode, encode, subjects,
 };
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -92,11 +92,30 @@ fn change() {
 }
 
 #[test]
+fn bulk() {
+    check!().for_each(|bytes: &[u8]| {
+        codec::<Bulk>(bytes);
+        for payload in [bytes, &spoiled::<Bulk>(bytes, Encoding::Postcard)] {
+            let Ok(bulk) = decode::<Bulk>(payload, Encoding::Postcard) else { continue };
+            if bulk.check().is_ok() {
+                bulk.changes.into_iter().for_each(|part| drop(part.change.validate(payload.len())));
+            }
+        }
+    });
+}
+
+#[test]
 fn subject() {
     check!().for_each(|bytes: &[u8]| {
         let Some(text) = text(bytes) else { return };
         if let Ok((profile, device)) = subjects::parse_change(Shard::ONLY, text) {
             assert_eq!(subjects::change(&profile, &device), text);
+        }
+        if let Ok((tenant, app, device)) = subjects::parse_bulk(Shard::ONLY, text) {
+            let (lane, rest) = text.strip_prefix("roam.v1.change.").unwrap().split_once(".$bulk-").unwrap();
+            assert_eq!((lane, device.is_service()), (tenant.token().as_str(), true));
+            assert!(rest.ends_with(&format!(".{}.{}", app.token(), device.token())), "{text}");
+            assert!(subjects::parse_change(Shard::ONLY, text).is_err(), "no user has that token");
         }
         if let Ok((profile, device)) = subjects::parse_receipt(text) {
             assert_eq!(subjects::receipt(&profile, &device), text);

@@ -72,6 +72,7 @@ fn a_field_that_nobody_knows_is_of_no_schema() {
 fn what_is_out_of_bounds_is_of_no_schema() {
     let validators = validators();
     let id = "019ca85e-407b-7d3a-9f01-23456789abcd";
+    let a_delete = serde_json::json!({ "id": id, "ops": [{ "key": "k", "action": "delete" }] });
     for (key, message) in [
         ("change_v1", serde_json::json!({ "id": id, "ops": [] })),
         ("change_v1", serde_json::json!({ "id": "seven", "ops": [{ "key": "k", "action": "delete" }] })),
@@ -82,6 +83,10 @@ fn what_is_out_of_bounds_is_of_no_schema() {
             "change_v1",
             serde_json::json!({ "id": id, "ops": vec![serde_json::json!({ "key": "k", "action": "delete" }); 1_001] }),
         ),
+        ("bulk_v1", serde_json::json!({ "changes": [] })),
+        ("bulk_v1", serde_json::json!({ "changes": [{ "user": "alice", "change": { "id": id, "ops": [] } }] })),
+        ("bulk_v1", serde_json::json!({ "changes": [{ "user": "", "change": a_delete }] })),
+        ("bulk_v1", serde_json::json!({ "changes": vec![serde_json::json!({ "user": "a", "change": a_delete }); 65] })),
         ("latest_request_v1", serde_json::json!({ "min_revision": 9_007_199_254_740_992_u64 })),
         ("latest_request_v1", serde_json::json!({ "select": { "keys": vec!["k"; 1_001] } })),
         ("latest_request_v1", serde_json::json!([])),

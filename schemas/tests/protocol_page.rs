@@ -73,6 +73,7 @@ fn every_subject_of_a_client_is_named() {
     for error in [
         subjects::parse_change(Shard::ONLY, nowhere).unwrap_err(),
         subjects::parse_receipt(nowhere).unwrap_err(),
+        subjects::parse_bulk(Shard::ONLY, nowhere).unwrap_err(),
         subjects::parse_notice(nowhere).unwrap_err(),
         subjects::parse_upload(Shard::ONLY, nowhere).unwrap_err(),
     ] {
@@ -96,6 +97,7 @@ fn every_limit_of_a_client_stands_in_the_table() {
         ("content type", limits::CONTENT_TYPE_BYTES),
         ("operations in a change", limits::CHANGE_OPERATIONS),
         ("a change as encoded", limits::CHANGE_BYTES),
+        ("changes in a bulk", limits::BULK_CHANGES),
         ("time to live", limits::TTL_SECONDS as usize),
         ("keys in a `latest` request", limits::REQUEST_KEYS),
         ("records in a page", limits::PAGE_RECORDS as usize),

@@ -90,6 +90,11 @@ fn a_changes_reply_reads_back_as_it_was() {
 }
 
 #[test]
+fn a_bulk_reads_back_as_it_was() {
+    check(strategies::bulk());
+}
+
+#[test]
 fn a_history_request_reads_back_as_it_was() {
     check(strategies::history_request());
 }
@@ -125,6 +130,7 @@ proptest::proptest! {
         for encoding in ENCODINGS {
             let payload = encode(&change, encoding).unwrap();
             let draft: Draft = decode(&payload, encoding).unwrap();
+            assert_eq!(Draft::from(change.clone()), draft);
             assert_eq!(draft.validate(payload.len()).unwrap(), change);
         }
     }

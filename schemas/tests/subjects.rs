@@ -3,7 +3,7 @@
 use crate::support::strategies;
 use proptest::{proptest, test_runner::Config};
 use roam_schemas::{
-    Device, NameError, Profile, ServiceName, Shard, Tenant, User,
+    App, Device, NameError, Profile, ServiceName, Shard, Shards, Tenant, User,
     subjects::{self, SubjectError, Verb},
 };
 
@@ -92,6 +92,45 @@ fn what_is_published_is_heard_by_the_one_that_must_and_by_no_other_wildcard() {
     let receipts = subjects::receipts_of_service(&profile.tenant, &mailer());
     assert!(hears(&receipts, &subjects::receipt(&profile, &service)));
     assert!(!hears(&receipts, &subjects::receipt(&profile, &device)));
+}
+
+#[test]
+fn a_bulk_is_put_where_its_shard_is_and_is_of_no_user() {
+    let (tenant, app, service) = (Tenant::parse("ac.me").unwrap(), App::parse("mail").unwrap(), mailer());
+    let device = Device::service(&service);
+    assert_eq!(
+        subjects::bulk(Shard::ONLY, &tenant, &app, &service),
+        "roam.v1.change.ac%2Eme.$bulk-0.mail.$svc-mailer%202"
+    );
+    for shards in [1, 2, 4, 7, 64].map(|shards| Shards::new(shards).unwrap()) {
+        for shard in shards.each() {
+            let published = subjects::bulk(shard, &tenant, &app, &service);
+            let mapped = subjects::in_shard(shard, &published);
+            let found = subjects::parse_bulk(shard, &mapped);
+            assert_eq!(found, Ok((tenant.clone(), app.clone(), device.clone())), "{mapped}");
+            assert!(subjects::parse_change(shard, &mapped).is_err());
+        }
+    }
+    for hostile in [
+        "roam.v1.change.acme.$bulk.mail.$svc-mailer",
+        "roam.v1.change.acme.$bulk-.mail.$svc-mailer",
+        "roam.v1.change.acme.$bulk-00.mail.$svc-mailer",
+        "roam.v1.change.acme.$bulk-+1.mail.$svc-mailer",
+        "roam.v1.change.acme.$bulk-4294967296.mail.$svc-mailer",
+        "roam.v1.change.acme.$bulk-0.mail.laptop",
+        "roam.v1.change.acme.$bulk-0.mail.$expiry",
+        "roam.v1.change.*.$bulk-0.mail.$svc-mailer",
+        "roam.v1.change.acme.$bulk-0.mail.$svc-mailer.more",
+        "roam.v1.change.acme.alice.mail.$svc-mailer",
+    ] {
+        assert!(subjects::parse_bulk(Shard::ONLY, hostile).is_err(), "{hostile}");
+    }
+    let receipt = subjects::receipt_of_bulk(&tenant, &app, &device);
+    assert_eq!(receipt, "roam.v1.receipt.ac%2Eme.$bulk.mail.$svc-mailer%202");
+    assert!(hears(&subjects::receipts_of_service(&tenant, &service), &receipt));
+    assert!(hears(&subjects::receipts_of_service_for(&tenant, &app, &service), &receipt));
+    assert!(subjects::is_receipt_of_bulk(&receipt) && subjects::parse_receipt(&receipt).is_err());
+    assert!(!subjects::is_receipt_of_bulk(&subjects::receipt(&alice(), &device)));
 }
 
 #[test]

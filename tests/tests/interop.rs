@@ -15,7 +15,7 @@ use tokio::{
 };
 
 fn example() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python")
+    Path::new("../examples/python").canonicalize().unwrap()
 }
 
 /// Runs a program to its end, and gives what it printed.

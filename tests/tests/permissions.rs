@@ -180,7 +180,7 @@ impl About {
 }
 
 /// What is no client's, whoever that is.
-const INTERNAL: [&str; 37] = [
+const INTERNAL: [&str; 39] = [
     ">",
     "*",
     "roam.>",
@@ -190,6 +190,8 @@ const INTERNAL: [&str; 37] = [
     "roam.v1.change.acme.alice.>",
     "roam.v1.change.acme.alice.editor.$expiry",
     "roam.v1.change.acme.alice.editor.$svc-other",
+    "roam.v1.change.acme.$bulk-0.editor.$svc-other",
+    "roam.v1.change.globex.$bulk-0.editor.$svc-mailer",
     "roam.v1.notice.acme.>",
     "roam.v1.receipt.acme.alice.>",
     "roam.v1.journal.0",
@@ -246,6 +248,20 @@ async fn a_client_may_do_what_its_token_says_and_nothing_else() {
             }
             for subject in INTERNAL {
                 assert!(!ask(&mut probe, action, subject).await, "{name}: {action:?} {subject}");
+                asked += 1;
+            }
+            // A bulk is published by whoever may publish for every user, for the apps of its token, and by nobody else.
+            for app in ["editor", "mail"] {
+                let bulk = format!("roam.v1.change.{}.$bulk-0.{app}.{}", own[0], own[3]);
+                let every_user = About {
+                    verb: "change",
+                    tenant: Own,
+                    user: Any,
+                    app: if app == own[2] { Own } else { Other },
+                    device: Some(Own),
+                };
+                let expected = action == Publish && may(action, &every_user);
+                assert_eq!(ask(&mut probe, action, &bulk).await, expected, "{name}: {action:?} {bulk}");
                 asked += 1;
             }
             let mine = format!("{inbox}.a.b");

@@ -1,4 +1,5 @@
-//! Saving: how many changes a second are durable, beside what a bucket takes in, durable or not.
+//! Saving: how many changes a second are durable, beside what a bucket takes in, durable or not. In bulks, as the client library of a
+//! service sends what it has at once, and each change in a message of its own, as devices do.
 
 use roam_client::ClientSettings;
 use roam_nats::{Cluster, SyncInterval};
@@ -11,7 +12,7 @@ use crate::{
     keys::Keys,
     lab::Lab,
     others::{Etcd, Redis},
-    report::{Goal, Race, Row},
+    report::{Goal, Race},
     roam::{Saving, Until},
     system::{OneMachine, Services},
 };
@@ -58,22 +59,33 @@ async fn one(lab: &mut Lab, case: &Case) -> anyhow::Result<()> {
     let keys = Keys::new(scale.profiles, scale.keys, case.value_bytes);
     let ours = OneMachine::start(&lab.directory("roam")).await?;
     let (default, always) = (lab.peer(SyncInterval::Default).await?, lab.peer(SyncInterval::Always).await?);
-    let mut saving =
-        Drive::new(Saving::open(&ours.servers(), keys.clone(), case.operations, Until::Receipt).await?, 0)?;
+    let (servers, operations) = (ours.servers(), case.operations);
+    let mut in_bulks =
+        Drive::new(Saving::open(&servers, keys.clone(), operations, Until::Receipt).await?.in_bulks(), 0)?;
+    let mut singly = Drive::new(Saving::open(&servers, keys.clone(), operations, Until::Receipt).await?, 0)?;
     let mut kv_default = Drive::new(Asking::open(&default.servers(), None, KvPut(keys.clone())).await?, 0)?;
     let mut kv_always = Drive::new(Asking::open(&always.servers(), None, KvPut(keys.clone())).await?, 0)?;
     let mut raw = Drive::new(Asking::open(&default.servers(), None, RawPublish(keys)).await?, 0)?;
-    let mut race = Race::default();
+    let (mut bulks, mut singles) = (Race::default(), Race::default());
     for _ in 0..scale.pairs {
-        let changes = saving.closed(case.in_flight, scale.duration).await?;
-        race.ours(changes.per_second * case.operations as f64);
-        race.peer(ALWAYS, kv_always.closed(case.in_flight, scale.duration).await?.per_second);
-        race.peer(DEFAULT, kv_default.closed(case.in_flight, scale.duration).await?.per_second);
-        race.peer(RAW, raw.closed(case.in_flight, scale.duration).await?.per_second);
+        let changes = in_bulks.closed(case.in_flight, scale.duration).await?;
+        bulks.ours(changes.per_second * operations as f64);
+        let always = kv_always.closed(case.in_flight, scale.duration).await?.per_second;
+        let changes = singly.closed(case.in_flight, scale.duration).await?;
+        singles.ours(changes.per_second * operations as f64);
+        let default = kv_default.closed(case.in_flight, scale.duration).await?.per_second;
+        for race in [&mut bulks, &mut singles] {
+            race.peer(ALWAYS, always);
+            race.peer(DEFAULT, default);
+        }
+        bulks.peer(RAW, raw.closed(case.in_flight, scale.duration).await?.per_second);
     }
     let name = case.name();
     for (peer, goal) in [(ALWAYS, case.goals.0), (DEFAULT, case.goals.1), (RAW, None)] {
-        lab.found(race.against(&name, peer, "op/s", goal));
+        lab.found(bulks.against(&name, peer, "op/s", goal));
+    }
+    for peer in [ALWAYS, DEFAULT] {
+        lab.found(singles.against(&format!("{name}, singly"), peer, "op/s", None));
     }
     ours.stop().await?;
     Ok(())
@@ -135,15 +147,20 @@ pub(crate) async fn cluster(lab: &mut Lab) -> anyhow::Result<()> {
     let bus = connect(&servers, None).await?;
     make_bucket(&bus, 3).await?;
     bus.close().await;
-    let mut saving = Drive::new(Saving::open(ours.servers(), keys.clone(), 1, Until::Receipt).await?, 0)?;
+    let mut in_bulks = Drive::new(Saving::open(ours.servers(), keys.clone(), 1, Until::Receipt).await?.in_bulks(), 0)?;
+    let mut singly = Drive::new(Saving::open(ours.servers(), keys.clone(), 1, Until::Receipt).await?, 0)?;
     let mut kv = Drive::new(Asking::open(&servers, None, KvPut(keys)).await?, 0)?;
-    let mut race = Race::default();
+    let (mut bulks, mut singles) = (Race::default(), Race::default());
     for _ in 0..scale.pairs {
-        race.ours(saving.closed(in_flight, scale.duration).await?.per_second);
-        race.peer(CLUSTER, kv.closed(in_flight, scale.duration).await?.per_second);
+        bulks.ours(in_bulks.closed(in_flight, scale.duration).await?.per_second);
+        let peer = kv.closed(in_flight, scale.duration).await?.per_second;
+        singles.ours(singly.closed(in_flight, scale.duration).await?.per_second);
+        for race in [&mut bulks, &mut singles] {
+            race.peer(CLUSTER, peer);
+        }
     }
-    let row: Option<Row> = race.against("save R3, 256 in flight, 128 B", CLUSTER, "op/s", at_least(0.45));
-    lab.found(row);
+    lab.found(bulks.against("save R3, 256 in flight, 128 B", CLUSTER, "op/s", at_least(0.45)));
+    lab.found(singles.against("save R3, 256 in flight, 128 B, singly", CLUSTER, "op/s", None));
     Ok(())
 }
 

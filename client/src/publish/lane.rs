@@ -106,6 +106,17 @@ impl Lane {
         matched
     }
 
+    /// A receipt for a bulk said that nothing in it was decided.
+    pub(crate) fn refused_in_bulk(&self, sequence: u64, moment: Moment) {
+        let settled = self.table().refused_in_bulk(sequence, moment);
+        settled.into_iter().for_each(|settled| self.settle(Some(settled)));
+    }
+
+    /// The bus takes no bulk, and a change was in one.
+    pub(crate) fn not_taken(&self, id: ChangeId, moment: Moment) {
+        self.table().not_taken(id, moment);
+    }
+
     /// Gives up what is past its deadline, and names what must be sent again, marked as being on its way.
     pub(crate) fn sweep(&self, moment: Moment) -> Vec<ChangeId> {
         let (again, settled) = self.table().sweep(moment);

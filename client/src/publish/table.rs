@@ -96,6 +96,28 @@ impl Table {
         (true, self.decided(id, receipt, moment))
     }
 
+    /// A bulk with this sequence was refused as a whole, so nothing in it was decided. What settles with that; all else is sent again,
+    /// each by itself.
+    pub(super) fn refused_in_bulk(&mut self, sequence: u64, moment: Moment) -> Vec<Settled> {
+        let mut in_it = Vec::new();
+        for (id, entry) in &mut self.in_flight {
+            match entry.timeline.sequence() {
+                Some(accepted) if accepted == sequence => in_it.push(*id),
+                // It is without a PubAck, which may tell that it was in it.
+                None => entry.timeline.busy(moment, sequence),
+                Some(_) => {}
+            }
+        }
+        in_it.into_iter().filter_map(|id| self.busy(id, sequence, moment)).collect()
+    }
+
+    /// The bus takes no bulk: nothing is stored of a change that was in one.
+    pub(super) fn not_taken(&mut self, id: ChangeId, moment: Moment) {
+        if let Some(entry) = self.in_flight.get_mut(&id) {
+            entry.timeline.refused(moment);
+        }
+    }
+
     /// Takes out what is past its deadline, and names what must be sent again, marked as being on its way.
     pub(super) fn sweep(&mut self, moment: Moment) -> (Vec<ChangeId>, Vec<Settled>) {
         let mut again = Vec::new();

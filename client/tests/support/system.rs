@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use bytes::Bytes;
 use roam_client::{
     ChangeId, Code, Conflict, Cursor, Device, Expect, Key, Operation, Problem, Profile, Record, Revision, Select,
-    State, Stored, Timestamp,
+    State, Stored, Timestamp, User,
 };
 use roam_nats::{Headers, Message};
 use roam_schemas::{
-    Action, Applied, Change, ChangesReply, ChangesRequest, Draft, Encoding, HistoryReply, LatestReply, LatestRequest,
-    Notice, NoticeOperation, Outcome, Receipt, Shard, decode, encode, headers,
+    Action, Applied, Bulk, BulkChange, Change, ChangesReply, ChangesRequest, Draft, Encoding, HistoryReply,
+    LatestReply, LatestRequest, Notice, NoticeOperation, Outcome, Receipt, Shard, decode, encode, headers,
     subjects::{self, Verb},
 };
 
@@ -24,6 +24,10 @@ pub struct System {
     decided: HashMap<ChangeId, Receipt>,
     /// The ids of all changes that came, repeated ones too.
     pub came: Vec<ChangeId>,
+    /// How many changes there were in each bulk that came.
+    pub bulks: Vec<usize>,
+    /// How many of the next bulks are refused as a whole.
+    pub refuse_bulks: usize,
     /// How many of the next receipts are lost.
     pub lose_receipts: usize,
     /// How many of the next notices are lost.
@@ -86,24 +90,52 @@ impl System {
         self.profiles.get(profile).map_or(0, |held| held.revision)
     }
 
-    /// Decides a change. What is to be said of it.
+    /// Decides a change, or those of a bulk. What is to be said of that.
     pub fn take(&mut self, message: &Message, sequence: u64) -> Vec<Said> {
-        let (profile, device) = subjects::parse_change(Shard::ONLY, &message.subject).unwrap();
         let encoding = message.headers.encoding().unwrap();
-        let draft: Draft = decode(&message.payload, encoding).unwrap();
-        let change = draft.validate(message.payload.len()).unwrap();
+        let Ok((tenant, app, device)) = subjects::parse_bulk(Shard::ONLY, &message.subject) else {
+            let (profile, device) = subjects::parse_change(Shard::ONLY, &message.subject).unwrap();
+            let draft: Draft = decode(&message.payload, encoding).unwrap();
+            let change = draft.validate(message.payload.len()).unwrap();
+            return self.take_one_of(&profile, &device, &change, sequence, encoding);
+        };
+        let bulk: Bulk = decode(&message.payload, encoding).unwrap();
+        bulk.check().unwrap();
+        self.bulks.push(bulk.changes.len());
+        if take_one(&mut self.refuse_bulks) {
+            let outcome = Outcome::Rejected(Problem::new(Code::Denied, "as the test wants it"));
+            let receipt = Receipt { sequence, id: None, again: false, outcome };
+            return vec![written(subjects::receipt_of_bulk(&tenant, &app, &device), &receipt, encoding)];
+        }
+        let mut said = Vec::new();
+        for BulkChange { user, change } in bulk.changes {
+            let profile = Profile { tenant: tenant.clone(), user: User::parse(user).unwrap(), app: app.clone() };
+            let change = change.validate(message.payload.len()).unwrap();
+            said.extend(self.take_one_of(&profile, &device, &change, sequence, encoding));
+        }
+        said
+    }
+
+    fn take_one_of(
+        &mut self,
+        profile: &Profile,
+        device: &Device,
+        change: &Change,
+        sequence: u64,
+        encoding: Encoding,
+    ) -> Vec<Said> {
         self.came.push(change.id());
         let before = self.decided.get(&change.id()).cloned();
         let (receipt, notice) = match before {
             Some(first) => (Receipt { again: true, sequence, ..first }, None),
-            None => self.decide(&profile, &device, &change, sequence),
+            None => self.decide(profile, device, change, sequence),
         };
         let mut said = Vec::new();
         if !take_one(&mut self.lose_receipts) {
-            said.push(written(subjects::receipt(&profile, &device), &receipt, encoding));
+            said.push(written(subjects::receipt(profile, device), &receipt, encoding));
         }
         if let Some(notice) = notice.filter(|_| !take_one(&mut self.lose_notices)) {
-            said.push(self.announce(&profile, &notice, encoding));
+            said.push(self.announce(profile, &notice, encoding));
         }
         said
     }

@@ -10,6 +10,9 @@ use crate::{
     workload,
 };
 
+/// Who sends a change again to find out what became of it, as a device.
+const SETTLER: &str = "$svc-settler";
+
 pub(super) fn check(history: &History, findings: &mut Findings) {
     for read in &history.reads {
         let records = read.answer.iter().flat_map(|answer| &answer.records);
@@ -32,9 +35,9 @@ pub(super) fn check(history: &History, findings: &mut Findings) {
         };
         let Some((client, own_profile)) = makers.get(change) else { continue };
         let to_another = device.is_some_and(|device| {
-            let own = workload::device_named(*client).is_ok_and(|own| own.as_str() == device);
+            let own = workload::writer(*client).is_ok_and(|own| own.as_str() == device);
             // Whoever finds out what became of a change is told too.
-            !own && !device.starts_with('$')
+            !own && device != SETTLER
         });
         if profile != own_profile || to_another {
             findings.object(Kind::Crossed, format!("what is told of change {change} goes to {profile}, {device:?}"));
@@ -71,7 +74,7 @@ mod tests {
     fn a_receipt_that_goes_to_another_device_crossed() {
         let mut forge = Forge::good();
         let change = forge.history.writes[0].id;
-        for (device, found) in [("device-0", 0), ("$svc-settler", 0), ("device-7", 1)] {
+        for (device, found) in [("device-0", 0), ("$svc-settler", 0), ("device-7", 1), ("$svc-writer-0", 1)] {
             forge.history.wired.clear();
             let receipt = Wired::Receipt { profile: 0, device: device.to_owned(), change, outcome: Ok((1, 10)) };
             forge.history.wired.push(receipt);

@@ -29,6 +29,7 @@ impl Site {
         let until = Instant::now() + WITHIN;
         let mut since = Instant::now();
         let mut before = BTreeSet::new();
+        let mut refused = None;
         while Instant::now() < until {
             self.supervise().await;
             let standing = self.standing().await.unwrap_or_default();
@@ -40,17 +41,18 @@ impl Site {
             } else if since.elapsed() > SETTLED {
                 let furthest = undecided.into_iter().max_by_key(|standing| standing.position.map(|at| at.published));
                 match furthest {
-                    Some(furthest) => {
-                        self.order_resume(furthest.name.as_str()).await?;
-                        self.resumed += 1;
-                    }
+                    // While the bus has no leader an order fails: whoever gives it tries again.
+                    Some(furthest) => match self.order_resume(furthest.name.as_str()).await {
+                        Ok(()) => self.resumed += 1,
+                        Err(error) => refused = Some(error),
+                    },
                     // Nobody waits for a decision: they went on, or take the backup that was made for them.
                     None => return Ok(()),
                 }
             }
             sleep(PAUSE).await;
         }
-        bail!("after {WITHIN:?} replicas wait to be told which of them counts")
+        bail!("after {WITHIN:?} replicas wait to be told which of them counts; the last order: {refused:?}")
     }
 
     /// How the replicas that answer stand.

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Shared, device_named, profile_named, profile_of};
+use super::{Shared, profile_named, profile_of, writer};
 use crate::site::Site;
 
 /// Most copies that wait. What comes beyond is not copied.
@@ -59,7 +59,7 @@ pub(super) fn offer(shared: &Shared, client: usize, change: &Change) -> bool {
     if delays.is_empty() {
         return false;
     }
-    let (Ok(profile), Ok(device)) = (profile_named(profile_of(client)), device_named(client)) else { return false };
+    let (Ok(profile), Ok(device)) = (profile_named(profile_of(client)), writer(client)) else { return false };
     let Ok(payload) = encode(change, Encoding::Postcard) else { return false };
     let subject = subjects::change(&profile, &device);
     let now = Instant::now();

@@ -9,7 +9,7 @@ use roam_nats::{Bus, Headers, PublishSettings, Publisher};
 use roam_schemas::{encode, subjects};
 use tokio::{task::JoinSet, time::sleep};
 
-use super::{Shared, device::change_of, device_named, profile_named};
+use super::{Shared, device::change_of, profile_named, writer};
 use crate::{
     history::{Op, Told, Wanted, Write},
     site::Site,
@@ -26,7 +26,7 @@ pub(crate) const CLIENT: usize = 0;
 /// Publishes until it is aborted.
 pub(super) async fn send(site: &Site, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<()> {
     let bus = Bus::connect(&site.client_settings(1).bus, "roam-faults posts").await?;
-    let subject = subjects::change(&profile_named(CLIENT)?, &device_named(CLIENT)?);
+    let subject = subjects::change(&profile_named(CLIENT)?, &writer(CLIENT)?);
     let settings = PublishSettings { retry_for: Duration::ZERO, ..PublishSettings::default() };
     let publisher = Publisher::new(&bus, settings);
     let shared = Arc::clone(shared);

@@ -14,8 +14,8 @@ use std::{
 };
 
 use roam_schemas::{
-    ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, DecodeError, Draft, Encoding, HaveReply,
-    HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply,
+    Bulk, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, DecodeError, Draft, Encoding,
+    HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply,
     LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply,
     TermsEntry, decode, encode,
 };
@@ -47,8 +47,9 @@ impl Spelling {
 pub(crate) type Rewrite = fn(&[u8], Encoding) -> Result<Spelling, DecodeError>;
 
 /// Every kind, by its key in JSON.
-pub(crate) const KINDS: [(&str, Rewrite); 23] = [
+pub(crate) const KINDS: [(&str, Rewrite); 24] = [
     kind::<Draft>(),
+    kind::<Bulk>(),
     kind::<JournalBatch>(),
     kind::<ControlEntry>(),
     kind::<Receipt>(),
@@ -86,9 +87,10 @@ pub(crate) fn rewriter(key: &str) -> Rewrite {
     KINDS.iter().find(|(candidate, _)| *candidate == key).unwrap().1
 }
 
-/// A path in this crate.
+/// A path in this crate, where its tests run. Not by the variable that Cargo compiles in: checkouts share a target directory, and a program that
+/// another one built would look there.
 pub(crate) fn in_crate(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    PathBuf::from(path)
 }
 
 /// A path in the workspace.

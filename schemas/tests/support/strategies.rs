@@ -8,14 +8,14 @@ use proptest::{
     sample::select,
 };
 use roam_schemas::{
-    Action, App, Applied, BatchId, Change, ChangeId, ChangesReply, ChangesRequest, Chunk, ChunkReply, ChunkRequest,
-    Code, Conflict, ContentHash, ContentType, Control, ControlEntry, Cursor, Device, Draft, DraftOperation, Encoding,
-    Epoch, Erase, Expect, Failed, Halted, HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply,
-    HoldingsRequest, JournalBatch, JournalPosition, Key, LatestReply, LatestRequest, Manifest, Missing, Notice,
-    NoticeOperation, Operation, Origin, Outcome, Problem, Profile, ProfileStanding, ProfilesReply, ProfilesRequest,
-    Put, Receipt, Record, Remedy, ReplicaName, Resume, Revision, Select, ServiceName, Skip, Stamp, StampedChange,
-    State, StatusReply, Stored, Superseded, TableRows, Tenant, TenantQuota, Term, Terms, TermsEntry, Timestamp, User,
-    Value, Version, limits,
+    Action, App, Applied, BatchId, Bulk, BulkChange, Change, ChangeId, ChangesReply, ChangesRequest, Chunk, ChunkReply,
+    ChunkRequest, Code, Conflict, ContentHash, ContentType, Control, ControlEntry, Cursor, Device, Draft,
+    DraftOperation, Encoding, Epoch, Erase, Expect, Failed, Halted, HaveReply, HaveRequest, HistoryReply,
+    HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, JournalPosition, Key, LatestReply, LatestRequest,
+    Manifest, Missing, Notice, NoticeOperation, Operation, Origin, Outcome, Problem, Profile, ProfileStanding,
+    ProfilesReply, ProfilesRequest, Put, Receipt, Record, Remedy, ReplicaName, Resume, Revision, Select, ServiceName,
+    Skip, Stamp, StampedChange, State, StatusReply, Stored, Superseded, TableRows, Tenant, TenantQuota, Term, Terms,
+    TermsEntry, Timestamp, User, Value, Version, limits,
 };
 
 use super::{ENCODINGS, Spelling};
@@ -49,6 +49,7 @@ pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Spelling)> {
     }
     prop_oneof![
         of!("change_v1", draft()),
+        of!("bulk_v1", bulk()),
         of!("journal_batch_v1", journal_batch()),
         of!("control_entry_v1", control_entry()),
         of!("status_reply_v1", status_reply()),
@@ -150,6 +151,11 @@ pub(crate) fn draft() -> impl Strategy<Value = Draft> {
         base,
         ops,
     })
+}
+
+pub(crate) fn bulk() -> impl Strategy<Value = Bulk> {
+    let part = (name(), draft()).prop_map(|(user, change)| BulkChange { user, change });
+    vec(part, 0..4).prop_map(|changes| Bulk { changes })
 }
 
 pub(crate) fn change() -> impl Strategy<Value = Change> {

@@ -65,17 +65,19 @@ impl<D> Batcher<D> {
         Self { rules, terms, quotas, open: Open::default() }
     }
 
-    /// Adds a change. If the batch is full with it, that is the batch, and the next one begins.
-    #[must_use]
-    pub(crate) fn add(&mut self, stamped: Stamped<D>) -> Option<Batch<D>> {
-        let Stamped { duty, received_at, change, bytes } = stamped;
+    /// Adds the changes of a delivery, which stay together: they have one stamp, so that nothing but their place in a batch says in
+    /// which order they are. Gives the batches that are full by now: the one before, if there was no room in it, and that with them.
+    pub(crate) fn add(&mut self, stamped: Stamped<D>) -> impl Iterator<Item = Batch<D>> + use<D> {
+        let Stamped { duty, received_at, changes, bytes } = stamped;
+        let no_room = self.open.changes.len() + changes.len() > BATCH_CHANGES;
+        let before = no_room.then(|| self.close()).flatten();
         let open = &mut self.open;
         open.duties.push(duty);
-        open.changes.push(change);
+        open.changes.extend(changes);
         open.bytes += bytes;
         open.received_at = Some(open.received_at.map_or(received_at, |first| first.min(received_at)));
         let full = open.changes.len() >= BATCH_CHANGES || open.bytes > BATCH_BYTES;
-        full.then(|| self.close()).flatten()
+        before.into_iter().chain(full.then(|| self.close()).flatten())
     }
 
     /// Closes the batch as it is; none if it is empty.
@@ -132,7 +134,8 @@ impl Appender {
     /// Appends a batch and acks its deliveries; none if there was no PubAck. It is sent at the first poll.
     pub(crate) fn append(&self, batch: Batch) -> impl Future<Output = Option<Appended>> + Send + use<> {
         let Batch { duties, received_at, journal } = batch;
-        let span = tracing::info_span!("append", batch = %journal.id, changes = journal.changes.len());
+        let changes = journal.changes.len();
+        let span = tracing::info_span!("append", batch = %journal.id, changes);
         let (publisher, subject, metrics) = (self.publisher.clone(), self.subject.clone(), self.metrics.clone());
         let shutdown = self.shutdown.clone();
         let appending = async move {
@@ -147,7 +150,7 @@ impl Appender {
             };
             match send(&publisher, subject, journal, received_at + ACK_WAIT, &metrics).await {
                 Ok(sequence) => {
-                    metrics.appended(duties.len(), begun.elapsed());
+                    metrics.appended(changes, begun.elapsed());
                     tracing::debug!(sequence, "appended");
                     kill_point("appended");
                     duties.into_iter().for_each(AckDuty::ack);

@@ -29,8 +29,9 @@ const REST_PER_BATCH: Duration = Duration::from_millis(2);
 const LONGEST_REST: Duration = Duration::from_millis(50);
 /// A pull of so many changes is a batch that is worth what it costs.
 const WORTH_A_BATCH: usize = 64;
-/// Nothing is pulled while a batch that this server appended has waited for its announcement for this long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// Nothing is pulled while a batch that this server appended has waited for its announcement for this long: what is behind so many
+/// seconds of work waits where a full stream turns more of it away, not where it keeps everybody waiting.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// The gate may be closed by back-pressure for this long before the service counts as not ready: until then that is
 /// ordinary work.
 const ORDINARY: Duration = Duration::from_secs(5);
@@ -195,24 +196,24 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_closes_when_a_batch_of_ours_has_waited_for_five_seconds() {
+    fn the_gate_closes_when_a_batch_of_ours_has_waited_for_two_seconds() {
         let (mut gate, at) = gate();
         gate.appended(7, at(0));
-        gate.appended(9, at(3_000));
-        assert_eq!(gate.heed(&seen(2, 6), at(4_999)), None);
-        assert_eq!(gate.heed(&seen(2, 6), at(5_000)), Some(Closed::Waiting));
-        // The first is announced, the second has waited for two seconds.
-        assert_eq!(gate.heed(&seen(1, 7), at(5_001)), None);
-        assert_eq!(gate.heed(&seen(1, 8), at(8_000)), Some(Closed::Waiting));
-        assert_eq!(gate.heed(&seen(1, 9), at(8_001)), None);
+        gate.appended(9, at(1_000));
+        assert_eq!(gate.heed(&seen(2, 6), at(1_999)), None);
+        assert_eq!(gate.heed(&seen(2, 6), at(2_000)), Some(Closed::Waiting));
+        // The first is announced, the second has waited for one second.
+        assert_eq!(gate.heed(&seen(1, 7), at(2_001)), None);
+        assert_eq!(gate.heed(&seen(1, 8), at(3_000)), Some(Closed::Waiting));
+        assert_eq!(gate.heed(&seen(1, 9), at(3_001)), None);
     }
 
     #[test]
     fn a_batch_that_a_rolled_back_journal_lost_does_not_close_the_gate_for_ever() {
         let (mut gate, at) = gate();
         gate.appended(1_000, at(0));
-        assert_eq!(gate.heed(&seen(1, 3), at(5_000)), Some(Closed::Waiting));
-        assert_eq!(gate.heed(&seen(0, 4), at(5_200)), None);
+        assert_eq!(gate.heed(&seen(1, 3), at(2_000)), Some(Closed::Waiting));
+        assert_eq!(gate.heed(&seen(0, 4), at(2_200)), None);
         assert_eq!(gate.heed(&seen(1, 4), at(60_000)), None);
     }
 

@@ -4,10 +4,10 @@
 use std::{convert::Infallible, error::Error};
 
 use roam_nats::{Bus, Delivery, Headers};
-use roam_schemas::{Code, Device, Encoding, Outcome, Problem, Profile, Receipt, Shard, encode, subjects};
+use roam_schemas::{ChangeId, Code, Device, Encoding, Outcome, Problem, Profile, Receipt, Shard, encode, subjects};
 use tokio::sync::mpsc;
 
-use crate::{metrics::Metrics, rate::Rates};
+use crate::{metrics::Metrics, rate::Rates, validate::Validated};
 
 /// How many receipts wait at most.
 const QUEUE: usize = 1_024;
@@ -32,6 +32,8 @@ struct Told {
     device: Device,
     encoding: Encoding,
     sequence: u64,
+    /// None if it was not decoded: the sequence is enough to match it then.
+    id: Option<ChangeId>,
 }
 
 /// The one who decides and the one who tells.
@@ -53,8 +55,28 @@ impl Throttle {
         }
         self.metrics.throttled();
         // A full queue means a flood, whose sender will not read the receipts.
-        let _ = self.queue.try_send(Told { profile, device, encoding, sequence: delivery.stream_sequence });
+        let _ = self.queue.try_send(Told { profile, device, encoding, sequence: delivery.stream_sequence, id: None });
         delivery.term();
+        None
+    }
+
+    /// A bulk again if all its users are within the rate. Otherwise it leaves the stream whole and undecided: were a part of it
+    /// decided, a redelivery could decide what was said to be not. Whoever sent it sends each change by itself then.
+    pub(crate) fn admit_bulk(&mut self, bulk: Validated) -> Option<Validated> {
+        let (device, encoding) = bulk.written();
+        let received_at = bulk.delivery().received_at;
+        // All are taken, also behind one that is refused, so that whoever is over its rate does not save anything by company.
+        let over = bulk.each().filter(|(profile, _)| !self.rates.take(profile, device, received_at)).count();
+        if over == 0 {
+            return Some(bulk);
+        }
+        let sequence = bulk.delivery().stream_sequence;
+        for (profile, id) in bulk.each() {
+            self.metrics.throttled();
+            let told = Told { profile: profile.clone(), device: device.clone(), encoding, sequence, id: Some(id) };
+            let _ = self.queue.try_send(told);
+        }
+        bulk.into_parts().0.term();
         None
     }
 }
@@ -64,9 +86,8 @@ impl Teller {
     pub(crate) async fn run(mut self) -> Result<(), Infallible> {
         while let Some(told) = self.queue.recv().await {
             let problem = Problem::new(Code::Busy, "more changes a second than this user may publish");
-            // The sequence is enough to match it, so the change need not be decoded for its id.
             let outcome = Outcome::Rejected(problem);
-            let receipt = Receipt { sequence: told.sequence, id: None, again: false, outcome };
+            let receipt = Receipt { sequence: told.sequence, id: told.id, again: false, outcome };
             let payload = match encode(&receipt, told.encoding) {
                 Ok(payload) => payload.into(),
                 Err(error) => {

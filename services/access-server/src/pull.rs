@@ -154,10 +154,10 @@ impl Line {
                 }
                 taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if in_flight.len() < self.appends && resting_until.is_none() => {
                     let taken = taken?;
-                    resting_until = self.gate.rest(taken.len()).map(|rest| Instant::now() + rest);
                     kill_point("pulled");
                     if let Some(trusted) = self.trust(taken, &mut incarnation).await {
-                        self.handle(trusted, &incarnation, in_flight);
+                        let changes = self.handle(trusted, &incarnation, in_flight);
+                        resting_until = self.gate.rest(changes).map(|rest| Instant::now() + rest);
                     }
                 }
             }
@@ -218,7 +218,8 @@ impl Line {
         Ok(Incarnation::read(stream.created, generation))
     }
 
-    fn handle(&mut self, taken: Vec<Delivery>, incarnation: &Incarnation, in_flight: &mut InFlight) {
+    /// How many changes go on.
+    fn handle(&mut self, taken: Vec<Delivery>, incarnation: &Incarnation, in_flight: &mut InFlight) -> usize {
         let mut valid = 0;
         for delivery in taken {
             if delivery.received_at.elapsed() >= ACK_WAIT {
@@ -226,23 +227,29 @@ impl Line {
                 continue;
             }
             let Some(delivery) = self.throttle.admit(delivery) else { continue };
-            match validate(self.shard, delivery) {
-                Verdict::Valid(validated) => {
-                    valid += 1;
-                    let full = self.batcher.add(stamp(validated, incarnation.nanos()));
-                    in_flight.extend(full.map(|batch| self.append(batch)));
+            let validated = match validate(self.shard, delivery) {
+                Verdict::Valid(validated) => Some(validated),
+                Verdict::Bulk(bulk) => self.throttle.admit_bulk(bulk),
+                Verdict::Invalid(invalid) => {
+                    self.refusals.hand_in(invalid);
+                    None
                 }
-                Verdict::Invalid(invalid) => self.refusals.hand_in(invalid),
                 Verdict::Foreign(delivery) => {
                     self.metrics.dropped_foreign();
                     tracing::debug!(sequence = delivery.stream_sequence, "a message that is not ours is dropped");
                     delivery.term();
+                    None
                 }
-            }
+            };
+            let Some(validated) = validated else { continue };
+            valid += validated.len();
+            let full = self.batcher.add(stamp(validated, incarnation.nanos()));
+            in_flight.extend(full.map(|batch| self.append(batch)));
         }
         self.metrics.validated(valid);
         let rest = self.batcher.close();
         in_flight.extend(rest.map(|batch| self.append(batch)));
+        valid
     }
 
     fn append(&self, batch: Batch) -> BoxFuture<'static, Option<Appended>> {

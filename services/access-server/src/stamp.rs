@@ -4,15 +4,12 @@
 use std::time::Instant;
 
 use roam_nats::AckDuty;
-use roam_schemas::{Origin, Profile, Stamp, StampedChange, Timestamp, User};
+use roam_schemas::{Change, Origin, Profile, Stamp, StampedChange, Timestamp, User};
 use time::OffsetDateTime;
 
-use crate::{
-    planted::planted,
-    validate::{Sender, Validated},
-};
+use crate::{planted::planted, validate::Validated};
 
-/// A stamped change with the duty to ack its delivery once the change is in the journal.
+/// The stamped changes of a delivery with the duty to ack it once they are in the journal.
 ///
 /// `D` is that duty; tests put something plainer in its place.
 pub(crate) struct Stamped<D = AckDuty> {
@@ -20,26 +17,27 @@ pub(crate) struct Stamped<D = AckDuty> {
     pub(crate) duty: D,
     /// When the delivery came, at the latest.
     pub(crate) received_at: Instant,
-    /// The change.
-    pub(crate) change: StampedChange,
-    /// The size of the payload that it came in, in bytes.
+    /// The changes, in order: one, or those of a bulk, which all have the same stamp.
+    pub(crate) changes: Vec<StampedChange>,
+    /// The size of the payload that they came in, in bytes.
     pub(crate) bytes: usize,
 }
 
-/// Stamps a valid change that was delivered by ROAM_CHANGES in this incarnation.
+/// Stamps what was delivered by ROAM_CHANGES in this incarnation.
 pub(crate) fn stamp(validated: Validated, incarnation: u64) -> Stamped {
-    let (delivery, Sender { profile, device }, encoding, change) = validated.into_parts();
+    let (delivery, device, encoding, changes) = validated.into_parts();
     let stamp = Stamp {
         time: Timestamp::from_nanos(nanos(delivery.published)),
         origin: Origin { incarnation, sequence: delivery.stream_sequence },
     };
     let another =
         User::parse("user-1").ok().filter(|_| planted("profile-mixed-up") && stamp.origin.sequence.is_multiple_of(50));
-    let profile = Profile { user: another.unwrap_or(profile.user), ..profile };
-    let digest = change.digest();
-    let bytes = delivery.message.payload.len();
-    let change = StampedChange { profile, device, encoding, stamp, digest, change };
-    Stamped { duty: delivery.duty, received_at: delivery.received_at, change, bytes }
+    let stamped = |(profile, change): (Profile, Change)| {
+        let profile = Profile { user: another.clone().unwrap_or(profile.user), ..profile };
+        StampedChange { profile, device: device.clone(), encoding, stamp, digest: change.digest(), change }
+    };
+    let changes = changes.into_iter().map(stamped).collect();
+    Stamped { duty: delivery.duty, received_at: delivery.received_at, changes, bytes: delivery.message.payload.len() }
 }
 
 /// The incarnation of ROAM_CHANGES, and whether what is known of it can still be trusted.

@@ -112,6 +112,36 @@ impl World {
 }
 
 #[test]
+fn what_was_in_a_refused_bulk_goes_again_whether_its_pub_ack_came_or_not() {
+    let mut world = World::new();
+    let mut callers: Vec<_> = (1..=4).map(|number| world.register(number, &[number.into()]).unwrap()).collect();
+    for number in [1, 2] {
+        world.published(number, ack(11));
+    }
+    let moment = world.moment(0);
+    assert!(world.table.refused_in_bulk(11, moment).is_empty());
+    // Of those that were without a PubAck one was in it, one was not.
+    world.published(3, ack(11));
+    world.published(4, ack(12));
+    assert_eq!(world.sweep(10_000), [id(1), id(2), id(3)]);
+    assert!(callers.iter_mut().all(|caller| caller.outcome().is_none()));
+    assert!(world.received(applied(Some(id(4)), 12)));
+    assert!(callers[3].outcome().unwrap().is_ok());
+}
+
+#[test]
+fn what_was_in_a_refused_bulk_is_busy_if_a_later_change_has_one_of_its_keys() {
+    let mut world = World::new();
+    let mut first = world.register(1, &[1]).unwrap();
+    world.published(1, ack(11));
+    let mut second = world.register(2, &[1]).unwrap();
+    let moment = world.moment(0);
+    world.table.refused_in_bulk(11, moment).into_iter().for_each(Settled::tell);
+    assert_eq!(first.outcome(), Some(Err(ChangeError::Busy)));
+    assert_eq!(second.outcome(), None);
+}
+
+#[test]
 fn a_receipt_settles_the_change_with_its_id_and_a_second_one_nothing() {
     let mut world = World::new();
     let (mut one, mut two) = (world.register(1, &[1]).unwrap(), world.register(2, &[2]).unwrap());

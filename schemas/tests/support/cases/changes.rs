@@ -1,8 +1,8 @@
 //! Golden changes and journal batches.
 
 use roam_schemas::{
-    Action, BatchId, ContentType, Draft, DraftOperation, Encoding, Expect, JournalBatch, Operation, Origin, Put, Stamp,
-    StampedChange, TenantQuota, Terms, Value,
+    Action, BatchId, Bulk, BulkChange, ContentType, Draft, DraftOperation, Encoding, Expect, JournalBatch, Operation,
+    Origin, Put, Stamp, StampedChange, TenantQuota, Terms, Value,
 };
 
 use super::{
@@ -15,6 +15,8 @@ pub(super) fn all() -> Vec<Case> {
         case("put_binary_that_expires", put_binary_that_expires()),
         case("delete", Draft { id: id(3), base: Some(revision(41)), ops: vec![delete("bookmarks/7")] }),
         case("every_expectation", every_expectation()),
+        case("of_two_users", of_two_users()),
+        case("of_one_user", Bulk { changes: vec![part("*", every_expectation())] }),
         case("one_change", one_change()),
         case("every_kind_of_device", every_kind_of_device()),
     ]
@@ -42,6 +44,16 @@ fn every_expectation() -> Draft {
     at.expect = Expect::At(revision(128));
     let any = put("empty", Value::default(), "text/plain; charset=utf-8", None);
     Draft { id: id(4), base: Some(revision(0)), ops: vec![absent, at, any] }
+}
+
+fn part(user: &str, change: Draft) -> BulkChange {
+    BulkChange { user: user.to_owned(), change }
+}
+
+fn of_two_users() -> Bulk {
+    let put = Draft { id: id(1), base: None, ops: vec![put("theme", text("dark"), "text/plain", None)] };
+    let delete = Draft { id: id(3), base: Some(revision(41)), ops: vec![delete("bookmarks/7")] };
+    Bulk { changes: vec![part("alice@example.com", put), part("bob", delete)] }
 }
 
 fn stamped(device: roam_schemas::Device, encoding: Encoding, sequence: u64, ops: Vec<Operation>) -> StampedChange {

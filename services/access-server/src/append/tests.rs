@@ -32,7 +32,21 @@ fn of_change(sequence: u64, bytes: usize, name: &str, change: Change) -> Stamped
         digest: change.digest(),
         change,
     };
-    Stamped { duty: sequence, received_at: Instant::now(), change, bytes }
+    Stamped { duty: sequence, received_at: Instant::now(), changes: vec![change], bytes }
+}
+
+/// A bulk of so many changes.
+fn bulk(sequence: u64, changes: usize, bytes: usize) -> Stamped<u64> {
+    let one = stamped(sequence, bytes);
+    Stamped { changes: vec![one.changes[0].clone(); changes], ..one }
+}
+
+/// The batch that is full with that.
+fn added(batcher: &mut Batcher<u64>, stamped: Stamped<u64>) -> Option<Batch<u64>> {
+    let mut full = batcher.add(stamped);
+    let batch = full.next();
+    assert!(full.next().is_none());
+    batch
 }
 
 fn sequences(batch: &Batch<u64>) -> Vec<u64> {
@@ -42,8 +56,8 @@ fn sequences(batch: &Batch<u64>) -> Vec<u64> {
 #[test]
 fn a_batch_is_what_is_there() {
     let mut batcher = batcher();
-    assert!(batcher.add(stamped(1, 100)).is_none());
-    assert!(batcher.add(stamped(2, 100)).is_none());
+    assert!(added(&mut batcher, stamped(1, 100)).is_none());
+    assert!(added(&mut batcher, stamped(2, 100)).is_none());
     let batch = batcher.close().unwrap();
     assert_eq!((sequences(&batch), batch.duties), (vec![1, 2], vec![1, 2]));
     assert!(batcher.close().is_none());
@@ -53,9 +67,9 @@ fn a_batch_is_what_is_there() {
 fn a_batch_is_full_at_a_thousand_changes() {
     let mut batcher = batcher();
     for sequence in 1..1_000 {
-        assert!(batcher.add(stamped(sequence, 1)).is_none(), "full at {sequence}");
+        assert!(added(&mut batcher, stamped(sequence, 1)).is_none(), "full at {sequence}");
     }
-    let batch = batcher.add(stamped(1_000, 1)).unwrap();
+    let batch = added(&mut batcher, stamped(1_000, 1)).unwrap();
     assert_eq!((batch.journal.changes.len(), batch.duties.len()), (1_000, 1_000));
     assert!(batcher.close().is_none());
 }
@@ -63,11 +77,11 @@ fn a_batch_is_full_at_a_thousand_changes() {
 #[test]
 fn a_batch_takes_nothing_more_once_it_is_past_512_kib() {
     let mut batcher = batcher();
-    assert!(batcher.add(stamped(1, BATCH_BYTES)).is_none());
-    let batch = batcher.add(stamped(2, 1)).unwrap();
+    assert!(added(&mut batcher, stamped(1, BATCH_BYTES)).is_none());
+    let batch = added(&mut batcher, stamped(2, 1)).unwrap();
     assert_eq!(sequences(&batch), [1, 2]);
     // The next one begins from nothing.
-    assert!(batcher.add(stamped(3, BATCH_BYTES)).is_none());
+    assert!(added(&mut batcher, stamped(3, BATCH_BYTES)).is_none());
     assert_eq!(sequences(&batcher.close().unwrap()), [3]);
 }
 
@@ -75,7 +89,7 @@ fn a_batch_takes_nothing_more_once_it_is_past_512_kib() {
 fn the_changes_of_a_batch_are_in_the_order_of_their_sequences() {
     let mut batcher = batcher();
     for sequence in [5, 9, 2, 7] {
-        assert!(batcher.add(stamped(sequence, 1)).is_none());
+        assert!(added(&mut batcher, stamped(sequence, 1)).is_none());
     }
     assert_eq!(sequences(&batcher.close().unwrap()), [2, 5, 7, 9]);
 }
@@ -86,7 +100,7 @@ fn a_batch_is_as_old_as_its_oldest_delivery() {
     let now = Instant::now();
     for (sequence, seconds) in [(1, 3), (2, 1), (3, 2)] {
         let received_at = now + Duration::from_secs(seconds);
-        assert!(batcher.add(Stamped { received_at, ..stamped(sequence, 1) }).is_none());
+        assert!(added(&mut batcher, Stamped { received_at, ..stamped(sequence, 1) }).is_none());
     }
     assert_eq!(batcher.close().unwrap().received_at, now + Duration::from_secs(1));
 }
@@ -102,7 +116,7 @@ fn every_batch_carries_the_rules_and_the_terms_and_an_id_of_its_own() {
     };
     let mut batcher = Batcher::new(RULES, terms.clone(), vec![quota("other"), quota("n")]);
     let mut batch = |sequence| {
-        assert!(batcher.add(stamped(sequence, 1)).is_none());
+        assert!(added(&mut batcher, stamped(sequence, 1)).is_none());
         batcher.close().unwrap().journal
     };
     let (one, two) = (batch(1), batch(2));
@@ -125,10 +139,36 @@ fn the_largest_batch_fits_into_a_message() {
     };
     let mut batcher = batcher();
     for sequence in 1..BATCH_CHANGES as u64 {
-        assert!(batcher.add(of_change(sequence, BATCH_BYTES / BATCH_CHANGES, &name, value(400))).is_none());
+        assert!(added(&mut batcher, of_change(sequence, BATCH_BYTES / BATCH_CHANGES, &name, value(400))).is_none());
     }
     let last = of_change(1_000, CHANGE_BYTES, &name, value(CHANGE_BYTES - 1_000));
-    let batch = batcher.add(last).expect("it is full");
+    let batch = added(&mut batcher, last).expect("it is full");
     let payload = encode(&batch.journal, Encoding::Postcard).unwrap();
     assert!(payload.len() < MAX_PAYLOAD, "{} bytes", payload.len());
+}
+
+#[test]
+fn a_bulk_stays_together_with_one_duty() {
+    let mut batcher = batcher();
+    assert!(added(&mut batcher, stamped(1, 1)).is_none());
+    assert!(added(&mut batcher, bulk(2, 64, 1)).is_none());
+    let batch = batcher.close().unwrap();
+    assert_eq!((batch.duties, batch.journal.changes.len()), (vec![1, 2], 65));
+}
+
+#[test]
+fn a_bulk_for_which_a_batch_has_no_room_begins_the_next_one() {
+    let mut batcher = batcher();
+    for sequence in 1..=15 {
+        assert!(added(&mut batcher, bulk(sequence, 64, 1)).is_none(), "{sequence}");
+    }
+    let full = added(&mut batcher, bulk(16, 64, 1)).unwrap();
+    assert_eq!((full.journal.changes.len(), full.duties.len()), (960, 15));
+    // One that is large besides ends the next one too.
+    for sequence in 17..=30 {
+        assert!(added(&mut batcher, bulk(sequence, 64, 1)).is_none(), "{sequence}");
+    }
+    let batches: Vec<_> = batcher.add(bulk(31, 64, BATCH_BYTES + 1)).collect();
+    assert_eq!(batches.iter().map(|batch| batch.journal.changes.len()).collect::<Vec<_>>(), [960, 64]);
+    assert!(batcher.close().is_none());
 }

@@ -18,7 +18,11 @@ pub(super) struct Letter {
 /// ROAM_CHANGES.
 pub(super) fn entry(original: &Message, sequence: u64, refusal: &Refusal) -> Letter {
     let entry = RejectedEntry {
-        profile: refusal.sender.as_ref().map(|sender| &sender.profile),
+        profile: match &refusal.sender {
+            Some(Sender::Of(profile, _)) => Some(profile),
+            // It is of several users, or of none.
+            Some(Sender::OfBulk(..)) | None => None,
+        },
         subject: &original.subject,
         sequence,
         encoding: refusal.encoding,
@@ -32,14 +36,16 @@ pub(super) fn entry(original: &Message, sequence: u64, refusal: &Refusal) -> Let
 
 /// The receipt, in the encoding of the change; none if its subject names nobody to send it to.
 pub(super) fn receipt(sequence: u64, refusal: &Refusal) -> Result<Option<Letter>, EncodeError> {
-    let Some(Sender { profile, device }) = &refusal.sender else {
-        return Ok(None);
+    let subject = match &refusal.sender {
+        Some(Sender::Of(profile, device)) => subjects::receipt(profile, device),
+        Some(Sender::OfBulk(tenant, app, device)) => subjects::receipt_of_bulk(tenant, app, device),
+        None => return Ok(None),
     };
     let outcome = Outcome::Rejected(refusal.problem.clone());
     let receipt = Receipt { sequence, id: refusal.id, again: false, outcome };
     let payload = encode(&receipt, refusal.encoding)?.into();
     let headers = Headers::new().with_content_type(refusal.encoding);
-    Ok(Some(Letter { subject: subjects::receipt(profile, device), headers, payload }))
+    Ok(Some(Letter { subject, headers, payload }))
 }
 
 #[cfg(test)]
@@ -65,7 +71,7 @@ mod tests {
     fn sender() -> Sender {
         let (tenant, user) = (Tenant::parse("a").unwrap(), User::parse("b@c").unwrap());
         let profile = Profile { tenant, user, app: App::parse("mail").unwrap() };
-        Sender { profile, device: Device::parse("laptop").unwrap() }
+        Sender::Of(profile, Device::parse("laptop").unwrap())
     }
 
     #[test]
@@ -105,6 +111,18 @@ mod tests {
         let receipt: Receipt = decode(&letter.payload, Encoding::Json).unwrap();
         let outcome = Outcome::Rejected(refusal.problem);
         assert_eq!(receipt, Receipt { sequence: 42, id: refusal.id, again: false, outcome });
+    }
+
+    #[test]
+    fn a_bulk_is_filed_under_nobody_and_its_service_told() {
+        let (tenant, app) = (Tenant::parse("a").unwrap(), App::parse("mail").unwrap());
+        let refusal =
+            Refusal { id: None, ..refusal(Some(Sender::OfBulk(tenant, app, Device::from_token("$svc-hr").unwrap()))) };
+        assert_eq!(entry(&original(Vec::new()), 1, &refusal).subject, subjects::rejected_of_nobody());
+        let letter = receipt(42, &refusal).unwrap().unwrap();
+        assert_eq!(letter.subject, "roam.v1.receipt.a.$bulk.mail.$svc-hr");
+        let receipt: Receipt = decode(&letter.payload, Encoding::Json).unwrap();
+        assert_eq!((receipt.sequence, receipt.id), (42, None));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use roam_nats::Headers;
 use roam_schemas::{
     Action, App, Code, ContentType, DraftOperation, Expect, Notice, Put, Revision, Tenant, Timestamp, User, Value,
     encode,
-    limits::{CHANGE_OPERATIONS, KEY_BYTES, TTL_SECONDS, VALUE_BYTES},
+    limits::{BULK_CHANGES, CHANGE_OPERATIONS, KEY_BYTES, TTL_SECONDS, VALUE_BYTES},
 };
 
 use super::*;
@@ -20,13 +20,13 @@ fn message(subject: &str, encoding: Encoding, payload: impl Into<Bytes>) -> Mess
     Message { subject: subject.to_owned(), reply: None, headers, payload: payload.into() }
 }
 
+fn profile_of(user: &str) -> Profile {
+    let (tenant, user, app) = (Tenant::parse("acme"), User::parse(user), App::parse("mail"));
+    Profile { tenant: tenant.unwrap(), user: user.unwrap(), app: app.unwrap() }
+}
+
 fn alice() -> Sender {
-    let profile = Profile {
-        tenant: Tenant::parse("acme").unwrap(),
-        user: User::parse("alice@example.com").unwrap(),
-        app: App::parse("mail").unwrap(),
-    };
-    Sender { profile, device: Device::parse("laptop").unwrap() }
+    Sender::Of(profile_of("alice@example.com"), Device::parse("laptop").unwrap())
 }
 
 fn put_of(key: &str, value: Vec<u8>, ttl: Option<u32>) -> DraftOperation {
@@ -50,7 +50,7 @@ fn puts(count: usize) -> Vec<DraftOperation> {
 fn refusal(message: &Message) -> Refusal {
     match examine(Shard::ONLY, message) {
         Finding::Refused(refusal) => refusal,
-        Finding::Valid { .. } => panic!("it is valid"),
+        Finding::Valid { .. } | Finding::Bulk { .. } => panic!("it is valid"),
         Finding::Foreign => panic!("it is foreign"),
     }
 }
@@ -76,8 +76,8 @@ fn a_valid_change_keeps_its_sender_its_encoding_and_its_content() {
         draft(vec![put("a"), DraftOperation { key: "b".to_owned(), action: Action::Delete, expect: Expect::Absent }]);
     for encoding in BOTH {
         match examine(Shard::ONLY, &message(SUBJECT, encoding, encode(&draft, encoding).unwrap())) {
-            Finding::Valid { sender, encoding: found, change } => {
-                assert_eq!((sender, found), (alice(), encoding));
+            Finding::Valid { profile, device, encoding: found, change } => {
+                assert_eq!((Sender::Of(profile, device), found), (alice(), encoding));
                 assert_eq!((change.id(), change.base(), change.ops().len()), (ID, draft.base, 2));
             }
             _ => panic!("it is valid in {encoding:?}"),
@@ -209,7 +209,7 @@ fn the_writers_of_the_system_are_devices_too() {
     for (token, text) in [("$expiry", "$expiry"), ("$svc-mail", "$svc-mail"), ("%24expiry", "$$expiry")] {
         let subject = format!("roam.v1.change.acme.alice.mail.{token}");
         match examine(Shard::ONLY, &message(&subject, Encoding::Postcard, payload.clone())) {
-            Finding::Valid { sender, .. } => assert_eq!(sender.device.as_str(), text),
+            Finding::Valid { device, .. } => assert_eq!(device.as_str(), text),
             _ => panic!("{token} is a device"),
         }
     }
@@ -241,8 +241,8 @@ fn a_change_in_another_shard_than_that_of_its_user_is_denied() {
     for shard in shards.each() {
         let subject = subjects::in_shard(shard, SUBJECT);
         let found = examine(shard, &message(&subject, Encoding::Json, payload.clone()));
-        match (found, shards.of_profile(&alice().profile) == shard) {
-            (Finding::Valid { sender, .. }, true) => assert_eq!(sender, alice()),
+        match (found, shards.of_profile(&profile_of("alice@example.com")) == shard) {
+            (Finding::Valid { profile, device, .. }, true) => assert_eq!(Sender::Of(profile, device), alice()),
             (Finding::Refused(refusal), false) => {
                 assert_eq!((refusal.problem.code, refusal.id), (Code::Denied, Some(ID)));
                 assert_eq!(refusal.sender, Some(alice()), "whoever published it is told");
@@ -250,4 +250,77 @@ fn a_change_in_another_shard_than_that_of_its_user_is_denied() {
             _ => panic!("shard {shard}"),
         }
     }
+}
+
+const BULK: &str = "roam.v1.change.acme.$bulk-0.mail.$svc-hr";
+
+fn part(user: &str, ops: Vec<DraftOperation>) -> BulkChange {
+    BulkChange { user: user.to_owned(), change: draft(ops) }
+}
+
+fn mailer() -> Sender {
+    let (tenant, app) = (Tenant::parse("acme").unwrap(), App::parse("mail").unwrap());
+    Sender::OfBulk(tenant, app, Device::from_token("$svc-hr").unwrap())
+}
+
+#[test]
+fn the_changes_of_a_bulk_keep_their_order_and_each_its_user() {
+    let users = ["bob", "alice@example.com", "*", "bob"];
+    let bulk = Bulk { changes: users.map(|user| part(user, vec![put(user)])).to_vec() };
+    for encoding in BOTH {
+        match examine(Shard::ONLY, &message(BULK, encoding, encode(&bulk, encoding).unwrap())) {
+            Finding::Bulk { device, encoding: found, changes } => {
+                assert_eq!((device.as_str(), found), ("$svc-hr", encoding));
+                let expected = users.map(|user| (profile_of(user), user.to_owned()));
+                let found =
+                    changes.into_iter().map(|(profile, change)| (profile, change.ops()[0].key.as_str().to_owned()));
+                assert!(found.eq(expected));
+            }
+            _ => panic!("it is a valid bulk in {encoding:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_bulk_is_refused_as_a_whole_and_its_service_told_what_is_wrong_with_which_change() {
+    let good = || part("alice", vec![put("a")]);
+    let of_another_shard = Shard::new(0, 2).unwrap();
+    let users: Vec<_> = (0..).map(|number| format!("user{number}")).take(20).collect();
+    let elsewhere = users.iter().find(|user| !of_another_shard.holds_profile(&profile_of(user))).unwrap();
+    for (changes, code, words) in [
+        (vec![], Code::Invalid, "a bulk has no change"),
+        (vec![good(); BULK_CHANGES + 1], Code::TooLarge, "a bulk has too many changes"),
+        (vec![good(), part("", vec![put("a")])], Code::Invalid, "change 2 of a bulk: "),
+        (vec![good(), good(), part("bob", vec![])], Code::Invalid, "change 3 of a bulk: a change has no operation"),
+        (vec![part("bob", puts(CHANGE_OPERATIONS + 1)), good()], Code::TooLarge, "change 1 of a bulk: "),
+        (vec![part("bob", vec![put("a"), put("a")])], Code::Invalid, "change 1 of a bulk: a change names a key twice"),
+    ] {
+        for encoding in BOTH {
+            let refusal =
+                refusal(&message(BULK, encoding, encode(&Bulk { changes: changes.clone() }, encoding).unwrap()));
+            assert_eq!((refusal.problem.code, refusal.id, &refusal.sender), (code, None, &Some(mailer())));
+            assert!(refusal.problem.message.starts_with(words), "{}", refusal.problem.message);
+        }
+    }
+    let bulk = Bulk { changes: vec![part(elsewhere, vec![put("a")])] };
+    let subject = subjects::in_shard(of_another_shard, BULK);
+    let payload = encode(&bulk, Encoding::Json).unwrap();
+    match examine(of_another_shard, &message(&subject, Encoding::Json, payload)) {
+        Finding::Refused(refusal) => assert_eq!(refusal.problem.code, Code::Denied),
+        _ => panic!("{elsewhere} is in another shard"),
+    }
+}
+
+#[test]
+fn a_bulk_is_taken_from_a_service_alone_and_only_where_bulks_are_published() {
+    let bulk = encode(&Bulk { changes: vec![part("alice", vec![put("a")])] }, Encoding::Json).unwrap();
+    let change = encode(&draft(vec![put("a")]), Encoding::Json).unwrap();
+    for subject in ["roam.v1.change.acme.$bulk-0.mail.laptop", "roam.v1.change.acme.$bulk.mail.$svc-hr"] {
+        let refusal = refusal(&message(subject, Encoding::Json, bulk.clone()));
+        assert_eq!((refusal.problem.code, refusal.sender), (Code::Invalid, None), "{subject}");
+    }
+    assert_eq!(refusal(&message(SUBJECT, Encoding::Json, bulk)).sender, Some(alice()));
+    assert_eq!(refusal(&message(BULK, Encoding::Json, change)).sender, Some(mailer()));
+    let large = refusal(&message(BULK, Encoding::Json, vec![b'x'; CHANGE_BYTES + 1])).problem;
+    assert_eq!((large.code, large.limit), (Code::TooLarge, Some(CHANGE_BYTES as u64)));
 }
