@@ -7,10 +7,14 @@
 //! that: they use the subjects without it, and NATS maps them ([`MAPPED`]). Whoever listens or issues permissions uses
 //! [`in_shard`]. Receipts, notices and what is rejected are of no shard.
 
+mod bulk;
+
 use crate::{
     App, Device, NameError, Profile, ReplicaName, ServiceName, Shard, Tenant, TokenId, User,
     names::{push_token, strip_token},
 };
+
+pub use bulk::{bulk, is_receipt_of_bulk, parse_bulk, receipt_of_bulk};
 
 /// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
 pub const ALL_CHANGES: &str = "roam.v1.change.>";
@@ -70,8 +74,6 @@ const OPERATOR_INBOX: &str = "_ROAM.operator";
 const ALL_REPLICAS: &str = "$all";
 /// In place of the name of a replica: any one of them.
 const ANY_REPLICA: &str = "$any";
-/// In place of the user of a change: those of many, in a bulk.
-const BULK: &str = "$bulk";
 /// The inbox user of services.
 const SERVICE_USER: &str = "$svc";
 
@@ -166,51 +168,6 @@ fn below_root(shard: Shard, subject: &str) -> Option<&str> {
 /// `roam.v1.change.<tenant>.<user>.<app>.<device>`: where a device publishes its changes.
 pub fn change(profile: &Profile, device: &Device) -> String {
     with_device("change.", profile, device)
-}
-
-/// `roam.v1.change.<tenant>.$bulk-<n>.<app>.$svc-<name>`: where a service publishes changes of many users at once. No user has
-/// such a token, and who may publish there is who may publish for every user of the tenant. NATS maps it by the token like any
-/// other, so the number is the first one that it puts into this shard: 0 where there is one only.
-pub fn bulk(shard: Shard, tenant: &Tenant, app: &App, name: &ServiceName) -> String {
-    let (tenant, of) = (tenant.token(), |number: &u32| format!("{BULK}-{number}"));
-    let number = (0..).find(|number| shard.is_only() || shard.shards().of_tokens(&tenant, &of(number)) == shard);
-    format!(
-        "{ROOT}change.{tenant}.{}.{}.{}",
-        of(&number.unwrap_or_default()),
-        app.token(),
-        Device::service(name).token()
-    )
-}
-
-/// Reads the subject of a bulk back, as it stands in a shard.
-///
-/// # Errors
-/// See [`SubjectError`].
-pub fn parse_bulk(shard: Shard, subject: &str) -> Result<(Tenant, App, Device), SubjectError> {
-    const SHAPE: SubjectError = SubjectError::Shape("roam.v1.change.<tenant>.$bulk-<n>.<app>.$svc-<name>");
-    let rest = below_root(shard, subject).and_then(|rest| rest.strip_prefix("change.")).ok_or(SHAPE)?;
-    let [tenant, lane, app, device] = tokens(rest).ok_or(SHAPE)?;
-    let number: u32 = lane.strip_prefix(BULK).and_then(|rest| rest.strip_prefix('-')?.parse().ok()).ok_or(SHAPE)?;
-    if lane != format!("{BULK}-{number}") {
-        return Err(SHAPE);
-    }
-    let device = Device::from_token(device)?;
-    match device.is_service() {
-        true => Ok((Tenant::from_token(tenant)?, App::from_token(app)?, device)),
-        false => Err(SHAPE),
-    }
-}
-
-/// `roam.v1.receipt.<tenant>.$bulk.<app>.$svc-<name>`: where a service hears that a bulk was refused as a whole. Its subscription to
-/// the receipts of all users hears that too.
-pub fn receipt_of_bulk(tenant: &Tenant, app: &App, device: &Device) -> String {
-    format!("{ROOT}receipt.{}.{BULK}.{}.{}", tenant.token(), app.token(), device.token())
-}
-
-/// Whether such a subject is that of a receipt for a bulk.
-pub fn is_receipt_of_bulk(subject: &str) -> bool {
-    let rest = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix("receipt."));
-    rest.and_then(tokens).is_some_and(|[_, user, _, _]: [&str; 4]| user == BULK)
 }
 
 /// `roam.v1.change.<tenant>.<user>.>`: all changes of a user, for whoever looks into the stream.

@@ -65,7 +65,7 @@ impl Throttle {
     pub(crate) fn admit_bulk(&mut self, bulk: Validated) -> Option<Validated> {
         let (device, encoding) = bulk.written();
         let received_at = bulk.delivery().received_at;
-        // All are taken, also behind one that is refused, so that whoever is over its rate does not save anything by company.
+        // Each user pays, whoever of them is over: as if the changes had come singly.
         let over = bulk.each().filter(|(profile, _)| !self.rates.take(profile, device, received_at)).count();
         if over == 0 {
             return Some(bulk);
