@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -27,6 +28,9 @@ const NAME: &str = "traffic";
 const TICK: Duration = Duration::from_millis(2);
 /// How many may be without an answer: more than there ever are, so that nothing holds up the pace.
 const WINDOW: usize = 200_000;
+/// For how many changes there is room from the first on: to make more of it in the midst of them would hold up whoever looks at the
+/// clock.
+const MOST: usize = 2_000_000;
 const ACK_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -44,7 +48,7 @@ pub(super) struct Trip {
     pub(super) failed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Trips {
     all: Vec<Trip>,
     places: HashMap<ChangeId, usize>,
@@ -73,7 +77,8 @@ impl Traffic {
         hearing.round_trip(ACK_WITHIN).await?;
         let settings = PublishSettings { window: WINDOW, ack_timeout: ACK_WITHIN, retry_for: Duration::ZERO };
         let (acks, pending) = mpsc::channel(WINDOW);
-        let trips = Arc::<Mutex<Trips>>::default();
+        let trips = Trips { all: Vec::with_capacity(MOST), places: HashMap::with_capacity(MOST) };
+        let trips = Arc::new(Mutex::new(trips));
         let mut tasks = JoinSet::new();
         tasks.spawn(hear(hearing, receipts, Arc::clone(&trips)));
         tasks.spawn(answers(pending, Arc::clone(&trips)));
@@ -126,6 +131,12 @@ impl Traffic {
     /// How many were published so far.
     pub(super) fn count(&self) -> usize {
         lock(&self.trips).all.len()
+    }
+
+    /// How many had their receipts within some time.
+    pub(super) fn saved_within(&self, time: Range<Instant>) -> usize {
+        let is_within = |trip: &&Trip| trip.saved.is_some_and(|saved| time.contains(&saved));
+        lock(&self.trips).all.iter().filter(is_within).count()
     }
 
     /// What became so far of those from that place on.

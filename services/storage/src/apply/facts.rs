@@ -17,8 +17,8 @@ use crate::{
 
 /// How many heads are kept in each generation: about 20 MB in both, at worst.
 const KEPT_HEADS: usize = 50_000;
-/// How many records are kept in each generation: about 20 MB in both, and 120 MB with the longest names.
-const KEPT_RECORDS: usize = 50_000;
+/// How many records are kept in each generation: about 40 MB in both, and 240 MB with the longest names.
+const KEPT_RECORDS: usize = 100_000;
 
 /// A generation is full whatever it holds: what the store knows once it is written is kept for the batch in hand and for the one
 /// before, which may be being written.
