@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::ReadyChunks, stream::SelectAll};
 use roam_nats::{Bus, BusSettings, Headers, Message, Subscription};
 use roam_schemas::{
-    App, Bulk, BulkChange, Change, ChangeId, ChangesReply, ChangesRequest, Code, ContentType, Cursor, Device, Encoding,
-    Key, Kind, LatestReply, LatestRequest, Notice, Operation, Outcome, Profile, Receipt, Select, ServiceName, Shard,
-    Tenant, User, decode, encode,
+    App, Bulk, BulkChange, BulkReceipts, Change, ChangeId, ChangesReply, ChangesRequest, Code, ContentType, Cursor,
+    Device, Encoding, Key, Kind, LatestReply, LatestRequest, Notice, Operation, Outcome, Profile, Receipt, Select,
+    ServiceName, Shard, Tenant, User, decode, encode,
     limits::BULK_CHANGES,
     subjects::{self, Verb},
 };
@@ -66,7 +66,6 @@ pub(crate) struct Saving {
     keys: Keys,
     /// How many puts a change has.
     operations: u64,
-    until: Until,
     first_id: [u8; 16],
     /// Whether keys are taken in their order, each once.
     in_order: bool,
@@ -170,7 +169,6 @@ impl Saving {
             bulks: None,
             keys,
             operations,
-            until,
             first_id: first_id(),
             in_order: false,
             keeping_every: None,
@@ -247,12 +245,24 @@ impl Saving {
         Ok(numbers.map(Answer::Busy))
     }
 
-    fn ended(&self, message: &Message) -> anyhow::Result<Option<Answer>> {
-        if self.until == Until::Notice {
-            let notice: Notice = decode(&message.payload, ENCODING)?;
-            return Ok(self.number(notice.change).map(Answer::Done));
+    fn ended(&self, message: &Message, answers: &mut Vec<Answer>) -> anyhow::Result<()> {
+        match Kind::peek(&message.payload, ENCODING) {
+            Some(Kind::Notice) => {
+                let notice: Notice = decode(&message.payload, ENCODING)?;
+                answers.extend(self.number(notice.change).map(Answer::Done));
+            }
+            Some(Kind::BulkReceipts) => {
+                let BulkReceipts { receipts } = decode(&message.payload, ENCODING)?;
+                for one in receipts {
+                    answers.extend(self.settled(one.receipt)?);
+                }
+            }
+            _ => answers.extend(self.settled(decode(&message.payload, ENCODING)?)?),
         }
-        let receipt: Receipt = decode(&message.payload, ENCODING)?;
+        Ok(())
+    }
+
+    fn settled(&self, receipt: Receipt) -> anyhow::Result<Option<Answer>> {
         let Some(number) = receipt.id.and_then(|id| self.number(id)) else { return Ok(None) };
         match receipt.outcome {
             Outcome::Applied(_) => Ok(Some(Answer::Done(number))),
@@ -291,7 +301,7 @@ impl Driver for Saving {
             }
             messages = self.coming.next() => {
                 for message in messages.context("the connection was lost for good")? {
-                    answers.extend(self.ended(&message)?);
+                    self.ended(&message, answers)?;
                 }
             }
         }

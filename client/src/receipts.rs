@@ -11,7 +11,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::{FuturesUnordered, SelectAll};
 use roam_nats::{Bus, Headers, Message, PendingAck, PubAck, PublishError, Publisher, Subscription};
-use roam_schemas::{ChangeId, Device, Encoding, Outcome, Problem, Profile, Receipt, decode, subjects};
+use roam_schemas::{
+    BulkReceipt, BulkReceipts, ChangeId, DecodeError, Device, Encoding, Kind, Outcome, Problem, Profile, Receipt,
+    decode, subjects,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -24,7 +27,7 @@ const AT_ONCE: usize = 1_024;
 /// The registry is looked through for profiles that nobody uses whenever it has doubled, and not below this size.
 const FEW_LANES: usize = 64;
 
-/// How many messages came on the receipts' subject, by what became of them.
+/// How many receipts came, by what became of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReceiptCounts {
     /// Told a change in flight what became of it.
@@ -80,34 +83,61 @@ impl Registry {
         }
     }
 
-    /// Takes in what came on the receipts' subject. Whose it is stands in the subject, never in the payload. If that is a bulk, which
-    /// one was refused, and why.
+    /// Takes in what came on the receipts' subject. Whose it is stands in the subject; of a bulk alone the user stands in the payload. If
+    /// a bulk was refused as a whole, which one, and why.
     fn receive(&self, message: &Message, moment: Moment) -> Option<(u64, Problem)> {
-        let mut refused = None;
-        let count = match message.headers.encoding().map(|encoding| decode(&message.payload, encoding)) {
-            None => &self.foreign,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "a receipt does not decode");
-                &self.undecodable
-            }
-            Some(Ok(Receipt { sequence, outcome: Outcome::Rejected(problem), .. }))
-                if subjects::is_receipt_of_bulk(&message.subject) =>
-            {
-                refused = Some((sequence, problem));
-                &self.matched
-            }
-            Some(Ok(receipt)) => match self.matches(&message.subject, receipt, moment) {
-                true => &self.matched,
-                false => &self.unmatched,
-            },
+        let Some(encoding) = message.headers.encoding() else {
+            self.foreign.fetch_add(1, Ordering::Relaxed);
+            return None;
         };
-        count.fetch_add(1, Ordering::Relaxed);
-        refused
+        let of_bulk = subjects::is_receipt_of_bulk(&message.subject);
+        let taken = match of_bulk && Kind::peek(&message.payload, encoding) == Some(Kind::BulkReceipts) {
+            true => self.receive_bulk(message, encoding, moment).map(|()| None),
+            false => self.receive_one(message, encoding, moment, of_bulk),
+        };
+        taken.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a receipt does not decode");
+            self.undecodable.fetch_add(1, Ordering::Relaxed);
+            None
+        })
     }
 
-    fn matches(&self, subject: &str, receipt: Receipt, moment: Moment) -> bool {
+    fn receive_one(
+        &self,
+        message: &Message,
+        encoding: Encoding,
+        moment: Moment,
+        of_bulk: bool,
+    ) -> Result<Option<(u64, Problem)>, DecodeError> {
+        match decode(&message.payload, encoding)? {
+            Receipt { sequence, outcome: Outcome::Rejected(problem), .. } if of_bulk => {
+                self.matched.fetch_add(1, Ordering::Relaxed);
+                Ok(Some((sequence, problem)))
+            }
+            receipt => {
+                self.match_up(&message.subject, receipt, moment);
+                Ok(None)
+            }
+        }
+    }
+
+    fn receive_bulk(&self, message: &Message, encoding: Encoding, moment: Moment) -> Result<(), DecodeError> {
+        let BulkReceipts { receipts } = decode(&message.payload, encoding)?;
+        for BulkReceipt { user, receipt } in receipts {
+            if let Some(subject) = subjects::receipt_of_one(&message.subject, &user) {
+                self.match_up(&subject, receipt, moment);
+            }
+        }
+        Ok(())
+    }
+
+    fn match_up(&self, subject: &str, receipt: Receipt, moment: Moment) {
         let lane = self.lanes().by_receipt_subject.get(subject).map(Arc::clone);
-        lane.is_some_and(|lane| lane.received(receipt, moment))
+        let count = match lane.is_some_and(|lane| lane.received(receipt, moment)) {
+            true => &self.matched,
+            false => &self.unmatched,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {

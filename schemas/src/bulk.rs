@@ -1,11 +1,11 @@
 //! A bulk: changes of several users in one message, from a service that writes much. Each is a change by itself, with its own id,
-//! its own receipt and its own fate; only the way to the journal is shared. Nothing is checked here that [`Draft::validate`]
-//! checks.
+//! its own receipt and its own fate; only the ways to the journal and back are shared. Nothing is checked here that
+//! [`Draft::validate`] checks.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Draft, Kind, Message, Problem, User, bounded, limits::BULK_CHANGES};
+use crate::{Draft, Kind, Message, Problem, Receipt, User, bounded, limits::BULK_CHANGES};
 
 /// One change of a bulk, as it was decoded, with nothing checked. Tenant, app and writer are those of the subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +29,31 @@ pub struct Bulk {
     #[serde(deserialize_with = "bounded::list::<_, _, BULK_CHANGES>")]
     #[schemars(length(min = 1, max = BULK_CHANGES))]
     pub changes: Vec<BulkChange>,
+}
+
+/// What became of one change of a bulk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(description = "What became of one change of a bulk.")]
+pub struct BulkReceipt {
+    /// Whose profile it changed. Tenant, app and writer are those of the subject.
+    pub user: User,
+    /// The receipt that it would have got by itself.
+    pub receipt: Receipt,
+}
+
+/// The answer to a bulk: the receipts of its changes, in their order. Those of a large answer come each by itself instead, as do those of changes that
+/// were sent again by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(description = "The receipts of the changes of a bulk.")]
+pub struct BulkReceipts {
+    /// One for each change that was decided together.
+    pub receipts: Vec<BulkReceipt>,
+}
+
+impl Message for BulkReceipts {
+    const KIND: Kind = Kind::BulkReceipts;
 }
 
 impl Message for Bulk {

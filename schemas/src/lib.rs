@@ -38,7 +38,7 @@ pub mod subjects;
 mod terms;
 mod value;
 
-pub use bulk::{Bulk, BulkChange};
+pub use bulk::{Bulk, BulkChange, BulkReceipt, BulkReceipts};
 pub use change::{Action, Change, ChangeId, Draft, DraftOperation, Expect, Operation, Put};
 pub use chunk::{
     Chunk, ChunkReply, ChunkRequest, ContentHash, ContentHasher, HaveReply, HaveRequest, MANIFEST_CONTENT_TYPE,

@@ -23,6 +23,9 @@ pub const CHANGE_OPERATIONS: usize = 1_000;
 pub const CHANGE_BYTES: usize = 1024 * 1024;
 /// Most changes in one bulk.
 pub const BULK_CHANGES: usize = 64;
+/// Largest answer to a bulk with all of its receipts, in bytes; those of a larger one come each by itself. 4 KiB for each change of a full
+/// bulk, and far below what servers take.
+pub const BULK_RECEIPTS_BYTES: usize = 256 * 1024;
 /// Largest time to live, in seconds: ten years.
 pub const TTL_SECONDS: u32 = 10 * 365 * 24 * 3600;
 

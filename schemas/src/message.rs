@@ -42,6 +42,8 @@ pub enum Kind {
     Problem = 12,
     /// Changes of several users, from a service.
     Bulk = 13,
+    /// The answer to a bulk.
+    BulkReceipts = 14,
     /// The value of a record whose real value lies in chunks.
     Manifest = 20,
     /// Asks which chunks are not there.
@@ -67,12 +69,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::Change,
         Self::Bulk,
         Self::JournalBatch,
         Self::ControlEntry,
         Self::Receipt,
+        Self::BulkReceipts,
         Self::Notice,
         Self::LatestRequest,
         Self::LatestReply,
@@ -107,6 +110,7 @@ impl Kind {
             Self::JournalBatch => "journal_batch_v1",
             Self::ControlEntry => "control_entry_v1",
             Self::Receipt => "receipt_v1",
+            Self::BulkReceipts => "bulk_receipts_v1",
             Self::Notice => "notice_v1",
             Self::LatestRequest => "latest_request_v1",
             Self::LatestReply => "latest_reply_v1",

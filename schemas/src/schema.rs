@@ -5,9 +5,10 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
 use crate::{
-    Bulk, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, Draft, HaveReply, HaveRequest,
-    HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply, LatestRequest, Manifest,
-    Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply, TermsEntry,
+    Bulk, BulkReceipts, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, Draft, HaveReply,
+    HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply,
+    LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply,
+    TermsEntry,
 };
 
 /// The name (the message's top-level key) and the schema of every message.
@@ -18,6 +19,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         of::<JournalBatch>(),
         of::<ControlEntry>(),
         of::<Receipt>(),
+        of::<BulkReceipts>(),
         of::<Notice>(),
         of::<LatestRequest>(),
         of::<LatestReply>(),

@@ -14,7 +14,7 @@ use crate::{
     names::{push_token, strip_token},
 };
 
-pub use bulk::{bulk, is_receipt_of_bulk, parse_bulk, receipt_of_bulk};
+pub use bulk::{bulk, is_receipt_of_bulk, parse_bulk, receipt_of_bulk, receipt_of_one};
 
 /// Everything under `roam.v1.change`, for the stream ROAM_CHANGES.
 pub const ALL_CHANGES: &str = "roam.v1.change.>";

@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 use crate::support::{ENCODINGS, Spelling, cases};
 use bolero::check;
 use roam_schemas::{
-    App, BatchId, Bulk, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ContentType, ControlEntry, Cursor,
-    Device, Draft, Encoding, Grant, HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply,
-    HoldingsRequest, JournalBatch, Key, LatestReply, LatestRequest, Manifest, Message, Notice, Problem, Profile,
-    ProfilesReply, ProfilesRequest, Receipt, ServiceName, Shard, StatusReply, Tenant, TermsEntry, TokenId, User,
-    decode, encode, subjects,
+    App, BatchId, Bulk, BulkReceipts, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ContentType,
+    ControlEntry, Cursor, Device, Draft, Encoding, Grant, HaveReply, HaveRequest, HistoryReply, HistoryRequest,
+    HoldingsReply, HoldingsRequest, JournalBatch, Key, LatestReply, LatestRequest, Manifest, Message, Notice, Problem,
+    Profile, ProfilesReply, ProfilesRequest, Receipt, ServiceName, Shard, StatusReply, Tenant, TermsEntry, TokenId,
+    User, decode, encode, subjects,
 };
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -67,7 +67,7 @@ macro_rules! messages {
 
 messages! {
     journal_batch: JournalBatch;
-    receipt: Receipt;
+    receipt: Receipt, BulkReceipts;
     notice: Notice;
     problem: Problem;
     latest: LatestRequest, LatestReply;

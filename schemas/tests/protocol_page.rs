@@ -98,6 +98,7 @@ fn every_limit_of_a_client_stands_in_the_table() {
         ("operations in a change", limits::CHANGE_OPERATIONS),
         ("a change as encoded", limits::CHANGE_BYTES),
         ("changes in a bulk", limits::BULK_CHANGES),
+        ("receipts of a bulk in one message", limits::BULK_RECEIPTS_BYTES),
         ("time to live", limits::TTL_SECONDS as usize),
         ("keys in a `latest` request", limits::REQUEST_KEYS),
         ("records in a page", limits::PAGE_RECORDS as usize),

@@ -130,7 +130,11 @@ fn a_bulk_is_put_where_its_shard_is_and_is_of_no_user() {
     assert!(hears(&subjects::receipts_of_service(&tenant, &service), &receipt));
     assert!(hears(&subjects::receipts_of_service_for(&tenant, &app, &service), &receipt));
     assert!(subjects::is_receipt_of_bulk(&receipt) && subjects::parse_receipt(&receipt).is_err());
-    assert!(!subjects::is_receipt_of_bulk(&subjects::receipt(&alice(), &device)));
+    let alone = subjects::receipt(&alice(), &device);
+    assert!(!subjects::is_receipt_of_bulk(&alone));
+    assert_eq!(subjects::receipt_of_one(&alone, &alice().user), None);
+    let Profile { tenant, user, app } = alice();
+    assert_eq!(subjects::receipt_of_one(&subjects::receipt_of_bulk(&tenant, &app, &device), &user), Some(alone));
 }
 
 #[test]

@@ -9,7 +9,10 @@ use roam_client::{
     Record, Revision, Saved, Select, Shards, State,
 };
 use roam_nats::{CHANGES_STREAM, JOURNAL_STREAM, stream_state};
-use roam_schemas::{Bulk, BulkChange, Draft, Outcome, Receipt, ServiceName, Shard, decode, encode, headers, subjects};
+use roam_schemas::{
+    Bulk, BulkChange, BulkReceipt, BulkReceipts, Draft, Outcome, Receipt, ServiceName, Shard, decode, encode, headers,
+    subjects,
+};
 use roam_tests::{Probe, World, app, envelope, key, tenant, text, user};
 use serde_json::json;
 
@@ -93,28 +96,25 @@ async fn the_changes_of_one_profile_keep_their_order_and_each_is_decided_for_its
         put("alice", "k", "never", Expect::At(Revision::new(1))),
         put("alice", "l", "too", Expect::Any),
     ];
-    let ids: Vec<_> = changes.iter().map(|part| part.change.id).collect();
     let subject = subjects::bulk(Shard::ONLY, &tenant("acme"), &app("editor"), &directory());
     for (round, encoding) in [Encoding::Postcard, Encoding::Json, Encoding::Json].into_iter().enumerate() {
         let payload = encode(&Bulk { changes: changes.clone() }, encoding).unwrap();
         let sequence = post.publish(&subject, envelope(encoding), payload).await;
-        let mut outcomes = BTreeMap::new();
-        while outcomes.len() < changes.len() {
-            let message = mailbox.next().await;
-            let receipt: Receipt = decode(&message.payload, message.headers.encoding().unwrap()).unwrap();
-            assert_eq!((receipt.sequence, receipt.again), (sequence, round > 0), "the same bulk again changes nothing");
-            let place = ids.iter().position(|id| Some(*id) == receipt.id).unwrap();
-            let owner = if place == 1 { "bob" } else { "alice" };
-            assert_eq!(message.subject, format!("roam.v1.receipt.acme.{owner}.editor.$svc-directory"));
-            outcomes.insert(place, receipt.outcome);
-        }
-        let found: Vec<_> = outcomes
-            .values()
-            .map(|outcome| match outcome {
+        let message = mailbox.next().await;
+        assert_eq!(message.subject, "roam.v1.receipt.acme.$bulk.editor.$svc-directory");
+        let BulkReceipts { receipts } = decode(&message.payload, message.headers.encoding().unwrap()).unwrap();
+        let of: Vec<_> = receipts.iter().map(|one| (one.user.as_str(), one.receipt.id)).collect();
+        let sent: Vec<_> = changes.iter().map(|part| (part.user.as_str(), Some(part.change.id))).collect();
+        assert_eq!(of, sent);
+        let outcome = |one: BulkReceipt| {
+            let Receipt { sequence: of, again, outcome, .. } = one.receipt;
+            assert_eq!((of, again), (sequence, round > 0), "the same bulk again changes nothing");
+            match outcome {
                 Outcome::Applied(applied) => Ok(applied.revision.get()),
                 Outcome::Rejected(problem) => Err(problem.code),
-            })
-            .collect();
+            }
+        };
+        let found: Vec<_> = receipts.into_iter().map(outcome).collect();
         assert_eq!(found, [Ok(1), Err(Code::Conflict), Ok(2), Err(Code::Conflict), Ok(3)]);
     }
     let alice = world.device("acme", "alice", "laptop").await.profile(app("editor"));

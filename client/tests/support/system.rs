@@ -10,8 +10,9 @@ use roam_client::{
 };
 use roam_nats::{Headers, Message};
 use roam_schemas::{
-    Action, Applied, Bulk, BulkChange, Change, ChangesReply, ChangesRequest, Draft, Encoding, HistoryReply,
-    LatestReply, LatestRequest, Notice, NoticeOperation, Outcome, Receipt, Shard, decode, encode, headers,
+    Action, Applied, Bulk, BulkChange, BulkReceipt, BulkReceipts, Change, ChangesReply, ChangesRequest, Draft,
+    Encoding, HistoryReply, LatestReply, LatestRequest, Notice, NoticeOperation, Outcome, Receipt, Shard, decode,
+    encode, headers,
     subjects::{self, Verb},
 };
 
@@ -97,7 +98,9 @@ impl System {
             let (profile, device) = subjects::parse_change(Shard::ONLY, &message.subject).unwrap();
             let draft: Draft = decode(&message.payload, encoding).unwrap();
             let change = draft.validate(message.payload.len()).unwrap();
-            return self.take_one_of(&profile, &device, &change, sequence, encoding);
+            let (receipt, notice) = self.take_one_of(&profile, &device, &change, sequence, encoding);
+            let receipt = receipt.map(|receipt| written(subjects::receipt(&profile, &device), &receipt, encoding));
+            return receipt.into_iter().chain(notice).collect();
         };
         let bulk: Bulk = decode(&message.payload, encoding).unwrap();
         bulk.check().unwrap();
@@ -107,12 +110,15 @@ impl System {
             let receipt = Receipt { sequence, id: None, again: false, outcome };
             return vec![written(subjects::receipt_of_bulk(&tenant, &app, &device), &receipt, encoding)];
         }
-        let mut said = Vec::new();
+        let (mut receipts, mut said) = (Vec::new(), Vec::new());
         for BulkChange { user, change } in bulk.changes {
             let profile = Profile { tenant: tenant.clone(), user: User::parse(user).unwrap(), app: app.clone() };
             let change = change.validate(message.payload.len()).unwrap();
-            said.extend(self.take_one_of(&profile, &device, &change, sequence, encoding));
+            let (receipt, notice) = self.take_one_of(&profile, &device, &change, sequence, encoding);
+            receipts.extend(receipt.map(|receipt| BulkReceipt { user: profile.user, receipt }));
+            said.extend(notice);
         }
+        said.push(written(subjects::receipt_of_bulk(&tenant, &app, &device), &BulkReceipts { receipts }, encoding));
         said
     }
 
@@ -123,21 +129,16 @@ impl System {
         change: &Change,
         sequence: u64,
         encoding: Encoding,
-    ) -> Vec<Said> {
+    ) -> (Option<Receipt>, Option<Said>) {
         self.came.push(change.id());
         let before = self.decided.get(&change.id()).cloned();
         let (receipt, notice) = match before {
             Some(first) => (Receipt { again: true, sequence, ..first }, None),
             None => self.decide(profile, device, change, sequence),
         };
-        let mut said = Vec::new();
-        if !take_one(&mut self.lose_receipts) {
-            said.push(written(subjects::receipt(profile, device), &receipt, encoding));
-        }
-        if let Some(notice) = notice.filter(|_| !take_one(&mut self.lose_notices)) {
-            said.push(self.announce(profile, &notice, encoding));
-        }
-        said
+        let receipt = (!take_one(&mut self.lose_receipts)).then_some(receipt);
+        let notice = notice.filter(|_| !take_one(&mut self.lose_notices));
+        (receipt, notice.map(|notice| self.announce(profile, &notice, encoding)))
     }
 
     fn decide(

@@ -1,8 +1,8 @@
-//! The subjects of bulks: where a service publishes changes of many users, and hears that one was refused as a whole. Of no user, so that
-//! no name can be taken for them.
+//! The subjects of bulks: where a service publishes changes of many users, and hears what became of them. Of no user, so that no name
+//! can be taken for them.
 
 use super::{ROOT, SubjectError, below_root, tokens};
-use crate::{App, Device, ServiceName, Shard, Tenant};
+use crate::{App, Device, ServiceName, Shard, Tenant, User};
 
 /// In place of the user: those of many.
 const BULK: &str = "$bulk";
@@ -40,14 +40,25 @@ pub fn parse_bulk(shard: Shard, subject: &str) -> Result<(Tenant, App, Device), 
     }
 }
 
-/// `roam.v1.receipt.<tenant>.$bulk.<app>.$svc-<name>`: where a service hears that a bulk was refused as a whole. Its subscription to
-/// the receipts of all users hears that too.
+/// `roam.v1.receipt.<tenant>.$bulk.<app>.$svc-<name>`: where a service hears what became of a bulk. Its subscription to the
+/// receipts of all users hears that too.
 pub fn receipt_of_bulk(tenant: &Tenant, app: &App, device: &Device) -> String {
     format!("{ROOT}receipt.{}.{BULK}.{}.{}", tenant.token(), app.token(), device.token())
 }
 
 /// Whether such a subject is that of a receipt for a bulk.
 pub fn is_receipt_of_bulk(subject: &str) -> bool {
-    let rest = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix("receipt."));
-    rest.and_then(tokens).is_some_and(|[_, user, _, _]: [&str; 4]| user == BULK)
+    parts_of_receipt(subject).is_some()
+}
+
+/// The subject on which one of the changes of a bulk would have got its receipt by itself, if `of_bulk` is where that of the bulk came.
+pub fn receipt_of_one(of_bulk: &str, user: &User) -> Option<String> {
+    let [tenant, app, device] = parts_of_receipt(of_bulk)?;
+    Some(format!("{ROOT}receipt.{tenant}.{}.{app}.{device}", user.token()))
+}
+
+/// The tokens of the tenant, the app and the device.
+fn parts_of_receipt(of_bulk: &str) -> Option<[&str; 3]> {
+    let [tenant, user, app, device] = tokens(of_bulk.strip_prefix(ROOT)?.strip_prefix("receipt.")?)?;
+    (user == BULK).then_some([tenant, app, device])
 }

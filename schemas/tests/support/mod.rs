@@ -14,10 +14,10 @@ use std::{
 };
 
 use roam_schemas::{
-    Bulk, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, DecodeError, Draft, Encoding,
-    HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, LatestReply,
-    LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt, StatusReply,
-    TermsEntry, decode, encode,
+    Bulk, BulkReceipts, ChangesReply, ChangesRequest, ChunkReply, ChunkRequest, ControlEntry, DecodeError, Draft,
+    Encoding, HaveReply, HaveRequest, HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch,
+    LatestReply, LatestRequest, Manifest, Message, Notice, Problem, ProfilesReply, ProfilesRequest, Receipt,
+    StatusReply, TermsEntry, decode, encode,
 };
 
 /// Both encodings.
@@ -47,12 +47,13 @@ impl Spelling {
 pub(crate) type Rewrite = fn(&[u8], Encoding) -> Result<Spelling, DecodeError>;
 
 /// Every kind, by its key in JSON.
-pub(crate) const KINDS: [(&str, Rewrite); 24] = [
+pub(crate) const KINDS: [(&str, Rewrite); 25] = [
     kind::<Draft>(),
     kind::<Bulk>(),
     kind::<JournalBatch>(),
     kind::<ControlEntry>(),
     kind::<Receipt>(),
+    kind::<BulkReceipts>(),
     kind::<Notice>(),
     kind::<LatestRequest>(),
     kind::<LatestReply>(),

@@ -8,14 +8,14 @@ use proptest::{
     sample::select,
 };
 use roam_schemas::{
-    Action, App, Applied, BatchId, Bulk, BulkChange, Change, ChangeId, ChangesReply, ChangesRequest, Chunk, ChunkReply,
-    ChunkRequest, Code, Conflict, ContentHash, ContentType, Control, ControlEntry, Cursor, Device, Draft,
-    DraftOperation, Encoding, Epoch, Erase, Expect, Failed, Halted, HaveReply, HaveRequest, HistoryReply,
-    HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, JournalPosition, Key, LatestReply, LatestRequest,
-    Manifest, Missing, Notice, NoticeOperation, Operation, Origin, Outcome, Problem, Profile, ProfileStanding,
-    ProfilesReply, ProfilesRequest, Put, Receipt, Record, Remedy, ReplicaName, Resume, Revision, Select, ServiceName,
-    Skip, Stamp, StampedChange, State, StatusReply, Stored, Superseded, TableRows, Tenant, TenantQuota, Term, Terms,
-    TermsEntry, Timestamp, User, Value, Version, limits,
+    Action, App, Applied, BatchId, Bulk, BulkChange, BulkReceipt, BulkReceipts, Change, ChangeId, ChangesReply,
+    ChangesRequest, Chunk, ChunkReply, ChunkRequest, Code, Conflict, ContentHash, ContentType, Control, ControlEntry,
+    Cursor, Device, Draft, DraftOperation, Encoding, Epoch, Erase, Expect, Failed, Halted, HaveReply, HaveRequest,
+    HistoryReply, HistoryRequest, HoldingsReply, HoldingsRequest, JournalBatch, JournalPosition, Key, LatestReply,
+    LatestRequest, Manifest, Missing, Notice, NoticeOperation, Operation, Origin, Outcome, Problem, Profile,
+    ProfileStanding, ProfilesReply, ProfilesRequest, Put, Receipt, Record, Remedy, ReplicaName, Resume, Revision,
+    Select, ServiceName, Skip, Stamp, StampedChange, State, StatusReply, Stored, Superseded, TableRows, Tenant,
+    TenantQuota, Term, Terms, TermsEntry, Timestamp, User, Value, Version, limits,
 };
 
 use super::{ENCODINGS, Spelling};
@@ -56,6 +56,7 @@ pub(crate) fn any_message() -> BoxedStrategy<(&'static str, Spelling)> {
         of!("profiles_request_v1", profiles_request()),
         of!("profiles_reply_v1", profiles_reply()),
         of!("receipt_v1", receipt()),
+        of!("bulk_receipts_v1", bulk_receipts()),
         of!("notice_v1", notice()),
         of!("latest_request_v1", latest_request()),
         of!("latest_reply_v1", latest_reply()),
@@ -156,6 +157,11 @@ pub(crate) fn draft() -> impl Strategy<Value = Draft> {
 pub(crate) fn bulk() -> impl Strategy<Value = Bulk> {
     let part = (name(), draft()).prop_map(|(user, change)| BulkChange { user, change });
     vec(part, 0..4).prop_map(|changes| Bulk { changes })
+}
+
+fn bulk_receipts() -> impl Strategy<Value = BulkReceipts> {
+    let one = (profile(), receipt()).prop_map(|(profile, receipt)| BulkReceipt { user: profile.user, receipt });
+    vec(one, 0..4).prop_map(|receipts| BulkReceipts { receipts })
 }
 
 pub(crate) fn change() -> impl Strategy<Value = Change> {

@@ -1,7 +1,8 @@
 //! Golden receipts and notices.
 
 use roam_schemas::{
-    Applied, Code, Conflict, Device, Notice, NoticeOperation, Outcome, Problem, Receipt, State, Superseded, Value,
+    Applied, BulkReceipt, BulkReceipts, Code, Conflict, Device, Notice, NoticeOperation, Outcome, Problem, Receipt,
+    State, Superseded, User, Value,
 };
 
 use super::{
@@ -16,6 +17,8 @@ pub(super) fn all() -> Vec<Case> {
         case("rejected_as_conflict", rejected(Some(id(7)), conflict(), true)),
         case("rejected_as_exists", rejected(Some(id(8)), exists(), false)),
         case("rejected_undecodable", rejected(None, undecodable(), false)),
+        case("of_two_users", of_two_users()),
+        case("sent_again", sent_again()),
         case("one_value", one_value()),
         case("every_state", every_state()),
         case("keys_only", keys_only()),
@@ -54,6 +57,19 @@ fn superseded_whole() -> Receipt {
 
 fn rejected(id: Option<roam_schemas::ChangeId>, problem: Problem, again: bool) -> Receipt {
     Receipt { sequence: 70_000, id, again, outcome: Outcome::Rejected(problem) }
+}
+
+fn of_user(user: &str, receipt: Receipt) -> BulkReceipt {
+    BulkReceipt { user: User::parse(user).unwrap(), receipt }
+}
+
+fn of_two_users() -> BulkReceipts {
+    let refused = Receipt { sequence: 1_301, ..rejected(Some(id(3)), conflict(), false) };
+    BulkReceipts { receipts: vec![of_user("alice@example.com", applied()), of_user("bob", refused)] }
+}
+
+fn sent_again() -> BulkReceipts {
+    BulkReceipts { receipts: vec![of_user("*", applied_again()), of_user("*", applied_again())] }
 }
 
 fn conflict() -> Problem {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use roam_nats::{Headers, Message};
 use roam_schemas::{
-    Action, Applied, Device, EncodeError, Encoding, JournalBatch, Notice, NoticeOperation, Outcome, Problem, Receipt,
-    RejectedEntry, StampedChange, State, Stored, encode, headers, limits, subjects,
+    Action, Applied, BulkReceipt, BulkReceipts, Device, EncodeError, Encoding, JournalBatch, Notice, NoticeOperation,
+    Outcome, Problem, Receipt, RejectedEntry, StampedChange, State, Stored, encode, headers, limits, subjects,
 };
 
 use crate::{
@@ -20,33 +20,52 @@ pub(super) struct Announcement {
     pub(super) messages: Vec<Message>,
     /// What goes to ROAM_REJECTED.
     pub(super) filed: Vec<Message>,
-    /// How many of the messages are receipts.
+    /// How many changes are receipted.
     pub(super) receipts: u64,
     /// How many are notices.
     pub(super) notices: u64,
 }
 
 impl Announcement {
-    /// Adds what is to be said of a batch: of each change a receipt, and of each that was applied in it a notice.
+    /// Adds what is to be said of a batch: of each change a receipt, and of each that was applied in it a notice. Changes that came in one
+    /// message, and so have one origin, get their receipts in one.
     pub(super) fn add(&mut self, batch: &AppliedBatch) -> Result<(), EncodeError> {
-        for (stamped, verdict) in batch.batch.changes.iter().zip(&batch.verdicts) {
-            self.messages.push(receipt(stamped, verdict)?);
-            self.receipts += 1;
-            match verdict {
-                Verdict::Decided(Outcome::Applied(applied)) => {
-                    let notice = notice(stamped, applied)?;
-                    self.notices += u64::from(notice.is_some());
-                    self.messages.extend(notice);
+        let settled: Vec<Settled<'_>> = batch.batch.changes.iter().zip(&batch.verdicts).collect();
+        for together in settled.chunk_by(|(one, _), (next, _)| one.stamp.origin == next.stamp.origin) {
+            match receipts(together)? {
+                Some(receipts) => self.messages.push(receipts),
+                None => {
+                    for (stamped, verdict) in together {
+                        self.messages.push(receipt(stamped, verdict)?);
+                    }
                 }
-                Verdict::Decided(Outcome::Rejected(problem)) | Verdict::Mismatch(problem) => {
-                    self.filed.extend(filed(stamped, problem)?);
-                }
-                Verdict::Again(_) => {}
+            }
+            self.receipts += together.len() as u64;
+            for (stamped, verdict) in together {
+                self.add_notice(stamped, verdict)?;
             }
         }
         Ok(())
     }
+
+    fn add_notice(&mut self, stamped: &StampedChange, verdict: &Verdict) -> Result<(), EncodeError> {
+        match verdict {
+            Verdict::Decided(Outcome::Applied(applied)) => {
+                let notice = notice(stamped, applied)?;
+                self.notices += u64::from(notice.is_some());
+                self.messages.extend(notice);
+            }
+            Verdict::Decided(Outcome::Rejected(problem)) | Verdict::Mismatch(problem) => {
+                self.filed.extend(filed(stamped, problem)?);
+            }
+            Verdict::Again(_) => {}
+        }
+        Ok(())
+    }
 }
+
+/// A change, and what became of it.
+type Settled<'a> = (&'a StampedChange, &'a Verdict);
 
 /// What became of the changes of a batch, from the table alone; none for each that it does not know.
 pub(super) fn verdicts(snapshot: &Snapshot<'_>, batch: &JournalBatch) -> Result<Vec<Option<Verdict>>, StoreError> {
@@ -61,23 +80,38 @@ pub(super) fn known(sequence: u64, mut batch: JournalBatch, verdicts: Vec<Option
     AppliedBatch { sequence, batch, verdicts }
 }
 
+/// The receipts of a bulk; none for a change that came by itself, and if they would be too large.
+fn receipts(of: &[Settled<'_>]) -> Result<Option<Message>, EncodeError> {
+    let [(StampedChange { profile, device, encoding, .. }, _), _, ..] = of else { return Ok(None) };
+    let one = |(stamped, verdict): &Settled<'_>| {
+        let (user, receipt) = (stamped.profile.user.clone(), outcome(stamped, verdict));
+        BulkReceipt { user, receipt }
+    };
+    let payload = encode(&BulkReceipts { receipts: of.iter().map(one).collect() }, *encoding)?;
+    let subject = subjects::receipt_of_bulk(&profile.tenant, &profile.app, device);
+    Ok((payload.len() <= limits::BULK_RECEIPTS_BYTES).then(|| told(subject, *encoding, payload)))
+}
+
 fn receipt(stamped: &StampedChange, verdict: &Verdict) -> Result<Message, EncodeError> {
+    let another = Device::parse("device-0")
+        .ok()
+        .filter(|_| planted("receipt-to-another") && stamped.stamp.origin.sequence.is_multiple_of(50));
+    let device = another.unwrap_or_else(|| stamped.device.clone());
+    let payload = encode(&outcome(stamped, verdict), stamped.encoding)?;
+    Ok(told(subjects::receipt(&stamped.profile, &device), stamped.encoding, payload))
+}
+
+fn outcome(stamped: &StampedChange, verdict: &Verdict) -> Receipt {
     let (again, outcome) = match verdict {
         Verdict::Decided(outcome) => (false, outcome.clone()),
         Verdict::Again(outcome) => (true, outcome.clone()),
         Verdict::Mismatch(problem) => (false, Outcome::Rejected(problem.clone())),
     };
-    let sequence = stamped.stamp.origin.sequence;
-    let another =
-        Device::parse("device-0").ok().filter(|_| planted("receipt-to-another") && sequence.is_multiple_of(50));
-    let device = another.unwrap_or_else(|| stamped.device.clone());
-    let receipt = Receipt { sequence, id: Some(stamped.change.id()), again, outcome };
-    Ok(Message {
-        subject: subjects::receipt(&stamped.profile, &device),
-        reply: None,
-        headers: Headers::new().with_content_type(stamped.encoding),
-        payload: encode(&receipt, stamped.encoding)?.into(),
-    })
+    Receipt { sequence: stamped.stamp.origin.sequence, id: Some(stamped.change.id()), again, outcome }
+}
+
+fn told(subject: String, encoding: Encoding, payload: Vec<u8>) -> Message {
+    Message { subject, reply: None, headers: Headers::new().with_content_type(encoding), payload: payload.into() }
 }
 
 /// The notice of a change; none if all of it came too late.

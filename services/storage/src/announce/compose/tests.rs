@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use roam_schemas::{
-    BatchId, Change, Code, Conflict, ContentType, Device, Expect, Operation, Origin, Profile, RULES, Revision, Stamp,
-    Superseded, Terms, Value, decode, payload_hash,
+    BatchId, Change, Code, Conflict, ContentType, Device, Expect, Operation, Origin, Profile, RULES, Revision,
+    ServiceName, Stamp, Superseded, Terms, User, Value, decode, payload_hash,
 };
 
 use super::*;
@@ -298,4 +298,74 @@ fn nothing_is_said_of_a_change_that_the_table_does_not_know() {
     assert!(matches!(found[1], Some(Verdict::Again(_))));
     let announcement = said(&known(1, batch, found));
     assert_eq!((announcement.receipts, announcement.notices, announcement.filed.len()), (1, 0, 0));
+}
+
+/// So many changes of a service, of alice and bob in turn, that came in one message.
+fn bulk(fixture: &mut Fixture, changes: usize, encoding: Encoding) -> Vec<StampedChange> {
+    fixture.device = Device::service(&ServiceName::parse("hr").unwrap());
+    let mut bulk: Vec<_> =
+        (0..changes).map(|number| fixture.change(None, vec![put("a", number.to_string())])).collect();
+    let origin = bulk[0].stamp.origin;
+    for (number, stamped) in bulk.iter_mut().enumerate() {
+        (stamped.stamp.origin, stamped.encoding) = (origin, encoding);
+        stamped.profile.user = User::parse(if number % 2 == 0 { "alice" } else { "b.b" }).unwrap();
+    }
+    bulk
+}
+
+#[test]
+fn changes_of_one_message_are_receipted_in_one_and_noticed_each() {
+    for encoding in [Encoding::Postcard, Encoding::Json] {
+        let mut fixture = Fixture::new();
+        let before = fixture.change(None, vec![put("z", "by itself")]);
+        let bulk = bulk(&mut fixture, 3, encoding);
+        let after = fixture.change(None, vec![put("y", "by itself")]);
+        let ids: Vec<_> = bulk.iter().map(|stamped| stamped.change.id()).collect();
+        let sequence = bulk[0].stamp.origin.sequence;
+        let mut announcement = Announcement::default();
+        let all = [vec![before], bulk, vec![after]].concat();
+        announcement.add(&fixture.apply(all)).unwrap();
+        assert_eq!((announcement.receipts, announcement.notices), (5, 5));
+        let subjects: Vec<_> = announcement.messages.iter().map(|message| message.subject.as_str()).collect();
+        let expected = [
+            "roam.v1.receipt.acme.alice.mail.laptop",
+            "roam.v1.notice.acme.alice.mail",
+            "roam.v1.receipt.acme.$bulk.mail.$svc-hr",
+            "roam.v1.notice.acme.alice.mail",
+            "roam.v1.notice.acme.b%2Eb.mail",
+            "roam.v1.notice.acme.alice.mail",
+            "roam.v1.receipt.acme.alice.mail.$svc-hr",
+            "roam.v1.notice.acme.alice.mail",
+        ];
+        assert_eq!(subjects, expected);
+        assert_eq!(announcement.messages[2].headers.encoding(), Some(encoding));
+        let BulkReceipts { receipts } = read(&announcement.messages[2]);
+        let users: Vec<_> = receipts.iter().map(|one| one.user.as_str()).collect();
+        assert_eq!(users, ["alice", "b.b", "alice"]);
+        let revisions = [2, 1, 3].map(Revision::new);
+        for ((one, id), expected) in receipts.iter().zip(ids).zip(revisions) {
+            assert_eq!((one.receipt.sequence, one.receipt.id, one.receipt.again), (sequence, Some(id), false));
+            let Outcome::Applied(applied) = &one.receipt.outcome else { panic!("{one:?}") };
+            assert_eq!(applied.revision, expected);
+        }
+    }
+}
+
+#[test]
+fn receipts_that_are_too_large_together_go_one_by_one() {
+    let mut fixture = Fixture::new();
+    for (bytes, messages) in [(limits::BULK_RECEIPTS_BYTES / 2 - 200, 1), (limits::BULK_RECEIPTS_BYTES / 2, 2)] {
+        let bulk = bulk(&mut fixture, 2, Encoding::Postcard);
+        let verdict = Verdict::Again(Outcome::Rejected(Problem::new(Code::Conflict, "x".repeat(bytes))));
+        let mut batch = batch_of(bulk[0].clone(), verdict.clone());
+        batch.batch.changes.push(bulk[1].clone());
+        batch.verdicts.push(verdict);
+        let mut announcement = Announcement::default();
+        announcement.add(&batch).unwrap();
+        assert_eq!((announcement.messages.len(), announcement.receipts), (messages, 2));
+        if let [_, second] = announcement.messages.as_slice() {
+            assert_eq!(second.subject, "roam.v1.receipt.acme.b%2Eb.mail.$svc-hr");
+            assert_eq!(read::<Receipt>(second).id, Some(bulk[1].change.id()));
+        }
+    }
 }
