@@ -65,9 +65,9 @@ async fn one(lab: &mut Lab, case: &Case) -> anyhow::Result<()> {
     let (servers, operations) = (ours.servers(), case.operations);
     let mut in_bulks =
         Drive::new(Saving::open(&servers, keys.clone(), operations, Until::Receipt).await?.in_bulks(), 0)?;
-    // Of large values the disk decides: how they are sent, and what there is besides, does not show.
-    let mut besides = match case.value_bytes {
-        LARGE => None,
+    // Of large values the disk decides, and of many operations what is in a change: how it is sent hardly shows there.
+    let mut besides = match (case.value_bytes, case.operations) {
+        (LARGE, _) | (_, 2..) => None,
         _ => Some((
             Drive::new(Saving::open(&servers, keys.clone(), operations, Until::Receipt).await?, 0)?,
             Drive::new(Asking::open(&default.servers(), None, RawPublish(keys.clone())).await?, 0)?,
