@@ -27,7 +27,7 @@ const AT_ONCE: usize = 1_024;
 /// The registry is looked through for profiles that nobody uses whenever it has doubled, and not below this size.
 const FEW_LANES: usize = 64;
 
-/// How many receipts came, by what became of them.
+/// How many receipts came, by what became of them. What cannot be read counts as one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReceiptCounts {
     /// Told a change in flight what became of it.

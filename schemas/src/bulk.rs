@@ -42,18 +42,14 @@ pub struct BulkReceipt {
     pub receipt: Receipt,
 }
 
-/// The answer to a bulk: the receipts of its changes, in their order. Those of a large answer come each by itself instead, as do those of changes that
-/// were sent again by themselves.
+/// The answer to a bulk: the receipts of its changes, in their order, matched by id. Each comes by itself instead where there is only one,
+/// where all take more than [`limits::BULK_RECEIPTS_BYTES`](crate::limits::BULK_RECEIPTS_BYTES), and for what was sent again by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(description = "The receipts of the changes of a bulk.")]
 pub struct BulkReceipts {
     /// One for each change that was decided together.
     pub receipts: Vec<BulkReceipt>,
-}
-
-impl Message for BulkReceipts {
-    const KIND: Kind = Kind::BulkReceipts;
 }
 
 impl Message for Bulk {
@@ -76,4 +72,8 @@ impl Bulk {
             more => Err(Problem::too_large("a bulk has too many changes", BULK_CHANGES, more)),
         }
     }
+}
+
+impl Message for BulkReceipts {
+    const KIND: Kind = Kind::BulkReceipts;
 }

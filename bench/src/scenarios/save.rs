@@ -65,7 +65,7 @@ async fn one(lab: &mut Lab, case: &Case) -> anyhow::Result<()> {
     let (servers, operations) = (ours.servers(), case.operations);
     let mut in_bulks =
         Drive::new(Saving::open(&servers, keys.clone(), operations, Until::Receipt).await?.in_bulks(), 0)?;
-    // Of large values the disk decides, and of many operations what is in a change: how it is sent hardly shows there.
+    // How they are sent shows most for small changes of one operation. Of large values the disk decides.
     let mut besides = match (case.value_bytes, case.operations) {
         (LARGE, _) | (_, 2..) => None,
         _ => Some((

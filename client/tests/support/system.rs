@@ -29,6 +29,8 @@ pub struct System {
     pub bulks: Vec<usize>,
     /// How many of the next bulks are refused as a whole.
     pub refuse_bulks: usize,
+    /// So many bulks get a receipt for each change by itself.
+    pub receipt_bulks_singly: usize,
     /// How many of the next receipts are lost.
     pub lose_receipts: usize,
     /// How many of the next notices are lost.
@@ -110,15 +112,24 @@ impl System {
             let receipt = Receipt { sequence, id: None, again: false, outcome };
             return vec![written(subjects::receipt_of_bulk(&tenant, &app, &device), &receipt, encoding)];
         }
+        let singly = take_one(&mut self.receipt_bulks_singly);
         let (mut receipts, mut said) = (Vec::new(), Vec::new());
         for BulkChange { user, change } in bulk.changes {
             let profile = Profile { tenant: tenant.clone(), user: User::parse(user).unwrap(), app: app.clone() };
             let change = change.validate(message.payload.len()).unwrap();
             let (receipt, notice) = self.take_one_of(&profile, &device, &change, sequence, encoding);
-            receipts.extend(receipt.map(|receipt| BulkReceipt { user: profile.user, receipt }));
             said.extend(notice);
+            match receipt {
+                Some(receipt) if singly => {
+                    said.push(written(subjects::receipt(&profile, &device), &receipt, encoding));
+                }
+                receipt => receipts.extend(receipt.map(|receipt| BulkReceipt { user: profile.user, receipt })),
+            }
         }
-        said.push(written(subjects::receipt_of_bulk(&tenant, &app, &device), &BulkReceipts { receipts }, encoding));
+        if !receipts.is_empty() {
+            let subject = subjects::receipt_of_bulk(&tenant, &app, &device);
+            said.push(written(subject, &BulkReceipts { receipts }, encoding));
+        }
         said
     }
 

@@ -22,33 +22,34 @@ pub(super) struct Announcement {
     pub(super) filed: Vec<Message>,
     /// How many changes are receipted.
     pub(super) receipts: u64,
-    /// How many are notices.
+    /// How many notices there are.
     pub(super) notices: u64,
 }
 
 impl Announcement {
-    /// Adds what is to be said of a batch: of each change a receipt, and of each that was applied in it a notice. Changes that came in one
-    /// message, and so have one origin, get their receipts in one.
+    /// Adds what is to be said of a batch: of each change a receipt, and of each that was applied in it a notice. Changes of one bulk, which
+    /// stand side by side and have one origin, get their receipts in one message.
     pub(super) fn add(&mut self, batch: &AppliedBatch) -> Result<(), EncodeError> {
         let settled: Vec<Settled<'_>> = batch.batch.changes.iter().zip(&batch.verdicts).collect();
-        for together in settled.chunk_by(|(one, _), (next, _)| one.stamp.origin == next.stamp.origin) {
-            match receipts(together)? {
+        for bulk in settled.chunk_by(|(one, _), (next, _)| are_of_one_bulk(one, next)) {
+            match receipts(bulk)? {
                 Some(receipts) => self.messages.push(receipts),
                 None => {
-                    for (stamped, verdict) in together {
+                    for (stamped, verdict) in bulk {
                         self.messages.push(receipt(stamped, verdict)?);
                     }
                 }
             }
-            self.receipts += together.len() as u64;
-            for (stamped, verdict) in together {
-                self.add_notice(stamped, verdict)?;
+            self.receipts += bulk.len() as u64;
+            for (stamped, verdict) in bulk {
+                self.tell_others(stamped, verdict)?;
             }
         }
         Ok(())
     }
 
-    fn add_notice(&mut self, stamped: &StampedChange, verdict: &Verdict) -> Result<(), EncodeError> {
+    /// Adds a notice for whoever watches, or an entry for who looks after what is rejected.
+    fn tell_others(&mut self, stamped: &StampedChange, verdict: &Verdict) -> Result<(), EncodeError> {
         match verdict {
             Verdict::Decided(Outcome::Applied(applied)) => {
                 let notice = notice(stamped, applied)?;
@@ -67,6 +68,11 @@ impl Announcement {
 /// A change, and what became of it.
 type Settled<'a> = (&'a StampedChange, &'a Verdict);
 
+/// A change that stands twice in a batch, because it was delivered twice, has the same origin both times as well.
+fn are_of_one_bulk(one: &StampedChange, next: &StampedChange) -> bool {
+    one.stamp.origin == next.stamp.origin && one.change.id() != next.change.id()
+}
+
 /// What became of the changes of a batch, from the table alone; none for each that it does not know.
 pub(super) fn verdicts(snapshot: &Snapshot<'_>, batch: &JournalBatch) -> Result<Vec<Option<Verdict>>, StoreError> {
     (0..batch.changes.len()).map(|index| Verdict::from_seen(snapshot, batch, index)).collect()
@@ -80,14 +86,14 @@ pub(super) fn known(sequence: u64, mut batch: JournalBatch, verdicts: Vec<Option
     AppliedBatch { sequence, batch, verdicts }
 }
 
-/// The receipts of a bulk; none for a change that came by itself, and if they would be too large.
-fn receipts(of: &[Settled<'_>]) -> Result<Option<Message>, EncodeError> {
-    let [(StampedChange { profile, device, encoding, .. }, _), _, ..] = of else { return Ok(None) };
+/// The receipts of a bulk; none for a change that stands alone, and if they would be too large.
+fn receipts(bulk: &[Settled<'_>]) -> Result<Option<Message>, EncodeError> {
+    let [(StampedChange { profile, device, encoding, .. }, _), _, ..] = bulk else { return Ok(None) };
     let one = |(stamped, verdict): &Settled<'_>| {
-        let (user, receipt) = (stamped.profile.user.clone(), outcome(stamped, verdict));
+        let (user, receipt) = (stamped.profile.user.clone(), settled(stamped, verdict));
         BulkReceipt { user, receipt }
     };
-    let payload = encode(&BulkReceipts { receipts: of.iter().map(one).collect() }, *encoding)?;
+    let payload = encode(&BulkReceipts { receipts: bulk.iter().map(one).collect() }, *encoding)?;
     let subject = subjects::receipt_of_bulk(&profile.tenant, &profile.app, device);
     Ok((payload.len() <= limits::BULK_RECEIPTS_BYTES).then(|| told(subject, *encoding, payload)))
 }
@@ -97,11 +103,11 @@ fn receipt(stamped: &StampedChange, verdict: &Verdict) -> Result<Message, Encode
         .ok()
         .filter(|_| planted("receipt-to-another") && stamped.stamp.origin.sequence.is_multiple_of(50));
     let device = another.unwrap_or_else(|| stamped.device.clone());
-    let payload = encode(&outcome(stamped, verdict), stamped.encoding)?;
+    let payload = encode(&settled(stamped, verdict), stamped.encoding)?;
     Ok(told(subjects::receipt(&stamped.profile, &device), stamped.encoding, payload))
 }
 
-fn outcome(stamped: &StampedChange, verdict: &Verdict) -> Receipt {
+fn settled(stamped: &StampedChange, verdict: &Verdict) -> Receipt {
     let (again, outcome) = match verdict {
         Verdict::Decided(outcome) => (false, outcome.clone()),
         Verdict::Again(outcome) => (true, outcome.clone()),

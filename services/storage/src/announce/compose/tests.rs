@@ -352,6 +352,24 @@ fn changes_of_one_message_are_receipted_in_one_and_noticed_each() {
 }
 
 #[test]
+fn what_was_delivered_twice_is_told_twice_and_makes_no_bulk_of_one_change() {
+    let mut fixture = Fixture::new();
+    let alone = fixture.change(None, vec![put("z", "by itself")]);
+    let mut announcement = Announcement::default();
+    announcement.add(&fixture.apply(vec![alone.clone(), alone])).unwrap();
+    let subjects: Vec<_> = announcement.messages.iter().map(|message| message.subject.as_str()).collect();
+    let of_laptop = "roam.v1.receipt.acme.alice.mail.laptop";
+    assert_eq!(subjects, [of_laptop, "roam.v1.notice.acme.alice.mail", of_laptop]);
+    let bulk = bulk(&mut fixture, 2, Encoding::Postcard);
+    let mut announcement = Announcement::default();
+    announcement.add(&fixture.apply([bulk.clone(), bulk].concat())).unwrap();
+    assert_eq!((announcement.receipts, announcement.notices, announcement.messages.len()), (4, 2, 3));
+    let BulkReceipts { receipts } = read(&announcement.messages[0]);
+    let again: Vec<_> = receipts.iter().map(|one| one.receipt.again).collect();
+    assert_eq!(again, [false, false, true, true]);
+}
+
+#[test]
 fn receipts_that_are_too_large_together_go_one_by_one() {
     let mut fixture = Fixture::new();
     for (bytes, messages) in [(limits::BULK_RECEIPTS_BYTES / 2 - 200, 1), (limits::BULK_RECEIPTS_BYTES / 2, 2)] {
