@@ -25,8 +25,8 @@ const WAITING: u64 = 1_500;
 const TOO_MUCH: f64 = 4_000.0;
 /// How often what can be done is offered, one after the other.
 const STEPS: [f64; 4] = [0.5, 1.0, 3.0, 10.0];
-/// Long enough for what is written meanwhile to be flushed and compacted once or twice, which takes a quarter of the share for some
-/// seconds: in each step alike, not by chance in one of them.
+/// Long enough for what is written meanwhile to be flushed and compacted once or twice, which takes up to a third of the share for some
+/// seconds.
 const STEP: Duration = Duration::from_secs(30);
 /// How long it is looked whether all is as before.
 const AFTERWARDS: Duration = Duration::from_secs(20);
