@@ -68,9 +68,14 @@ impl Announcement {
 /// A change, and what became of it.
 type Settled<'a> = (&'a StampedChange, &'a Verdict);
 
-/// A change that stands twice in a batch, because it was delivered twice, has the same origin both times as well.
+/// Whether a service published both in one message. One origin alone does not say so: a change that was delivered twice has it both times, and
+/// in a stream that was rolled back a sequence comes again for somebody else.
 fn are_of_one_bulk(one: &StampedChange, next: &StampedChange) -> bool {
-    one.stamp.origin == next.stamp.origin && one.change.id() != next.change.id()
+    one.stamp.origin == next.stamp.origin
+        && one.change.id() != next.change.id()
+        && one.device.is_service()
+        && one.device == next.device
+        && (&one.profile.tenant, &one.profile.app) == (&next.profile.tenant, &next.profile.app)
 }
 
 /// What became of the changes of a batch, from the table alone; none for each that it does not know.

@@ -370,6 +370,31 @@ fn what_was_delivered_twice_is_told_twice_and_makes_no_bulk_of_one_change() {
 }
 
 #[test]
+fn what_has_one_origin_by_chance_is_no_bulk() {
+    let mut fixture = Fixture::new();
+    let laptops = [(); 2].map(|()| fixture.change(None, vec![put("z", "of a laptop")]));
+    let hr = bulk(&mut fixture, 2, Encoding::Postcard);
+    let of = |mut stamped: StampedChange, profile: &str, service: &str| {
+        stamped.profile = profile.parse().unwrap();
+        stamped.device = Device::service(&ServiceName::parse(service).unwrap());
+        stamped
+    };
+    let of_another = [("acme/alice/mail", "crm"), ("acme/alice/todo", "hr"), ("evil/alice/mail", "hr")];
+    let pairs = of_another.map(|(profile, service)| [hr[0].clone(), of(hr[1].clone(), profile, service)]);
+    for mut pair in [laptops].into_iter().chain(pairs) {
+        pair[1].stamp.origin = pair[0].stamp.origin;
+        let mut announcement = Announcement::default();
+        announcement.add(&fixture.apply(pair.to_vec())).unwrap();
+        let told = |of: &StampedChange| {
+            let subject = subjects::receipt(&of.profile, &of.device);
+            announcement.messages.iter().filter(|message| message.subject == subject).count()
+        };
+        assert!(pair.iter().all(|of| told(of) > 0), "{announcement:?}");
+        assert!(announcement.messages.iter().all(|message| !message.subject.contains("$bulk")), "{announcement:?}");
+    }
+}
+
+#[test]
 fn receipts_that_are_too_large_together_go_one_by_one() {
     let mut fixture = Fixture::new();
     for (bytes, messages) in [(limits::BULK_RECEIPTS_BYTES / 2 - 200, 1), (limits::BULK_RECEIPTS_BYTES / 2, 2)] {
