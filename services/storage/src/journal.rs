@@ -208,6 +208,8 @@ impl Follower {
         self.position = self.reader.snapshot().position()?;
         // Whether the applying thread is still there shows at the next entry.
         let _ = self.work.send(Work::Begin).await;
+        // Until it has taken that up, what it was stuck at looks as if it were stuck again.
+        let _ = self.context.shutdown.run_until_cancelled(self.stuck.wait_for(Option::is_none)).await;
         Ok(None)
     }
 

@@ -163,6 +163,12 @@ impl Following {
         tokio::time::timeout(PATIENCE, self.progress.halted(false)).await.unwrap();
     }
 
+    /// Nothing is handed over for longer than it takes to read an entry.
+    pub(super) async fn waits(&mut self) {
+        let handed_over = tokio::time::timeout(Duration::from_millis(200), self.work.recv());
+        assert!(handed_over.await.is_err(), "nothing is handed over before the applying thread is ready for it");
+    }
+
     /// Ends it, when nothing more is to be handed over.
     pub(super) async fn end(mut self) {
         self.context.shutdown.cancel();
