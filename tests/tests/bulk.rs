@@ -13,7 +13,7 @@ use roam_schemas::{
     Bulk, BulkChange, BulkReceipt, BulkReceipts, Draft, Outcome, Receipt, ServiceName, Shard, decode, encode, headers,
     subjects,
 };
-use roam_tests::{Probe, World, app, envelope, key, tenant, text, user};
+use roam_tests::{Part, Probe, World, app, envelope, key, tenant, text, user};
 use serde_json::json;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_roam-tests-service");
@@ -168,29 +168,55 @@ async fn one_user_over_the_rate_holds_nobody_up_for_long_and_all_is_saved() {
     assert!(throttled > 0.0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_access_server_that_is_killed_with_bulks_in_hand_loses_nothing_and_repeats_nothing() {
+/// Has the changes of 300 users saved again and again, while the part that is named is killed once a stream holds one more
+/// message than in the round before: 300 changes take five at least.
+async fn saved_while_killed(stream: &str, part: impl Fn(&mut World) -> &mut Part) {
+    const ROUNDS: u64 = 6;
     let mut world = World::new().as_processes(BINARY).access_servers(2).start().await;
     let settings = ClientSettings { receipt_timeout: Duration::from_secs(60), ..world.client_settings() };
     let identity = Identity::Service { tenant: tenant("acme"), name: directory() };
     let client = world.connect(settings, identity).await;
     let bus = world.operator().await;
-    let mut rounds = 0;
-    for round in 0..6 {
+    for round in 0..ROUNDS {
         let name = format!("k{round}");
-        let before = stream_state(&bus, CHANGES_STREAM).await.unwrap().last_sequence;
+        let before = stream_state(&bus, stream).await.unwrap().last_sequence;
         let (saved, ()) = tokio::join!(save(&client, 300, &name, "v"), async {
-            // Each time with one message more in the stream; 300 changes take five at least.
-            while stream_state(&bus, CHANGES_STREAM).await.unwrap().last_sequence < before + round {}
-            world.access_servers[0].kill().await;
-            world.access_servers[0].start().await;
+            while stream_state(&bus, stream).await.unwrap().last_sequence < before + round {}
+            let part = part(&mut world);
+            part.kill().await;
+            part.start().await;
         });
         for saved in saved {
             assert_eq!(saved.unwrap().revision, Revision::new(round + 1), "each took effect once");
         }
-        rounds += 1;
     }
-    assert!(held(&client, 300).await.iter().all(|held| held.len() == rounds));
+    assert!(held(&client, 300).await.iter().all(|held| held.len() as u64 == ROUNDS));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_access_server_that_is_killed_with_bulks_in_hand_loses_nothing_and_repeats_nothing() {
+    saved_while_killed(CHANGES_STREAM, |world| &mut world.access_servers[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_killed_with_receipts_of_bulks_under_way_loses_nothing_and_repeats_nothing() {
+    saved_while_killed(JOURNAL_STREAM, |world| &mut world.replicas[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_of_a_bulk_that_do_not_read_are_counted_and_harm_nobody() {
+    let world = World::new().start().await;
+    let client = world.service("acme", "directory").await;
+    let bus = world.operator().await;
+    let subject = "roam.v1.receipt.acme.$bulk.editor.$svc-directory";
+    let receipts = encode(&BulkReceipts { receipts: Vec::new() }, Encoding::Postcard).unwrap();
+    let halved = receipts[..receipts.len() - 1].to_vec();
+    for payload in [halved, b"rubbish".to_vec(), Vec::new()] {
+        bus.send(subject.to_owned(), envelope(Encoding::Postcard), payload.into()).await.unwrap();
+    }
+    assert!(save(&client, 100, "theme", "dark").await.iter().all(Result::is_ok));
+    let counts = client.receipt_counts();
+    assert_eq!((counts.undecodable, counts.matched, counts.foreign), (3, 100, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
