@@ -304,7 +304,7 @@ impl Turns {
     /// Writes what is decided of some batches, and tells the others. False if the disk was still full at shutdown.
     fn conclude(&self, writing: &Writing, decided: Decided) -> Result<bool, FoldError> {
         let Decided { group, prepared, rolled_back, took } = decided;
-        let Some((last, _)) = group.last().cloned() else {
+        let Some(last) = group.last().map(|(position, _)| position.clone()) else {
             return Ok(true);
         };
         if planted("told-before-commit") {
@@ -411,11 +411,7 @@ impl Deciding {
     /// # Errors
     /// The index of the first that cannot be applied, and why. Nothing that was prepared counts then.
     fn prepare(&mut self, group: &Group) -> Result<Prepared, (usize, ApplyError)> {
-        let mut prepared = Prepared::default();
-        for (index, (position, batch)) in group.iter().enumerate() {
-            self.applier.prepare_more(&mut prepared, batch, position).map_err(|error| (index, error))?;
-        }
-        Ok(prepared)
+        self.applier.prepare_group(group.iter().map(|(position, batch)| (position, batch)))
     }
 
     /// What is decided is to be written next: what is decided from here on stands on it.

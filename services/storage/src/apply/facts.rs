@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
 use roam_schemas::{ChangeId, Device, Key, Revision, Shard, StampedChange, Timestamp};
 
 use super::recent::Recent;
@@ -31,14 +32,14 @@ pub(super) struct Knowledge {
     shard: Shard,
     /// Where profiles stand; none for one that was never written.
     heads: Recent<ProfileKey, Option<Head>>,
-    moved: HashSet<ProfileKey>,
+    moved: HashSet<ProfileKey, RandomState>,
     records: Recent<RecordKey, Known>,
     seen: Recent<(ProfileKey, ChangeId), Seen>,
     ranks: Recent<(RecordKey, Revision), u32>,
     /// How many profiles each user has, of those users that get one in the batch in hand.
     user_profiles: Recent<Box<[u8]>, u32>,
     /// The markers of all users who were erased.
-    erased: HashMap<Box<[u8]>, Erased>,
+    erased: HashMap<Box<[u8]>, Erased, RandomState>,
 }
 
 /// The store as it is, for the facts of one batch: what reads it is made once, not for each change.
@@ -63,7 +64,7 @@ impl Knowledge {
     /// # Errors
     /// As all reads.
     pub(super) fn new(reader: Reader) -> Result<Self, StoreError> {
-        let mut erased = HashMap::new();
+        let mut erased = HashMap::default();
         reader.newest().all_erased(|user, marker| {
             erased.insert(user.into(), marker);
         })?;
@@ -72,7 +73,7 @@ impl Knowledge {
             reader,
             shard,
             heads: Recent::new(KEPT_HEADS),
-            moved: HashSet::new(),
+            moved: HashSet::default(),
             records: Recent::new(KEPT_RECORDS),
             seen: Recent::new(UNTIL_WRITTEN),
             ranks: Recent::new(UNTIL_WRITTEN),

@@ -101,34 +101,23 @@ impl Applier {
     /// # Errors
     /// See [`ApplyError`]. Nothing of the batch counts then.
     pub fn prepare(&mut self, batch: &JournalBatch, position: &Position) -> Result<Prepared, ApplyError> {
-        let mut prepared = Prepared::default();
-        self.prepare_more(&mut prepared, batch, position)?;
-        Ok(prepared)
+        self.prepare_group([(position, batch)]).map_err(|(_, error)| error)
     }
 
-    /// The same for the batch behind those that are prepared: all of them are committed at once, with the position of
-    /// the last.
+    /// The same for batches that follow each other, and are committed at once: with the position of the last, and each profile where it
+    /// stands after all of them.
     ///
     /// # Errors
-    /// See [`ApplyError`]. Nothing of all that was prepared counts then.
-    pub fn prepare_more(
+    /// The index of the first batch that cannot be applied, and why. Nothing of all of them counts then.
+    pub fn prepare_group<'b>(
         &mut self,
-        prepared: &mut Prepared,
-        batch: &JournalBatch,
-        position: &Position,
-    ) -> Result<(), ApplyError> {
-        if batch.rules != roam_schemas::RULES {
-            self.knowledge.forget();
-            return Err(ApplyError::Rules { batch: batch.id, rules: batch.rules });
-        }
-        let decide = |facts: &Facts, stamped: &StampedChange| {
-            decide(facts, &batch.terms, batch.quota(&stamped.profile.tenant), stamped)
-        };
-        let decided = self.decide_all(prepared, batch, position, decide);
-        if decided.is_err() {
+        group: impl IntoIterator<Item = (&'b Position, &'b JournalBatch)>,
+    ) -> Result<Prepared, (usize, ApplyError)> {
+        let prepared = self.decide_group(group);
+        if prepared.is_err() {
             self.knowledge.forget();
         }
-        decided
+        prepared
     }
 
     /// Decides that every change of a batch is rejected, because an operator had it passed over.
@@ -139,6 +128,7 @@ impl Applier {
         let mut prepared = Prepared::default();
         let decide = |facts: &Facts, stamped: &StampedChange| skip(facts, &batch.terms, stamped);
         self.decide_all(&mut prepared, batch, position, decide)?;
+        self.close(&mut prepared, position)?;
         Ok(prepared)
     }
 
@@ -223,6 +213,28 @@ impl Applier {
         self.writer.compact()
     }
 
+    fn decide_group<'b>(
+        &mut self,
+        group: impl IntoIterator<Item = (&'b Position, &'b JournalBatch)>,
+    ) -> Result<Prepared, (usize, ApplyError)> {
+        let (mut prepared, mut last) = (Prepared::default(), None);
+        for (index, (position, batch)) in group.into_iter().enumerate() {
+            let decide = |facts: &Facts, stamped: &StampedChange| {
+                decide(facts, &batch.terms, batch.quota(&stamped.profile.tenant), stamped)
+            };
+            let decided = match batch.rules == roam_schemas::RULES {
+                true => self.decide_all(&mut prepared, batch, position, decide),
+                false => Err(ApplyError::Rules { batch: batch.id, rules: batch.rules }),
+            };
+            decided.map_err(|error| (index, error))?;
+            last = Some((index, position));
+        }
+        if let Some((index, position)) = last {
+            self.close(&mut prepared, position).map_err(|error| (index, error.into()))?;
+        }
+        Ok(prepared)
+    }
+
     fn decide_all(
         &mut self,
         prepared: &mut Prepared,
@@ -243,12 +255,16 @@ impl Applier {
             let change = InBatch { batch: batch.id, index, profile, keys, stamped, records: facts.records };
             prepared.verdicts.push(self.write(&mut prepared.commit, change, decision)?);
         }
+        Ok(())
+    }
+
+    /// Adds what is written once for all batches of a commit.
+    fn close(&self, prepared: &mut Prepared, position: &Position) -> Result<(), StoreError> {
         for (profile, head) in self.knowledge.moved_heads() {
             self.writer.put_head(&mut prepared.commit, profile, head)?;
             prepared.heads.push((profile.clone(), head.revision));
         }
-        self.writer.put_position(&mut prepared.commit, position)?;
-        Ok(())
+        self.writer.put_position(&mut prepared.commit, position)
     }
 
     fn write(&mut self, commit: &mut Commit, change: InBatch<'_>, decision: Decision) -> Result<Verdict, StoreError> {

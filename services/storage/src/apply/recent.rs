@@ -3,12 +3,14 @@
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash, mem};
 
+use foldhash::fast::RandomState;
+
 /// A map that forgets what was not used for long: in two generations, of which the older one is dropped whole once the younger
 /// one is full. What is looked up in the older one becomes young again. Costs a map more than a plain one, and nothing per
 /// entry.
 pub(super) struct Recent<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
+    young: HashMap<K, V, RandomState>,
+    old: HashMap<K, V, RandomState>,
     /// How many entries fill a generation.
     full: usize,
 }
@@ -16,7 +18,7 @@ pub(super) struct Recent<K, V> {
 impl<K: Eq + Hash, V> Recent<K, V> {
     /// One whose generations are full with so many entries.
     pub(super) fn new(full: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), full }
+        Self { young: HashMap::default(), old: HashMap::default(), full }
     }
 
     /// What is kept under a key, for whoever changes it or uses it.

@@ -68,11 +68,9 @@ impl Replica {
 
     pub(crate) fn prepare_together(&mut self, batches: &[(u64, JournalBatch)]) -> Result<Prepared, ApplyError> {
         let (applier, _) = self.parts.as_mut().unwrap();
-        let mut prepared = Prepared::default();
-        for (sequence, batch) in batches {
-            applier.prepare_more(&mut prepared, batch, &position(*sequence, batch))?;
-        }
-        Ok(prepared)
+        let positions: Vec<_> = batches.iter().map(|(sequence, batch)| position(*sequence, batch)).collect();
+        let group = positions.iter().zip(batches.iter().map(|(_, batch)| batch));
+        applier.prepare_group(group).map_err(|(_, error)| error)
     }
 
     pub(crate) fn prepare(&mut self, sequence: u64, batch: &JournalBatch) -> Result<Prepared, ApplyError> {
