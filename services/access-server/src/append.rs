@@ -114,6 +114,8 @@ pub(crate) struct Appender {
 pub(crate) struct Appended {
     /// Its sequence there.
     pub(crate) sequence: u64,
+    /// How many changes it holds.
+    pub(crate) changes: usize,
 }
 
 impl Appender {
@@ -155,7 +157,7 @@ impl Appender {
                     kill_point("appended");
                     duties.into_iter().for_each(AckDuty::ack);
                     kill_point("acked");
-                    Some(Appended { sequence })
+                    Some(Appended { sequence, changes })
                 }
                 Err(error) => {
                     fail(duties, &error, &metrics);

@@ -4,6 +4,7 @@
 //! [`Gate`] decides, from what was seen and nothing else. What is seen comes from the watcher in `look.rs`.
 
 mod look;
+mod pace;
 
 use std::{
     collections::VecDeque,
@@ -11,9 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::append::Appended;
 #[cfg(test)]
 use look::Seen;
 pub(crate) use look::{Look, watch};
+use pace::Pace;
 
 /// Nothing is pulled while more batches than this wait to be announced.
 pub(crate) const BACKLOG: u64 = 256;
@@ -29,9 +32,11 @@ const REST_PER_BATCH: Duration = Duration::from_millis(2);
 const LONGEST_REST: Duration = Duration::from_millis(50);
 /// A pull of so many changes is a batch that is worth what it costs.
 const WORTH_A_BATCH: usize = 64;
-/// Nothing is pulled while a batch that this server appended has waited for its announcement for this long: what is behind so many
-/// seconds of work waits where a full stream turns more of it away, not where it keeps everybody waiting.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// Nothing is pulled while a batch that this server appended has waited for its announcement for this long, or one that it appended now
+/// would: what is behind so much work waits where a full stream turns more of it away, not where it keeps everybody waiting.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+/// What one appended now would wait is foretold only behind one that has waited for this long: all else is worked off before the next look.
+const NOTICEABLE: Duration = Duration::from_millis(200);
 /// The gate may be closed by back-pressure for this long before the service counts as not ready: until then that is
 /// ordinary work.
 const ORDINARY: Duration = Duration::from_secs(5);
@@ -45,15 +50,18 @@ pub(crate) enum Closed {
     Ahead,
     /// More than [`BACKLOG`] batches wait to be announced.
     Backlog,
-    /// One of our batches has waited for [`PATIENCE`].
+    /// One of our batches has waited for [`PATIENCE`], or the next one would.
     Waiting,
 }
 
 /// Decides whether anything may be pulled.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    /// Our batches that are not announced yet, as far as was seen: sequence in the journal, and when it had its PubAck.
-    unannounced: VecDeque<(u64, Instant)>,
+    /// Our batches that are not announced yet, as far as was seen, and when they had their PubAcks.
+    unannounced: VecDeque<(Appended, Instant)>,
+    /// How many changes they hold.
+    waiting: usize,
+    pace: Pace,
     closed: Option<(Closed, Instant)>,
     /// How many batches waited to be announced at each of the last looks.
     backlogs: [u64; LOOKS],
@@ -62,12 +70,19 @@ pub(crate) struct Gate {
 impl Gate {
     /// A gate that is closed until something is seen.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { unannounced: VecDeque::new(), closed: Some((Closed::Unknown, now)), backlogs: [0; LOOKS] }
+        Self {
+            unannounced: VecDeque::new(),
+            waiting: 0,
+            pace: Pace::default(),
+            closed: Some((Closed::Unknown, now)),
+            backlogs: [0; LOOKS],
+        }
     }
 
     /// Takes note that a batch of ours is in the journal.
-    pub(crate) fn appended(&mut self, sequence: u64, now: Instant) {
-        self.unannounced.push_back((sequence, now));
+    pub(crate) fn appended(&mut self, batch: Appended, now: Instant) {
+        self.waiting += batch.changes;
+        self.unannounced.push_back((batch, now));
     }
 
     /// Opens or closes the gate after a look. Says why it is closed, if it is.
@@ -115,15 +130,24 @@ impl Gate {
             // Also after the journal was rolled back, when some of ours are gone.
             self.unannounced.clear();
         }
-        self.unannounced.retain(|(sequence, _)| *sequence > seen.announced);
-        let oldest = self.unannounced.front().map(|(_, since)| now.saturating_duration_since(*since));
+        self.unannounced.retain(|(batch, _)| batch.sequence > seen.announced);
+        let waiting = self.unannounced.iter().map(|(batch, _)| batch.changes).sum();
+        self.pace.note(self.waiting.saturating_sub(waiting), waiting, now);
+        self.waiting = waiting;
         if seen.backlog > BACKLOG {
             Some(Closed::Backlog)
-        } else if oldest.is_some_and(|waited| waited >= PATIENCE) {
+        } else if self.keeps_waiting(now) {
             Some(Closed::Waiting)
         } else {
             None
         }
+    }
+
+    /// Whether one of our batches has waited for too long, or one that came now would.
+    fn keeps_waiting(&self, now: Instant) -> bool {
+        let Some((_, since)) = self.unannounced.front() else { return false };
+        let waited = now.saturating_duration_since(*since);
+        waited >= PATIENCE || (waited >= NOTICEABLE && self.pace.takes_longer(self.waiting, PATIENCE))
     }
 }
 
@@ -140,7 +164,7 @@ impl fmt::Display for Closed {
             Self::Unknown => f.write_str("it is not known how far the journal is announced"),
             Self::Ahead => f.write_str("a consumer stands ahead of its stream: see `roam repair consumers`"),
             Self::Backlog => write!(f, "more than {BACKLOG} batches of the journal wait to be announced"),
-            Self::Waiting => write!(f, "a batch has waited {} s to be announced", PATIENCE.as_secs()),
+            Self::Waiting => write!(f, "batches wait {PATIENCE:?} and longer to be announced"),
         }
     }
 }
@@ -153,6 +177,10 @@ mod tests {
     fn gate() -> (Gate, impl Fn(u64) -> Instant) {
         let start = Instant::now();
         (Gate::new(start), move |millis| start + Duration::from_millis(millis))
+    }
+
+    fn batch(sequence: u64, changes: usize) -> Appended {
+        Appended { sequence, changes }
     }
 
     fn seen(backlog: u64, announced: u64) -> Look {
@@ -196,22 +224,38 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_closes_when_a_batch_of_ours_has_waited_for_two_seconds() {
+    fn the_gate_closes_when_a_batch_of_ours_has_waited_for_half_a_second() {
         let (mut gate, at) = gate();
-        gate.appended(7, at(0));
-        gate.appended(9, at(1_000));
-        assert_eq!(gate.heed(&seen(2, 6), at(1_999)), None);
-        assert_eq!(gate.heed(&seen(2, 6), at(2_000)), Some(Closed::Waiting));
-        // The first is announced, the second has waited for one second.
-        assert_eq!(gate.heed(&seen(1, 7), at(2_001)), None);
-        assert_eq!(gate.heed(&seen(1, 8), at(3_000)), Some(Closed::Waiting));
-        assert_eq!(gate.heed(&seen(1, 9), at(3_001)), None);
+        gate.appended(batch(7, 1), at(0));
+        gate.appended(batch(9, 1), at(250));
+        assert_eq!(gate.heed(&seen(2, 6), at(499)), None);
+        assert_eq!(gate.heed(&seen(2, 6), at(500)), Some(Closed::Waiting));
+        // The first is announced, the second has waited for a quarter of a second.
+        assert_eq!(gate.heed(&seen(1, 7), at(501)), None);
+        assert_eq!(gate.heed(&seen(1, 8), at(750)), Some(Closed::Waiting));
+        assert_eq!(gate.heed(&seen(1, 9), at(751)), None);
+    }
+
+    #[test]
+    fn the_gate_closes_when_a_batch_that_came_now_would_wait_for_half_a_second() {
+        let (mut gate, at) = gate();
+        // 300 changes a second are announced: of these, 100 at each look.
+        for look in 0..10 {
+            gate.appended(batch(look, 100), at(1_000 * look / 3));
+            gate.heed(&seen(1, look.saturating_sub(1)), at(1_000 * look / 3));
+        }
+        assert_eq!(gate.heed(&seen(0, 9), at(3_300)), None);
+        gate.appended(batch(10, 160), at(4_000));
+        assert_eq!(gate.heed(&seen(1, 9), at(4_199)), None, "nothing has waited for long");
+        gate.appended(batch(11, 160), at(4_200));
+        assert_eq!(gate.heed(&seen(2, 9), at(4_210)), Some(Closed::Waiting), "320 changes take a second");
+        assert_eq!(gate.heed(&seen(1, 10), at(4_410)), None, "half of them are announced");
     }
 
     #[test]
     fn a_batch_that_a_rolled_back_journal_lost_does_not_close_the_gate_for_ever() {
         let (mut gate, at) = gate();
-        gate.appended(1_000, at(0));
+        gate.appended(batch(1_000, 1), at(0));
         assert_eq!(gate.heed(&seen(1, 3), at(2_000)), Some(Closed::Waiting));
         assert_eq!(gate.heed(&seen(0, 4), at(2_200)), None);
         assert_eq!(gate.heed(&seen(1, 4), at(60_000)), None);

@@ -148,8 +148,8 @@ impl Line {
                     Err(_) => return Ok(()),
                 },
                 Some(ended) = in_flight.next(), if !in_flight.is_empty() => {
-                    if let Some(Appended { sequence }) = ended {
-                        self.gate.appended(sequence, Instant::now());
+                    if let Some(appended) = ended {
+                        self.gate.appended(appended, Instant::now());
                     }
                 }
                 taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if in_flight.len() < self.appends && resting_until.is_none() => {
