@@ -1,4 +1,4 @@
-//! A cap on how much of the processors some processes may take together: a control group of its own, of version 1 or 2,
+//! A cap on how much of one processor some processes may take together: a control group of its own, of version 1 or 2,
 //! whichever the machine has. Takes root. It holds nobody up for longer than a few milliseconds at a time.
 
 use std::{
@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::process::Pid;
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
 
 /// The period in which the share is given out, in microseconds: so short that a process which has used up its share waits
 /// for a moment only.
@@ -48,9 +51,19 @@ impl Quota {
         Ok(quota)
     }
 
-    /// Holds a process under it, with all its threads.
+    /// Holds a process under it, with all its threads, on one processor for good. The kernel gives out the share by processor: on two of them
+    /// a thread that never waits, as one that compacts, would get half of it, however many others want the rest.
     pub(crate) fn hold(&self, process: Pid) -> Result<()> {
-        self.set(MEMBERS, &process.as_raw_nonzero().to_string())
+        self.set(MEMBERS, &process.as_raw_nonzero().to_string())?;
+        let allowed = sched_getaffinity(None)?;
+        let last = (0..CpuSet::MAX_CPU).rfind(|processor| allowed.is_set(*processor)).context("no processor")?;
+        let mut one = CpuSet::new();
+        one.set(last);
+        for thread in fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero()))? {
+            let thread = thread?.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+            sched_setaffinity(Some(thread.context("a thread without a number")?), &one)?;
+        }
+        Ok(())
     }
 
     fn set(&self, what: &str, value: &str) -> Result<()> {

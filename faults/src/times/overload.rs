@@ -1,10 +1,11 @@
 //! Ten times as much as the services can do is offered, whose share of the processors is cut down so that it can be offered
 //! at all: how soon what is refused is refused, how much is saved meanwhile, and how soon all is as before.
 
-use std::time::Duration;
+use std::{array, fs, iter, ops::Range, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use tokio::time::Instant;
+use rustix::process::Pid;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Figure, Figures, Goal, Times, processes,
@@ -21,10 +22,25 @@ const SHARE: u64 = 7;
 const USERS: usize = 128;
 /// How many changes may wait: about two seconds of work, as a deployment of such a machine is provisioned.
 const WAITING: u64 = 1_500;
+/// What is offered, and for how long, while the services may still take what they want: a store that holds nothing has nothing to flush
+/// and to compact either, and would be found to bear more than one that is in use.
+const IN_USE: (f64, Duration) = (5_000.0, Duration::from_secs(20));
+/// Services that worked for less than this in a second do nothing any more.
+const LITTLE: Duration = Duration::from_millis(50);
+/// The kernel counts the work of a process in hundredths of a second.
+const TICK: Duration = Duration::from_millis(10);
 /// What is offered to find out how much can be done: more than that.
 const TOO_MUCH: f64 = 4_000.0;
-/// How often what can be done is offered, one after the other.
-const STEPS: [f64; 4] = [0.5, 1.0, 3.0, 10.0];
+/// How often what can be done is offered, one after the other, and as what it is told how much was saved meanwhile.
+const LEVELS: [(f64, &str); 3] = [
+    (1.0, "saved while as much is offered"),
+    (3.0, "saved while three times as much is offered"),
+    (10.0, "saved while ten times as much is offered"),
+];
+/// The last of them.
+const OVERLOAD: usize = LEVELS.len() - 1;
+/// How often all of these are gone through. Of each level the median counts, as of everything that is measured in turns.
+const ROUNDS: usize = 3;
 /// Long enough for what is written meanwhile to be flushed and compacted once or twice, which takes up to a third of the share for some
 /// seconds.
 const STEP: Duration = Duration::from_secs(30);
@@ -38,54 +54,107 @@ const HOME_WITHIN: Duration = Duration::from_secs(60);
 /// How much of what was to be offered has to be: else the figures are of something else.
 const OFFERED: f64 = 0.9;
 
+/// For some time, so much was offered.
+struct Step {
+    /// Its place among the [`LEVELS`].
+    level: usize,
+    /// How much was saved a second.
+    saved: f64,
+    /// The places of what was offered.
+    changes: Range<usize>,
+}
+
 pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
-    let quota = Quota::new(SHARE)?;
-    let plan = Plan { changes: Some(WAITING), ..Plan::new(Shape::Single, times.programs.clone()) };
+    // A server that syncs whatever it takes in would be what is overloaded, by its disk, and the services would wait for it.
+    let plan = Plan { changes: Some(WAITING), ..Plan::new(Shape::Lazy, times.programs.clone()) };
     let mut site = Site::start(plan).await?;
-    let before = processes(&mut site);
-    for process in &before {
-        quota.hold(process.context("all services run")?)?;
-    }
     let traffic = Traffic::start(site.direct(), USERS).await?;
+    let (rate, lasts) = IN_USE;
+    traffic.offer(rate, lasts).await?;
+    traffic.come_home(HOME_WITHIN).await?;
+    let before = processes(&mut site).into_iter().collect::<Option<Vec<_>>>().context("all services run")?;
+    rested(&before).await?;
+    let quota = Quota::new(SHARE)?;
+    before.iter().try_for_each(|process| quota.hold(*process))?;
     let capacity = goodput(&traffic, TOO_MUCH).await?;
     traffic.come_home(HOME_WITHIN).await?;
-    let (mut peak, mut last, mut overload) = (capacity, 0.0, 0);
-    for step in STEPS {
-        overload = traffic.count();
-        last = goodput(&traffic, step * capacity).await?;
-        peak = peak.max(last);
+    let mut steps: Vec<Step> = Vec::new();
+    for (level, (times, _)) in iter::repeat_n(LEVELS, ROUNDS).flat_map(|levels| levels.into_iter().enumerate()) {
+        let from = traffic.count();
+        let saved = goodput(&traffic, times * capacity).await?;
+        steps.push(Step { level, saved, changes: from..traffic.count() });
     }
     let ended = Instant::now();
-    let sent = traffic.count();
-    let offered = (sent - overload) as f64 / STEP.as_secs_f64() / capacity;
-    traffic.offer(capacity / 2.0, AFTERWARDS).await?;
+    let saved: [f64; LEVELS.len()] = array::from_fn(|level| typical(&steps, level));
+    let peak = saved.into_iter().fold(0.0, f64::max);
+    traffic.offer(peak / 2.0, AFTERWARDS).await?;
     traffic.come_home(HOME_WITHIN).await?;
-    ensure!(offered >= OFFERED * STEPS[STEPS.len() - 1], "only {offered:.1} times the capacity could be offered");
+
     let all = traffic.trips(0);
-    let (during, after) = (&all[overload..sent], &all[sent..]);
+    let (most, _) = LEVELS[OVERLOAD];
+    let overload: Vec<&Step> = steps.iter().filter(|step| step.level == OVERLOAD).collect();
+    let offered = |step: &&Step| step.changes.len() as f64 / STEP.as_secs_f64() / capacity;
+    let offered = overload.iter().map(offered).fold(f64::INFINITY, f64::min);
+    ensure!(offered >= OFFERED * most, "only {offered:.1} times the capacity could be offered");
+    let after = &all[steps.last().map_or(0, |step| step.changes.end)..];
     let normal = as_before(after).map_or(AFTERWARDS, |sent| sent - ended);
     let mut figures = Figures::of("overload");
     figures.add("capacity, with 7 % of a processor", "/s", capacity, Goal::None);
     figures.add("offered, as often as that", "", offered, Goal::None);
-    refusals(&mut figures, during);
-    figures.add("saved meanwhile, of the peak", "%", 100.0 * last / peak, Goal::AtLeast(80.0));
+    let during: Vec<Trip> = overload.iter().flat_map(|step| &all[step.changes.clone()]).copied().collect();
+    refusals(&mut figures, &during);
+    LEVELS.iter().zip(saved).for_each(|((_, what), saved)| figures.add(what, "/s", saved, Goal::None));
+    figures.add("saved in overload, of the peak", "%", 100.0 * saved[OVERLOAD] / peak, Goal::AtLeast(80.0));
     let saved = all.iter().filter_map(|trip| Some(trip.saved? - trip.accepted?.min(trip.saved?))).max();
     figures.time("from PubAck to receipt at most", saved.unwrap_or_default(), Goal::AtMost(10.0));
     figures.time("as before again after", normal, Goal::AtMost(10.0));
     figures.count(
         "started again",
-        processes(&mut site).iter().zip(&before).filter(|(now, then)| now != then).count(),
+        processes(&mut site).iter().zip(&before).filter(|(now, then)| **now != Some(**then)).count(),
         Goal::AtMost(0.0),
     );
     Ok(figures.all)
 }
 
+/// The median of what was saved a second at a level.
+fn typical(steps: &[Step], level: usize) -> f64 {
+    let of_level = steps.iter().filter(|step| step.level == level);
+    let mut each: Vec<f64> = of_level.map(|step| step.saved).collect();
+    each.sort_unstable_by(f64::total_cmp);
+    each.get(each.len() / 2).copied().unwrap_or_default()
+}
+
 /// Offers so much for a step, and says how many a second had their receipts meanwhile.
 async fn goodput(traffic: &Traffic, rate: f64) -> Result<f64> {
-    let began = Instant::now();
+    let (before, began) = (traffic.saved(), Instant::now());
     traffic.offer(rate, STEP).await?;
-    let ended = Instant::now();
-    Ok(traffic.saved_within(began..ended) as f64 / (ended - began).as_secs_f64())
+    Ok((traffic.saved() - before) as f64 / began.elapsed().as_secs_f64())
+}
+
+/// Waits until what there is to flush and to compact is flushed and compacted.
+async fn rested(services: &[Pid]) -> Result<()> {
+    let until = Instant::now() + HOME_WITHIN;
+    let mut before = worked(services)?;
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        let now = worked(services)?;
+        if now - before < LITTLE {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "the services still work after {HOME_WITHIN:?}, and nothing is asked of them");
+        before = now;
+    }
+}
+
+/// How long some processes had a processor so far: fields 14 and 15 of `/proc/PID/stat`.
+fn worked(services: &[Pid]) -> Result<Duration> {
+    let one = |service: &Pid| -> Result<Duration> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", service.as_raw_nonzero()))?;
+        let (_, behind_the_name) = text.rsplit_once(')').context("stat has no name")?;
+        let ticks = behind_the_name.split_whitespace().skip(11).take(2).map(str::parse::<u32>);
+        Ok(TICK * ticks.sum::<Result<u32, _>>()?)
+    };
+    services.iter().map(one).sum()
 }
 
 /// When the first change was sent of a while in which 99 of 100 are saved as soon as usual. Later, as before, a compaction of what was
