@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustix::{
+    io::Errno,
     process::Pid,
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
@@ -20,7 +21,7 @@ const FIRST: &str = "/sys/fs/cgroup/cpu";
 const SECOND: &str = "/sys/fs/cgroup";
 const MEMBERS: &str = "cgroup.procs";
 
-/// The cap. Dropping it lets the processes go on without.
+/// The cap. Dropping it lets the processes go on without, each where it is.
 #[derive(Debug)]
 pub(crate) struct Quota {
     group: PathBuf,
@@ -61,7 +62,11 @@ impl Quota {
         one.set(last);
         for thread in fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero()))? {
             let thread = thread?.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-            sched_setaffinity(Some(thread.context("a thread without a number")?), &one)?;
+            match sched_setaffinity(Some(thread.context("a thread without a number")?), &one) {
+                // It ended meanwhile.
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

@@ -58,6 +58,8 @@ const OFFERED: f64 = 0.9;
 struct Step {
     /// Its place among the [`LEVELS`].
     level: usize,
+    /// How much was offered a second.
+    offered: f64,
     /// How much was saved a second.
     saved: f64,
     /// The places of what was offered.
@@ -80,9 +82,11 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     traffic.come_home(HOME_WITHIN).await?;
     let mut steps: Vec<Step> = Vec::new();
     for (level, (times, _)) in iter::repeat_n(LEVELS, ROUNDS).flat_map(|levels| levels.into_iter().enumerate()) {
-        let from = traffic.count();
+        let (from, began) = (traffic.count(), Instant::now());
         let saved = goodput(&traffic, times * capacity).await?;
-        steps.push(Step { level, saved, changes: from..traffic.count() });
+        let changes = from..traffic.count();
+        let offered = changes.len() as f64 / began.elapsed().as_secs_f64();
+        steps.push(Step { level, offered, saved, changes });
     }
     let ended = Instant::now();
     let saved: [f64; LEVELS.len()] = array::from_fn(|level| typical(&steps, level));
@@ -93,7 +97,7 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     let all = traffic.trips(0);
     let (most, _) = LEVELS[OVERLOAD];
     let overload: Vec<&Step> = steps.iter().filter(|step| step.level == OVERLOAD).collect();
-    let offered = |step: &&Step| step.changes.len() as f64 / STEP.as_secs_f64() / capacity;
+    let offered = |step: &&Step| step.offered / capacity;
     let offered = overload.iter().map(offered).fold(f64::INFINITY, f64::min);
     ensure!(offered >= OFFERED * most, "only {offered:.1} times the capacity could be offered");
     let after = &all[steps.last().map_or(0, |step| step.changes.end)..];

@@ -35,7 +35,7 @@ const WORTH_A_BATCH: usize = 64;
 /// Nothing is pulled while a batch that this server appended has waited for its announcement for this long, or one that it appended now
 /// would: what is behind so much work waits where a full stream turns more of it away, not where it keeps everybody waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
-/// What one appended now would wait is foretold only behind one that has waited for this long: all else is worked off before the next look.
+/// What one appended now would wait is foretold only behind one that has waited for this long: the interval of looks.
 const NOTICEABLE: Duration = Duration::from_millis(200);
 /// The gate may be closed by back-pressure for this long before the service counts as not ready: until then that is
 /// ordinary work.
@@ -164,7 +164,7 @@ impl fmt::Display for Closed {
             Self::Unknown => f.write_str("it is not known how far the journal is announced"),
             Self::Ahead => f.write_str("a consumer stands ahead of its stream: see `roam repair consumers`"),
             Self::Backlog => write!(f, "more than {BACKLOG} batches of the journal wait to be announced"),
-            Self::Waiting => write!(f, "batches wait {PATIENCE:?} and longer to be announced"),
+            Self::Waiting => write!(f, "batches wait for too long to be announced"),
         }
     }
 }

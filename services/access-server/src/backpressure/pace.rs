@@ -5,27 +5,33 @@ use std::time::{Duration, Instant};
 /// What was seen so long ago weighs a third of what is seen now.
 const MEMORY: Duration = Duration::from_secs(2);
 
-/// Changes a second, over the time in which some waited to be announced: a mean in which what is older weighs less.
+/// Looks are not farther apart than this, unless some were missed: then nobody knows when between them was announced what was.
+const APART: Duration = Duration::from_secs(1);
+
+/// Changes a second, from looks at both of which some waited to be announced: a mean in which what is older weighs less.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// None before anything was seen.
+    /// None before anything was announced.
     per_second: Option<f64>,
-    /// Since when some have waited that still did at the last look.
-    busy_since: Option<Instant>,
+    /// When the last look was, if some waited then.
+    busy_at: Option<Instant>,
 }
 
 impl Pace {
     /// Takes note at a look of how many changes were announced since the last one, and how many wait still.
     pub(super) fn note(&mut self, announced: usize, waiting: usize, now: Instant) {
-        if let Some(since) = self.busy_since {
-            let passed = now.saturating_duration_since(since).as_secs_f64();
-            if passed > 0.0 {
-                let seen = announced as f64 / passed;
-                let weight = 1.0 - (-passed / MEMORY.as_secs_f64()).exp();
-                self.per_second = Some(self.per_second.map_or(seen, |known| known + weight * (seen - known)));
-            }
+        let passed = self.busy_at.map(|at| now.saturating_duration_since(at)).filter(|passed| *passed <= APART);
+        if let Some(passed) = passed.map(|passed| passed.as_secs_f64()).filter(|passed| *passed > 0.0)
+            && waiting > 0
+        {
+            let seen = announced as f64 / passed;
+            let weight = 1.0 - (-passed / MEMORY.as_secs_f64()).exp();
+            self.per_second = match self.per_second {
+                Some(known) => Some(known + weight * (seen - known)),
+                None => (announced > 0).then_some(seen),
+            };
         }
-        self.busy_since = (waiting > 0).then_some(now);
+        self.busy_at = (waiting > 0).then_some(now);
     }
 
     /// Whether so many changes take longer than that; no, while nothing is known.
@@ -70,11 +76,19 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_nothing_waited_does_not_count() {
+    fn time_in_which_nothing_waited_or_nobody_looked_does_not_count() {
         let (mut pace, now) = pace_of(400, 50);
-        pace.note(400, 0, now + SECOND / 5);
-        pace.note(1, 0, now + 10 * SECOND);
-        pace.note(1, 1, now + 20 * SECOND);
+        // All was announced at some time before that look.
+        pace.note(3, 0, now + SECOND / 5);
+        pace.note(0, 1, now + SECOND);
+        // No look was answered for nine seconds.
+        pace.note(1, 1, now + 10 * SECOND);
         assert!(!pace.takes_longer(1_980, SECOND));
+    }
+
+    #[test]
+    fn nothing_is_known_before_anything_was_announced() {
+        let (pace, _) = pace_of(0, 10);
+        assert!(!pace.takes_longer(1, SECOND));
     }
 }
