@@ -89,8 +89,25 @@ impl Figure {
         let bound = |of: fn(&(f64, f64)) -> f64, pick: fn(f64, f64) -> f64| points().map(of).reduce(pick);
         let (left, right) = (bound(|point| point.0, f64::min)?, bound(|point| point.0, f64::max)?);
         let (low, high) = (bound(|point| point.1, f64::min)?, bound(|point| point.1, f64::max)?);
-        let left = if self.logarithmic { left } else { 0.0 };
-        Some(((left, right.max(left + 1e-9) * 1.02), (low.max(1e-3) * 0.8, high.max(1e-3) * 1.6)))
+        let x = match self.logarithmic {
+            true => with_two_decades(left, right * 1.02),
+            false => (0.0, right.max(1e-9) * 1.02),
+        };
+        Some((x, with_two_decades(low.max(1e-3) * 0.8, high.max(1e-3) * 1.6)))
+    }
+}
+
+/// The bounds of a logarithmic axis, widened so that at least two powers of ten lie within: only those have numbers.
+fn with_two_decades(low: f64, high: f64) -> (f64, f64) {
+    let (mut low, mut high) = (low, high);
+    loop {
+        let (first, last) = (low.log10().ceil(), high.log10().floor());
+        if last > first {
+            return (low, high);
+        }
+        let (below, above) = (10_f64.powf(first - 1.0), 10_f64.powf(last + 1.0));
+        // Whichever takes less room.
+        if low / below < above / high { low = below } else { high = above }
     }
 }
 
@@ -127,6 +144,16 @@ mod tests {
                 assert!(drawn.contains(word), "{word}");
             }
         }
+    }
+
+    #[test]
+    fn an_axis_has_two_numbers_at_least() {
+        for (low, high) in [(17_000.0, 90_000.0), (0.8, 16.0), (2.0, 3.0), (0.5, 2_000.0), (10.0, 100.0), (1.0, 1.0)] {
+            let (from, to) = with_two_decades(low, high);
+            assert!(from <= low && to >= high);
+            assert!(to.log10().floor() - from.log10().ceil() >= 1.0, "{from} .. {to}");
+        }
+        assert_eq!(with_two_decades(0.5, 2_000.0), (0.5, 2_000.0), "there are enough");
     }
 
     #[test]
