@@ -100,6 +100,7 @@ async fn while_there_is_no_journal_changes_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_was_made_anew_is_another_incarnation() {
     let world = World::start().await;
+    let _announcer = world.announcer().await;
     let server = world.access_server().await;
     world.publish_many(3).await;
     world.settled().await;
