@@ -13,7 +13,7 @@ use roam_schemas::{
     Bulk, BulkChange, BulkReceipt, BulkReceipts, Draft, Outcome, Receipt, ServiceName, Shard, decode, encode, headers,
     subjects,
 };
-use roam_tests::{Part, Probe, World, app, envelope, key, tenant, text, user};
+use roam_tests::{Part, Probe, World, app, envelope, eventually, key, tenant, text, user};
 use serde_json::json;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_roam-tests-service");
@@ -216,8 +216,11 @@ async fn receipts_of_a_bulk_that_do_not_read_are_counted_and_harm_nobody() {
         bus.send(subject.to_owned(), envelope(Encoding::Postcard), payload.into()).await.unwrap();
     }
     assert!(save(&client, 100, "theme", "dark").await.iter().all(Result::is_ok));
-    let counts = client.receipt_counts();
-    assert_eq!((counts.undecodable, counts.matched, counts.foreign), (3, 100, 0));
+    eventually("all of them are counted", async || {
+        let counts = client.receipt_counts();
+        ((counts.undecodable, counts.matched, counts.foreign) == (3, 100, 0)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
