@@ -89,9 +89,7 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
         steps.push(Step { level, offered, saved, changes });
     }
     let ended = Instant::now();
-    let saved: [f64; LEVELS.len()] = array::from_fn(|level| typical(&steps, level));
-    let peak = saved.into_iter().fold(0.0, f64::max);
-    traffic.offer(peak / 2.0, AFTERWARDS).await?;
+    traffic.offer(capacity / 2.0, AFTERWARDS).await?;
     traffic.come_home(HOME_WITHIN).await?;
 
     let all = traffic.trips(0);
@@ -107,6 +105,9 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     figures.add("offered, as often as that", "", offered, Goal::None);
     let during: Vec<Trip> = overload.iter().flat_map(|step| &all[step.changes.clone()]).copied().collect();
     refusals(&mut figures, &during);
+    let saved: [f64; LEVELS.len()] = array::from_fn(|level| typical(&steps, level));
+    // The first stretch counts too, although it comes right after all was compacted.
+    let peak = saved.into_iter().fold(capacity, f64::max);
     LEVELS.iter().zip(saved).for_each(|((_, what), saved)| figures.add(what, "/s", saved, Goal::None));
     figures.add("saved in overload, of the peak", "%", 100.0 * saved[OVERLOAD] / peak, Goal::AtLeast(80.0));
     let saved = all.iter().filter_map(|trip| Some(trip.saved? - trip.accepted?.min(trip.saved?))).max();
