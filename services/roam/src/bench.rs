@@ -2,6 +2,7 @@
 //! a fixed rate. It shares its machine with what it measures, so it is lean: two connections, no task for each change,
 //! nothing kept but a start time.
 
+mod bulks;
 mod load;
 #[cfg(feature = "embedded")]
 mod own;

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use roam_schemas::{Device, Encoding, Tenant};
+use roam_schemas::{Device, Encoding, Shards, Tenant};
 
 use crate::failure::Exit;
 pub(crate) use agent::{Agent, AgentCommand};
@@ -38,7 +38,7 @@ pub(crate) use deploy::{Sync, Up};
 #[cfg(feature = "embedded")]
 pub(crate) use operate::Only;
 pub(crate) use operate::{Erase, Profiles, ResumeReplica, SkipEntry, Status, Storage, StorageCommand, Verify};
-use parse::{device, tenant};
+use parse::{device, shards, tenant};
 pub(crate) use past::{Conflicts, Explain, Restore};
 pub(crate) use profile::{Changes, Effective, Get, History, Ls, Pull, Push, Put, Rm, Watch};
 pub(crate) use room::{Room, option_of};
@@ -394,6 +394,9 @@ pub(crate) struct Bench {
     /// Load this many records first
     #[arg(long, value_name = "N", default_value = "0")]
     pub(crate) records: u64,
+    /// Send changes together while others are under way, as the client library of a service does; give how many shards there are
+    #[arg(long, value_name = "SHARDS", num_args = 0..=1, default_missing_value = "1", value_parser = shards)]
+    pub(crate) bulks: Option<Shards>,
     /// The tenant whose profiles are written
     #[arg(long, value_name = "TENANT", default_value = "bench", value_parser = tenant)]
     pub(crate) tenant: Tenant,

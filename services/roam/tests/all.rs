@@ -5,6 +5,8 @@
 mod archive;
 #[cfg(feature = "embedded")]
 mod backup;
+#[cfg(feature = "embedded")]
+mod bench;
 mod command_line;
 #[cfg(feature = "embedded")]
 mod large;

@@ -39,8 +39,8 @@ pub(crate) async fn load(
             run.hear().await?;
         }
         let size = keys.end - keys.start;
-        let change = plan.encoded(run.next(), profile, keys)?;
-        run.send_this(change, Instant::now(), Awaits::RECEIPT).await?;
+        let (profile, change) = plan.puts(run.next(), profile, keys)?;
+        run.send_this(profile, change, Instant::now(), Awaits::RECEIPT).await?;
         bar.inc(size);
     }
     run.come_home().await?;

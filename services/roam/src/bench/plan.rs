@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use roam_schemas::{
     App, Change, ChangeId, ContentType, Device, EncodeError, Encoding, Key, NameError, Operation, Problem, Profile,
-    ServiceName, Tenant, User, encode, subjects,
+    ServiceName, Shard, Tenant, User, encode, subjects,
 };
 
 /// The app of all profiles, and the name of the service that writes them.
@@ -20,6 +20,7 @@ const NUMBER_AT: usize = 10;
 pub(crate) struct Plan {
     service: ServiceName,
     tenant: Tenant,
+    app: App,
     profiles: Vec<Profile>,
     /// The change subject of each profile.
     subjects: Vec<String>,
@@ -65,6 +66,7 @@ impl Plan {
             first_id: first_id(),
             service,
             tenant,
+            app,
             profiles,
             encoding,
         })
@@ -95,28 +97,48 @@ impl Plan {
         self.profiles.len() as u64
     }
 
-    /// Change `number` of a measurement: where it is published, and what.
-    pub(crate) fn change(&self, number: u64) -> Result<(String, Bytes), PlanError> {
-        let turn = number / self.profiles();
-        let key = turn.wrapping_mul(STRIDE) % self.keys;
-        self.encoded(number, number % self.profiles(), [key].into_iter())
+    /// The profile of that place.
+    pub(super) fn profile(&self, place: usize) -> Option<&Profile> {
+        self.profiles.get(place)
     }
 
-    /// A change that puts these keys of a profile.
-    pub(crate) fn encoded(
+    /// How large a value is.
+    pub(super) fn value_bytes(&self) -> usize {
+        self.value.len()
+    }
+
+    /// Where bulks of a shard are published.
+    pub(super) fn bulk_subject(&self, shard: Shard) -> String {
+        subjects::bulk(shard, &self.tenant, &self.app, &self.service)
+    }
+
+    /// Change `number` of a measurement, and the place of its profile.
+    pub(super) fn change(&self, number: u64) -> Result<(usize, Change), PlanError> {
+        let turn = number / self.profiles();
+        let key = turn.wrapping_mul(STRIDE) % self.keys;
+        self.puts(number, number % self.profiles(), [key].into_iter())
+    }
+
+    /// A change that puts these keys of a profile, and the place of that.
+    pub(super) fn puts(
         &self,
         number: u64,
         profile: u64,
         keys: impl Iterator<Item = u64>,
-    ) -> Result<(String, Bytes), PlanError> {
+    ) -> Result<(usize, Change), PlanError> {
         let op = |key| {
             let key = Key::parse(format!("record-{key:08}"))?;
             Ok(Operation::put(key, self.value(number), ContentType::octets()))
         };
         let ops = keys.map(op).collect::<Result<Vec<_>, Problem>>()?;
-        let payload = encode(&Change::new(self.id(number), None, ops)?, self.encoding)?;
-        let subject = usize::try_from(profile).ok().and_then(|at| self.subjects.get(at)).cloned().unwrap_or_default();
-        Ok((subject, Bytes::from(payload)))
+        let change = Change::new(self.id(number), None, ops)?;
+        Ok((usize::try_from(profile).unwrap_or(usize::MAX), change))
+    }
+
+    /// A change by itself: where it is published, and what.
+    pub(super) fn message(&self, profile: usize, change: &Change) -> Result<(String, Bytes), PlanError> {
+        let subject = self.subjects.get(profile).cloned().unwrap_or_default();
+        Ok((subject, encode(change, self.encoding)?.into()))
     }
 
     /// The number of a change of this run, by its id.
@@ -172,7 +194,8 @@ mod tests {
         let plan = plan(64, 0);
         let other_run = self::plan(64, 0);
         for number in [0, 1, 63, 64, 1_000_000, (1 << 48) - 1] {
-            let (subject, payload) = plan.change(number).unwrap();
+            let (profile, change) = plan.change(number).unwrap();
+            let (subject, payload) = plan.message(profile, &change).unwrap();
             let (_, device) = subjects::parse_change(Shard::ONLY, &subject).unwrap();
             assert_eq!(device.as_str(), "$svc-bench");
             let draft: Draft = decode(&payload, Encoding::Postcard).unwrap();
@@ -185,14 +208,13 @@ mod tests {
     #[test]
     fn changes_are_spread_over_all_profiles_and_all_loaded_records() {
         let plan = plan(4, 4 * 500);
-        let mut subjects = HashSet::new();
+        let mut profiles = HashSet::new();
         let mut keys = HashSet::new();
         for number in 0..4 * 500 {
-            let (subject, payload) = plan.change(number).unwrap();
-            let draft: Draft = decode(&payload, Encoding::Postcard).unwrap();
-            keys.insert((subject.clone(), draft.ops[0].key.clone()));
-            subjects.insert(subject);
+            let (profile, change) = plan.change(number).unwrap();
+            keys.insert((profile, change.ops()[0].key.clone()));
+            profiles.insert(profile);
         }
-        assert_eq!((subjects.len(), keys.len()), (4, 4 * 500));
+        assert_eq!((profiles.len(), keys.len()), (4, 4 * 500));
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) value_bytes: u32,
     pub(crate) records: u64,
     pub(crate) encoding: roam_schemas::Encoding,
+    /// Whether changes went in bulks.
+    pub(crate) bulks: bool,
 }
 
 /// How loading went.
@@ -110,8 +112,9 @@ impl Loaded {
 
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { profiles, in_flight, rate, seconds, value_bytes, .. } = self.settings;
-        writeln!(f, "{profiles} profiles, values of {value_bytes} bytes, {seconds} s each")?;
+        let Settings { profiles, in_flight, rate, seconds, value_bytes, bulks, .. } = self.settings;
+        let together = if bulks { ", in bulks" } else { "" };
+        writeln!(f, "{profiles} profiles, values of {value_bytes} bytes, {seconds} s each{together}")?;
         if let Some(Loaded { records, seconds, per_second }) = &self.loaded {
             writeln!(f, "loaded {} records in {seconds:.1} s: {}/s", show::count(*records), rounded(*per_second))?;
         }
@@ -198,6 +201,7 @@ mod tests {
             value_bytes: 128,
             records: 0,
             encoding: roam_schemas::Encoding::Postcard,
+            bulks: false,
         };
         let loaded = Some(Loaded::new(1_000_000, Duration::from_secs(20)));
         let memory = Memory { resident_bytes: 300 << 20, most_resident_bytes: 328 << 20 };

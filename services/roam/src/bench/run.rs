@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use indicatif::ProgressBar;
 use roam_measure::{Latencies, Pace};
+use roam_schemas::Change;
 use tokio::time::timeout;
 
 use super::{
@@ -125,6 +125,7 @@ impl<'a> Run<'a> {
     async fn open_loop(&mut self, pace: &mut Pace, bar: Option<(&ProgressBar, u32)>) -> Result<(), BenchError> {
         let mut beats = 0;
         loop {
+            self.wire.send_waiting(self.plan).await?;
             tokio::select! {
                 biased;
                 due = pace.next() => {
@@ -154,14 +155,15 @@ impl<'a> Run<'a> {
     }
 
     async fn send(&mut self, since: Instant) -> Result<(), BenchError> {
-        let change = self.plan.change(self.next)?;
-        self.send_this(change, since, Awaits::BOTH).await
+        let (profile, change) = self.plan.change(self.next)?;
+        self.send_this(profile, change, since, Awaits::BOTH).await
     }
 
-    /// Sends a change that was made for the number that is next.
+    /// Sends a change that was made for the number that is next, of the profile of that place.
     pub(super) async fn send_this(
         &mut self,
-        change: (String, Bytes),
+        profile: usize,
+        change: Change,
         since: Instant,
         awaits: Awaits,
     ) -> Result<(), BenchError> {
@@ -169,11 +171,12 @@ impl<'a> Run<'a> {
         self.next += 1;
         self.tracker.start(number, since, awaits);
         self.tally.sent += 1;
-        self.wire.send(self.plan, number, change).await
+        self.wire.send(self.plan, number, profile, change).await
     }
 
     /// Waits a moment for something to come, and takes all that came.
     pub(super) async fn hear(&mut self) -> Result<(), BenchError> {
+        self.wire.send_waiting(self.plan).await?;
         if let Ok(heard) = timeout(LOOK, self.wire.hear(self.plan, &mut self.heard)).await {
             heard?;
         }
@@ -190,7 +193,6 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         for heard in self.heard.drain(..) {
             match heard {
-                Heard::Nothing => {}
                 Heard::Busy(number) => {
                     self.tracker.forget(number);
                     self.tally.busy += 1;

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use roam_nats::{Bus, BusSettings, ConnectError, Headers, Message, SendError, SubscribeError};
-use roam_schemas::{Code, Notice, Outcome, Problem, Receipt, decode};
+use roam_schemas::{BulkReceipts, Change, Code, Kind, Notice, Outcome, Problem, Receipt, Shards, decode};
 use serde::Deserialize;
 
-use super::plan::{Plan, PlanError};
+use super::{
+    bulks::{Bulks, Together},
+    plan::{Plan, PlanError},
+};
 
 /// How long the server may take to have made the subscriptions.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -73,8 +75,6 @@ pub(super) enum Heard {
     Receipt(u64),
     /// A watcher was told.
     Notice(u64),
-    /// Nothing that matters here: a PubAck, or what another run caused.
-    Nothing,
 }
 
 enum Raw {
@@ -88,12 +88,20 @@ pub(crate) struct Wire {
     publishing: Bus,
     watching: Bus,
     acks: String,
+    /// What goes together; none for each change by itself.
+    bulks: Option<Bulks>,
     coming: stream::BoxStream<'static, Vec<Raw>>,
 }
 
 impl Wire {
-    /// Connects and listens. Without `watch` nobody listens for notices.
-    pub(crate) async fn open(settings: &BusSettings, plan: &Plan, watch: bool) -> Result<Self, BenchError> {
+    /// Connects and listens. Without `watch` nobody listens for notices. With `bulks` changes go together, in a deployment of so many
+    /// shards.
+    pub(crate) async fn open(
+        settings: &BusSettings,
+        plan: &Plan,
+        watch: bool,
+        bulks: Option<Shards>,
+    ) -> Result<Self, BenchError> {
         let settings = BusSettings { inbox_prefix: Some(plan.inbox_prefix()), ..settings.clone() };
         let publishing = Bus::connect(&settings, "roam-bench-publish").await?;
         let watching = Bus::connect(&settings, "roam-bench-watch").await?;
@@ -109,14 +117,39 @@ impl Wire {
         // A set that listens to nothing would end at once, and with it everything.
         let notices = notices.map(Raw::Notice).chain(stream::pending());
         let coming = stream::select(stream::select(pub_acks, receipts), notices).ready_chunks(CHUNK).boxed();
-        Ok(Self { publishing, watching, acks, coming })
+        Ok(Self { publishing, watching, acks, bulks: bulks.map(Bulks::new), coming })
     }
 
-    /// Publishes a change as JetStream clients do: asking for a PubAck.
-    pub(super) async fn send(&self, plan: &Plan, number: u64, change: (String, Bytes)) -> Result<(), BenchError> {
-        let (subject, payload) = change;
+    /// Publishes a change as JetStream clients do, asking for a PubAck; or keeps it until it goes together with others.
+    pub(super) async fn send(
+        &mut self,
+        plan: &Plan,
+        number: u64,
+        profile: usize,
+        change: Change,
+    ) -> Result<(), BenchError> {
+        if let Some(bulks) = &mut self.bulks {
+            bulks.add(plan, number, profile, change);
+            return Ok(());
+        }
+        let (subject, payload) = plan.message(profile, &change)?;
+        self.publish(plan, Together { first: number, subject, payload }).await
+    }
+
+    /// Publishes what waits and may go now.
+    pub(super) async fn send_waiting(&mut self, plan: &Plan) -> Result<(), BenchError> {
+        while let Some(bulks) = &mut self.bulks
+            && let Some(together) = bulks.next(plan)?
+        {
+            self.publish(plan, together).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, plan: &Plan, together: Together) -> Result<(), BenchError> {
+        let Together { first, subject, payload } = together;
         let headers = Headers::new().with_content_type(plan.encoding());
-        self.publishing.send_with_reply(subject, format!("{}.{number}", self.acks), headers, payload).await?;
+        self.publishing.send_with_reply(subject, format!("{}.{first}", self.acks), headers, payload).await?;
         Ok(())
     }
 
@@ -124,7 +157,27 @@ impl Wire {
     pub(super) async fn hear(&mut self, plan: &Plan, heard: &mut Vec<Heard>) -> Result<(), BenchError> {
         let raw = self.coming.next().await.ok_or(BenchError::Closed)?;
         for message in raw {
-            heard.push(understand(plan, &message)?);
+            match message {
+                Raw::Ack(message) => self.heard_ack(&message, heard)?,
+                Raw::Receipt(message) => understand_receipts(plan, &message, heard)?,
+                Raw::Notice(message) => heard.extend(understand_notice(plan, &message)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A PubAck says nothing that the receipts do not say better, unless it is a refusal; but it makes room for the next bulk.
+    fn heard_ack(&mut self, message: &Message, heard: &mut Vec<Heard>) -> Result<(), BenchError> {
+        let stored = understand_ack(message)?;
+        let Some(first) = message.subject.rsplit('.').next().and_then(|number| number.parse().ok()) else {
+            return Ok(());
+        };
+        let numbers = match &mut self.bulks {
+            Some(bulks) => bulks.answered(first),
+            None => vec![first],
+        };
+        if !stored {
+            heard.extend(numbers.into_iter().map(Heard::Busy));
         }
         Ok(())
     }
@@ -136,27 +189,29 @@ impl Wire {
     }
 }
 
-fn understand(plan: &Plan, message: &Raw) -> Result<Heard, BenchError> {
-    match message {
-        Raw::Ack(message) => understand_ack(message),
-        Raw::Receipt(message) => understand_receipt(plan, message),
-        Raw::Notice(message) => Ok(understand_notice(plan, message)),
+/// The receipt of a change, or those of a bulk.
+fn understand_receipts(plan: &Plan, message: &Message, heard: &mut Vec<Heard>) -> Result<(), BenchError> {
+    let kind = message.headers.encoding().and_then(|encoding| Kind::peek(&message.payload, encoding));
+    let receipts = match kind {
+        Some(Kind::BulkReceipts) => {
+            let all = read::<BulkReceipts>(message).map(|all| all.receipts).unwrap_or_default();
+            all.into_iter().map(|one| one.receipt).collect()
+        }
+        _ => Vec::from_iter(read::<Receipt>(message)),
+    };
+    for receipt in receipts {
+        let Some(number) = receipt.id.and_then(|id| plan.number(id)) else { continue };
+        heard.push(match receipt.outcome {
+            Outcome::Applied(_) => Heard::Receipt(number),
+            Outcome::Rejected(problem) if problem.code == Code::Busy => Heard::Busy(number),
+            Outcome::Rejected(problem) => return Err(BenchError::Rejected(problem)),
+        });
     }
+    Ok(())
 }
 
-fn understand_receipt(plan: &Plan, message: &Message) -> Result<Heard, BenchError> {
-    let Some(receipt) = read::<Receipt>(message) else { return Ok(Heard::Nothing) };
-    let Some(number) = receipt.id.and_then(|id| plan.number(id)) else { return Ok(Heard::Nothing) };
-    match receipt.outcome {
-        Outcome::Applied(_) => Ok(Heard::Receipt(number)),
-        Outcome::Rejected(problem) if problem.code == Code::Busy => Ok(Heard::Busy(number)),
-        Outcome::Rejected(problem) => Err(BenchError::Rejected(problem)),
-    }
-}
-
-fn understand_notice(plan: &Plan, message: &Message) -> Heard {
-    let number = read::<Notice>(message).and_then(|notice| plan.number(notice.change));
-    number.map_or(Heard::Nothing, Heard::Notice)
+fn understand_notice(plan: &Plan, message: &Message) -> Option<Heard> {
+    read::<Notice>(message).and_then(|notice| plan.number(notice.change)).map(Heard::Notice)
 }
 
 fn read<M: roam_schemas::Message>(message: &Message) -> Option<M> {
@@ -174,30 +229,31 @@ struct ApiError {
     description: String,
 }
 
-/// A PubAck says nothing that the receipt does not say better, unless it is a refusal.
-fn understand_ack(message: &Message) -> Result<Heard, BenchError> {
+/// Whether a message was stored, by its PubAck; not, if the stream is full.
+fn understand_ack(message: &Message) -> Result<bool, BenchError> {
     const REFUSAL: &[u8] = b"{\"error\"";
     if message.payload.is_empty() {
         return Err(BenchError::Refused("there is none; is the system provisioned?".to_owned()));
     }
     if !message.payload.starts_with(REFUSAL) {
-        return Ok(Heard::Nothing);
+        return Ok(true);
     }
-    let number = message.subject.rsplit('.').next().and_then(|number| number.parse().ok());
     let refusal = serde_json::from_slice(&message.payload).ok().and_then(|ack: PubAck| ack.error);
-    match (refusal, number) {
-        (Some(ApiError { err_code: FULL, .. }), Some(number)) => Ok(Heard::Busy(number)),
-        (Some(refusal), _) => Err(BenchError::Refused(refusal.description)),
-        (None, _) => Err(BenchError::Refused(String::from_utf8_lossy(&message.payload).into_owned())),
+    match refusal {
+        Some(ApiError { err_code: FULL, .. }) => Ok(false),
+        Some(refusal) => Err(BenchError::Refused(refusal.description)),
+        None => Err(BenchError::Refused(String::from_utf8_lossy(&message.payload).into_owned())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+
     use super::*;
 
-    fn ack(payload: &str) -> Result<Heard, BenchError> {
+    fn ack(payload: &str) -> Result<bool, BenchError> {
         let subject = "_INBOX.bench.$svc.bench.x.17".to_owned();
         let payload = Bytes::from(payload.to_owned());
         understand_ack(&Message { subject, reply: None, headers: Headers::new(), payload })
@@ -205,10 +261,10 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_pub_ack() {
-        assert_eq!(ack(r#"{"stream":"ROAM_CHANGES","seq":4}"#).unwrap(), Heard::Nothing);
+        assert!(ack(r#"{"stream":"ROAM_CHANGES","seq":4}"#).unwrap());
         let full =
             r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"S","seq":0}"#;
-        assert_eq!(ack(full).unwrap(), Heard::Busy(17));
+        assert!(!ack(full).unwrap());
         let other =
             r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum"},"stream":"S"}"#;
         assert!(ack(other).unwrap_err().to_string().contains("message size"));

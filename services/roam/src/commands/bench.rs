@@ -54,14 +54,14 @@ async fn measure(args: &Bench, plan: &Plan, settings: BusSettings, out: Output) 
     let mut first = 0;
     let mut loaded = None;
     if args.records > 0 {
-        let mut wire = Wire::open(&settings, plan, false).await?;
+        let mut wire = Wire::open(&settings, plan, false, args.bulks).await?;
         let bar = out.bar(args.records, "loading");
         let (result, next) = bench::load(&mut wire, plan, args.records, args.value_bytes, &bar).await?;
         bar.finish_and_clear();
         wire.close().await;
         (loaded, first) = (Some(result), next);
     }
-    let mut wire = Wire::open(&settings, plan, true).await?;
+    let mut wire = Wire::open(&settings, plan, true, args.bulks).await?;
     let bar = out.bar(u64::from(args.seconds) * 2, "measuring");
     // Latency first: a system that was full a moment ago still compacts what came in.
     let (latency, next): (Measured, u64) =
@@ -77,6 +77,7 @@ async fn measure(args: &Bench, plan: &Plan, settings: BusSettings, out: Output) 
         value_bytes: args.value_bytes,
         records: args.records,
         encoding: plan.encoding(),
+        bulks: args.bulks.is_some(),
     };
     Ok(Report { settings, loaded, throughput, latency, restarts: None })
 }

@@ -1,0 +1,158 @@
+//! Bulks: changes that wait for the PubAcks of others and then go together, as the client library of a service sends them. Pure: it
+//! says what is to be sent, and takes note of what came back.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use roam_schemas::{Bulk, BulkChange, Change, Shard, Shards, encode, limits::BULK_CHANGES};
+
+use super::plan::{Plan, PlanError};
+
+/// How many messages are without a PubAck before changes wait: as by the client library.
+const AT_ONCE: usize = 4;
+/// About how many bytes of changes go together at most: as by the client library.
+const BULK_BYTES: usize = 256 * 1024;
+/// About what a change and an operation take, besides its value.
+const AROUND: usize = 64;
+
+/// Changes that wait, and those that are under way.
+#[derive(Debug)]
+pub(super) struct Bulks {
+    shards: Shards,
+    waiting: VecDeque<Waiting>,
+    /// By the number of the first change of each message, those of all of them.
+    under_way: HashMap<u64, Vec<u64>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    shard: Shard,
+    bytes: usize,
+    change: BulkChange,
+}
+
+/// A message that is to be sent.
+#[derive(Debug)]
+pub(super) struct Together {
+    /// The number of its first change: what its PubAck is known by.
+    pub(super) first: u64,
+    pub(super) subject: String,
+    pub(super) payload: Bytes,
+}
+
+impl Bulks {
+    /// Nothing waits. The deployment has so many shards.
+    pub(super) fn new(shards: Shards) -> Self {
+        Self { shards, waiting: VecDeque::new(), under_way: HashMap::new() }
+    }
+
+    /// A change waits to be sent.
+    pub(super) fn add(&mut self, plan: &Plan, number: u64, profile: usize, change: Change) {
+        let Some(profile) = plan.profile(profile) else { return };
+        let shard = self.shards.of_profile(profile);
+        let bytes = AROUND + change.ops().len() * (AROUND + plan.value_bytes());
+        let change = BulkChange { user: profile.user.as_str().to_owned(), change: change.into() };
+        self.waiting.push_back(Waiting { number, shard, bytes, change });
+    }
+
+    /// What is to be sent now, if anything is: changes of one shard, in their order.
+    pub(super) fn next(&mut self, plan: &Plan) -> Result<Option<Together>, PlanError> {
+        let Some(&Waiting { number: first, shard, .. }) =
+            self.waiting.front().filter(|_| self.under_way.len() < AT_ONCE)
+        else {
+            return Ok(None);
+        };
+        let (mut numbers, mut changes, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut left = VecDeque::new();
+        while let Some(waiting) = self.waiting.pop_front() {
+            if waiting.shard != shard {
+                left.push_back(waiting);
+            } else if changes.is_empty() || (changes.len() < BULK_CHANGES && bytes + waiting.bytes <= BULK_BYTES) {
+                bytes += waiting.bytes;
+                numbers.push(waiting.number);
+                changes.push(waiting.change);
+            } else {
+                self.waiting.push_front(waiting);
+                break;
+            }
+        }
+        left.append(&mut self.waiting);
+        self.waiting = left;
+        self.under_way.insert(first, numbers);
+        let payload = encode(&Bulk { changes }, plan.encoding())?.into();
+        Ok(Some(Together { first, subject: plan.bulk_subject(shard), payload }))
+    }
+
+    /// The answer to a message came: the numbers of the changes in it.
+    pub(super) fn answered(&mut self, first: u64) -> Vec<u64> {
+        self.under_way.remove(&first).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::HashSet;
+
+    use roam_schemas::{Encoding, Tenant, decode, subjects};
+
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan::new(Tenant::parse("bench").unwrap(), 64, 0, 128, Encoding::Postcard).unwrap()
+    }
+
+    fn with(shards: u16, plan: &Plan, changes: u64) -> Bulks {
+        let mut bulks = Bulks::new(Shards::new(shards).unwrap());
+        for number in 0..changes {
+            let (profile, change) = plan.change(number).unwrap();
+            bulks.add(plan, number, profile, change);
+        }
+        bulks
+    }
+
+    #[test]
+    fn four_bulks_are_under_way_and_an_answer_makes_room_for_one_more() {
+        let plan = plan();
+        let mut bulks = with(1, &plan, 300);
+        let sent: Vec<_> = std::iter::from_fn(|| bulks.next(&plan).unwrap()).collect();
+        assert_eq!(sent.iter().map(|together| together.first).collect::<Vec<_>>(), [0, 64, 128, 192]);
+        assert_eq!(bulks.answered(64), (64..128).collect::<Vec<_>>());
+        assert!(bulks.answered(64).is_empty(), "it is answered once");
+        let last = bulks.next(&plan).unwrap().unwrap();
+        let Bulk { changes } = decode(&last.payload, Encoding::Postcard).unwrap();
+        assert_eq!((last.first, changes.len()), (256, 300 - 256));
+        assert!(bulks.next(&plan).unwrap().is_none(), "nothing waits");
+    }
+
+    #[test]
+    fn a_bulk_holds_changes_of_one_shard_and_none_is_left_out() {
+        let plan = plan();
+        let mut bulks = with(4, &plan, 500);
+        let mut found = HashSet::new();
+        while let Some(Together { first, subject, payload }) = bulks.next(&plan).unwrap() {
+            let numbers = bulks.answered(first);
+            let shards: HashSet<_> = numbers
+                .iter()
+                .map(|number| bulks.shards.of_profile(plan.profile(plan.change(*number).unwrap().0).unwrap()))
+                .collect();
+            assert_eq!(shards.len(), 1);
+            let shard = *shards.iter().next().unwrap();
+            assert_eq!(subject, plan.bulk_subject(shard));
+            assert!(subjects::parse_bulk(Shard::ONLY, &subject).is_ok());
+            let Bulk { changes } = decode(&payload, Encoding::Postcard).unwrap();
+            assert_eq!(changes.len(), numbers.len());
+            numbers.into_iter().for_each(|number| assert!(found.insert(number)));
+        }
+        assert_eq!(found.len(), 500);
+    }
+
+    #[test]
+    fn large_changes_go_alone() {
+        let plan = Plan::new(Tenant::parse("bench").unwrap(), 4, 0, 200_000, Encoding::Postcard).unwrap();
+        let mut bulks = with(1, &plan, 2);
+        assert_eq!(bulks.next(&plan).unwrap().map(|together| together.first), Some(0));
+        assert_eq!(bulks.answered(0), [0]);
+    }
+}
