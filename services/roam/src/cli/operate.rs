@@ -41,8 +41,9 @@ pub(crate) struct Storage {
 pub(crate) enum StorageCommand {
     /// Let one replica go on with what it holds, after the journal was lost, rolled back or cut off
     #[command(after_help = "\
-Where each replica stands is shown first. The named one goes on with all that the journal holds; the others need a backup
-of it (`roam backup create` there, `roam backup restore` for them). Choose the one that applied most.
+Where each replica stands is shown first. The named one goes on with all that the journal holds and makes a backup. The
+others take that by themselves, from the backup directory of their settings or, without one, the bucket; where one finds
+none there, bring it back by hand (`roam backup restore`). Choose the one that applied most.
 
 Example:
   roam storage resume storage-1

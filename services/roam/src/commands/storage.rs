@@ -56,7 +56,7 @@ async fn resume(args: &ResumeReplica, operator: &Operator, out: Output) -> Resul
         ));
     }
     let name = show::text(chosen.name.as_str());
-    let question = format!("{name} will count, and every other replica will need a backup of it");
+    let question = format!("{name} will count, and every other replica will take a backup of it");
     out.confirm(RESUME, &question, &name, args.yes)?;
     let line = next_line(operator, &replicas).await?;
     let order = Resume { line, from: chosen.name.clone() };
@@ -69,8 +69,8 @@ async fn resume(args: &ResumeReplica, operator: &Operator, out: Output) -> Resul
     for other in others {
         let other = show::text(other.as_str());
         out.say(format_args!(
-            "{other} needs a backup of it: `roam backup create --replica {name}`, then `roam backup restore` into an empty \
-             directory for {other}"
+            "{other} takes the backup that {name} makes now, from its backup directory or the bucket; where it finds \
+             none there, `roam status` says what helps"
         ))?;
     }
     Ok(())

@@ -129,15 +129,19 @@ pub(super) fn entries(number: u64) -> String {
 /// What to do about a replica that stands still.
 fn remedy(name: &str, remedy: &Remedy) -> String {
     match remedy {
-        Remedy::BackupOrResume => {
-            format!(
-                "`roam backup restore` into an empty directory for it; without a backup `roam storage resume {name}`"
-            )
-        }
+        Remedy::BackupOrResume => format!(
+            "it takes the newest backup that helps by itself, from its backup directory or the bucket; if it stays so, \
+             have a replica that serves make one (`roam backup create --replica NAME`); where none serves, \
+             `roam storage resume {name}`"
+        ),
         Remedy::Resume => format!("choose the replica that counts: `roam storage resume {name}`, or another"),
         Remedy::BackupOf(other) => {
             let other = show::text(other.as_str());
-            format!("`roam backup create --replica {other}`, then `roam backup restore` into an empty directory for it")
+            format!(
+                "it takes a backup of {other} by itself within seconds; if it stays so, `roam backup create --replica \
+                 {other} --to bucket`, or, if its settings name a backup directory that {other} does not write to, \
+                 `roam backup restore` into an empty directory for it"
+            )
         }
         Remedy::Skip(_) => format!("run a newer build; if no replica can apply it, `roam storage skip {name}`"),
     }
