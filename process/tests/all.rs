@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod http;
+mod metrics_page;
 mod process;
 mod settings;
 mod tasks;
