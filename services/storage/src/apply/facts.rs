@@ -2,12 +2,12 @@
 //! write, and those of the batches before, which may be being written at this moment. Where profiles stand and what was
 //! written lately is kept for longer, since this is the one writer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use roam_schemas::{ChangeId, Device, Key, Revision, Shard, StampedChange, Timestamp};
 
-use super::recent::Recent;
+use super::{newest::Newest, recent::Recent};
 use crate::{
     decide::{Facts, Known, KnownValue, bytes_of},
     store::{
@@ -30,9 +30,9 @@ pub(super) struct Knowledge {
     reader: Reader,
     /// The shard that the directory is of.
     shard: Shard,
-    /// Where profiles stand; none for one that was never written.
-    heads: Recent<ProfileKey, Option<Head>>,
-    moved: HashSet<ProfileKey, RandomState>,
+    profiles: Recent<ProfileKey, Standing>,
+    /// Those that moved in the batch in hand.
+    moved: Vec<ProfileKey>,
     records: Recent<RecordKey, Known>,
     seen: Recent<(ProfileKey, ChangeId), Seen>,
     ranks: Recent<(RecordKey, Revision), u32>,
@@ -42,19 +42,36 @@ pub(super) struct Knowledge {
     erased: HashMap<Box<[u8]>, Erased, RandomState>,
 }
 
-/// The store as it is, for the facts of one batch: what reads it is made once, not for each change.
+/// Where a profile stands.
+#[derive(Clone, Copy)]
+struct Standing {
+    /// None for one that was never written.
+    head: Option<Head>,
+    /// Of the changes that were decided, those that came to nothing included.
+    newest: Newest,
+    /// Whether it moved in the batch in hand.
+    moved: bool,
+}
+
+/// The store as it is, for the facts of one batch: what reads it is made once, not for each change, and only if something is read.
 pub(super) struct Stored<'n, 's> {
     newest: &'n Snapshot<'s>,
-    records: Lookup<'s>,
+    records: Option<Lookup<'s>>,
 }
 
 impl<'n, 's> Stored<'n, 's> {
-    /// Looks into the store.
-    ///
-    /// # Errors
-    /// As all reads.
-    pub(super) fn new(newest: &'n Snapshot<'s>) -> Result<Self, StoreError> {
-        Ok(Self { newest, records: newest.lookup()? })
+    /// Nothing is read as yet.
+    pub(super) fn new(newest: &'n Snapshot<'s>) -> Self {
+        Self { newest, records: None }
+    }
+
+    /// For looking up records.
+    fn records(&mut self) -> Result<&mut Lookup<'s>, StoreError> {
+        let lookup = match self.records.take() {
+            Some(lookup) => lookup,
+            None => self.newest.lookup()?,
+        };
+        Ok(self.records.insert(lookup))
     }
 }
 
@@ -72,8 +89,8 @@ impl Knowledge {
         Ok(Self {
             reader,
             shard,
-            heads: Recent::new(KEPT_HEADS),
-            moved: HashSet::default(),
+            profiles: Recent::new(KEPT_HEADS),
+            moved: Vec::new(),
             records: Recent::new(KEPT_RECORDS),
             seen: Recent::new(UNTIL_WRITTEN),
             ranks: Recent::new(UNTIL_WRITTEN),
@@ -92,8 +109,8 @@ impl Knowledge {
     ) -> Result<Facts, StoreError> {
         let change = &stamped.change;
         let elsewhere = !self.shard.holds_profile(&stamped.profile);
-        let seen = self.seen(stored.newest, profile, change.id())?;
-        let head = self.head(stored.newest, profile)?;
+        let (head, is_new) = self.standing(stored.newest, profile, change.id())?;
+        let seen = if is_new { None } else { self.seen(stored.newest, profile, change.id())? };
         let erased = if self.erased.is_empty() { None } else { self.erased.get(profile.user()).copied() };
         let Some(head) = head else {
             // A profile that was never written holds no records: nothing to look for.
@@ -110,38 +127,38 @@ impl Knowledge {
             });
         };
         let ops = keys.iter().zip(change.ops());
-        let records = ops.map(|(key, op)| self.record(&mut stored.records, key, &op.key)).collect::<Result<_, _>>()?;
+        let records = ops.map(|(key, op)| self.record(stored, key, &op.key)).collect::<Result<_, _>>()?;
         Ok(Facts { seen, head, records, user_profiles: None, erased, elsewhere, journaled })
     }
 
-    pub(super) fn learn_head(&mut self, profile: &ProfileKey, head: Head) {
-        match self.heads.get_mut(profile) {
-            Some(known) => {
-                let begins = known.replace(head).is_none();
+    /// A change is decided. `head` is where its profile stands now, if it moved.
+    pub(super) fn learn(&mut self, profile: ProfileKey, id: ChangeId, seen: Seen, head: Option<Head>) {
+        // It is there: facts are asked for before anything is decided.
+        if let Some(standing) = self.profiles.get_mut(&profile) {
+            standing.newest.learn(id);
+            if let Some(head) = head {
+                let begins = standing.head.replace(head).is_none();
                 if begins && let Some(count) = self.user_profiles.get_mut(profile.user()) {
                     *count += 1;
                 }
-            }
-            None => {
-                self.heads.insert(profile.clone(), Some(head));
+                if !std::mem::replace(&mut standing.moved, true) {
+                    self.moved.push(profile.clone());
+                }
             }
         }
-        if !self.moved.contains(profile) {
-            self.moved.insert(profile.clone());
-        }
+        self.seen.insert((profile, id), seen);
     }
 
-    pub(super) fn learn_record(&mut self, key: RecordKey, known: Known) {
-        self.records.insert(key, known);
+    pub(super) fn learn_record(&mut self, key: &RecordKey, known: Known) {
+        match self.records.get_mut(key) {
+            Some(before) => *before = known,
+            None => self.records.insert(key.clone(), known),
+        }
     }
 
     /// A record is gone from the store.
     pub(super) fn unlearn_record(&mut self, key: &RecordKey) {
         self.records.remove(key);
-    }
-
-    pub(super) fn learn_seen(&mut self, profile: ProfileKey, id: ChangeId, seen: Seen) {
-        self.seen.insert((profile, id), seen);
     }
 
     /// The rank of one more operation that came too late for that version.
@@ -157,16 +174,20 @@ impl Knowledge {
 
     /// The profiles that moved in the batch in hand, and where they stand after it.
     pub(super) fn moved_heads(&self) -> impl Iterator<Item = (&ProfileKey, &Head)> {
-        self.moved.iter().filter_map(|profile| Some((profile, self.heads.peek(profile)?.as_ref()?)))
+        self.moved.iter().filter_map(|profile| Some((profile, self.profiles.peek(profile)?.head.as_ref()?)))
     }
 
     /// The batch in hand is written, or is so next. The store knows all of the one before by now.
     pub(super) fn settle(&mut self) {
-        self.moved.clear();
+        for profile in self.moved.drain(..) {
+            if let Some(standing) = self.profiles.get_mut(&profile) {
+                standing.moved = false;
+            }
+        }
         self.seen.age();
         self.ranks.age();
         self.user_profiles.age();
-        self.heads.age();
+        self.profiles.age();
         self.records.age();
     }
 
@@ -176,7 +197,7 @@ impl Knowledge {
         self.seen.clear();
         self.ranks.clear();
         self.user_profiles.clear();
-        self.heads.clear();
+        self.profiles.clear();
         self.records.clear();
     }
 
@@ -186,13 +207,21 @@ impl Knowledge {
         self.erased.insert(user.as_bytes().into(), marker);
     }
 
-    fn head(&mut self, newest: &Snapshot<'_>, profile: &ProfileKey) -> Result<Option<Head>, StoreError> {
-        if let Some(head) = self.heads.get_mut(profile) {
-            return Ok(*head);
+    /// The head of a profile, and whether a change is surely none of those that were decided of it.
+    fn standing(
+        &mut self,
+        newest: &Snapshot<'_>,
+        profile: &ProfileKey,
+        id: ChangeId,
+    ) -> Result<(Option<Head>, bool), StoreError> {
+        let ask = || newest.newest_seen(profile);
+        if let Some(standing) = self.profiles.get_mut(profile) {
+            return Ok((standing.head, standing.newest.is_before(id, ask)?));
         }
-        let head = newest.head(profile)?;
-        self.heads.insert(profile.clone(), head);
-        Ok(head)
+        let mut standing = Standing { head: newest.head(profile)?, newest: Newest::unknown(), moved: false };
+        let is_new = standing.newest.is_before(id, ask)?;
+        self.profiles.insert(profile.clone(), standing);
+        Ok((standing.head, is_new))
     }
 
     fn user_profiles(&mut self, newest: &Snapshot<'_>, profile: &ProfileKey) -> Result<u32, StoreError> {
@@ -215,14 +244,14 @@ impl Knowledge {
 
     fn record(
         &mut self,
-        records: &mut Lookup<'_>,
+        stored: &mut Stored<'_, '_>,
         row_key: &RecordKey,
         key: &Key,
     ) -> Result<Option<Known>, StoreError> {
         if let Some(known) = self.records.get_mut(row_key) {
             return Ok(Some(known.clone()));
         }
-        records.record(row_key)?.map(|(place, row)| read(key, place, &row)).transpose()
+        stored.records()?.record(row_key)?.map(|(place, row)| read(key, place, &row)).transpose()
     }
 }
 

@@ -2,6 +2,7 @@
 //! gathers the facts for it, turns effects into rows, and commits them together with the journal position.
 
 mod facts;
+mod newest;
 mod recent;
 #[cfg(test)]
 mod tests;
@@ -245,7 +246,7 @@ impl Applier {
         let journaled = Timestamp::from_nanos(position.published);
         let reader = self.reader.clone();
         let newest = reader.newest();
-        let mut stored = Stored::new(&newest)?;
+        let mut stored = Stored::new(&newest);
         for (index, stamped) in batch.changes.iter().enumerate() {
             let profile = ProfileKey::new(&stamped.profile);
             let keys: Vec<_> = stamped.change.ops().iter().map(|op| profile.record(&op.key)).collect();
@@ -282,7 +283,7 @@ impl Applier {
         self.write_effects(commit, &change, time, &effects)?;
         self.writer.put_seen(commit, &change.profile, id, &seen)?;
         let verdict = Verdict::Decided(seen.outcome.clone());
-        self.knowledge.learn_seen(change.profile, id, seen);
+        self.knowledge.learn(change.profile, id, seen, effects.head);
         Ok(verdict)
     }
 
@@ -309,7 +310,7 @@ impl Applier {
                     let known = change.known(op, head.revision, time, expires);
                     let old = old.as_ref().map(traces);
                     self.writer.put_record(commit, key, &row, traces(&known), old)?;
-                    self.knowledge.learn_record(key.clone(), known);
+                    self.knowledge.learn_record(key, known);
                 }
                 (Effect::Late { beaten_by }, _) => {
                     let raw = change.stamped.stamp.time;
@@ -319,9 +320,6 @@ impl Applier {
                 }
                 (Effect::Record { .. }, None) => {}
             }
-        }
-        if let Some(head) = effects.head {
-            self.knowledge.learn_head(&change.profile, head);
         }
         Ok(())
     }

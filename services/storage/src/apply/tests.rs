@@ -2,7 +2,7 @@
 //! What `decide` makes of them is tested against a model, in `tests/decide.rs`.
 #![allow(clippy::unwrap_used)]
 
-use roam_schemas::{Code, Operation, TenantQuota, Terms};
+use roam_schemas::{Change, ChangeId, Code, Operation, TenantQuota, Terms};
 
 use super::*;
 use crate::fixture::{Fixture, key, put};
@@ -82,4 +82,38 @@ fn a_tenant_with_a_quota_of_its_own_is_held_to_that() {
     let second =
         StampedChange { profile: "other/alice/a".parse().unwrap(), ..fixture.change(None, vec![put("second", "v")]) };
     assert_eq!(outcomes(&fixture.apply(vec![second])), [Some((Code::OverQuota, 1, 2))]);
+}
+
+/// A number for a change by which nobody can tell when it was made.
+fn scattered(number: u64) -> ChangeId {
+    ChangeId::from_bytes(u128::from(number.wrapping_mul(0x9E37_79B9_7F4A_7C15)).to_be_bytes())
+}
+
+#[test]
+fn no_change_takes_effect_twice_in_whatever_order_ids_come() {
+    let mut fixture = Fixture::new();
+    let profiles = ["acme/alice/mail", "acme/alice/mai", "acme/alice/mail2"];
+    let mut sent = Vec::new();
+    for number in 0..40 {
+        for profile in profiles {
+            let stamped = change_in(&mut fixture, profile);
+            let change = Change::new(scattered(number), None, stamped.change.ops().to_vec()).unwrap();
+            sent.push(StampedChange { digest: change.digest(), change, ..stamped });
+        }
+    }
+    for (round, of_batch) in sent.chunks(7).enumerate() {
+        let first = fixture.apply(of_batch.to_vec());
+        assert!(first.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Decided(_))), "round {round}");
+        // All that was sent so far, twice in a batch.
+        let so_far = sent.len().min((round + 1) * 7);
+        let before: Vec<_> = sent[..so_far].iter().rev().chain(&sent[..7]).cloned().collect();
+        let again = fixture.apply(before);
+        assert!(again.verdicts.iter().all(|verdict| matches!(verdict, Verdict::Again(_))), "round {round}");
+        if round % 5 == 4 {
+            fixture = fixture.reopen();
+        }
+    }
+    let other = Change::new(scattered(3), None, vec![put("k", "another")]).unwrap();
+    let stamped = StampedChange { digest: other.digest(), change: other, ..change_in(&mut fixture, profiles[0]) };
+    assert!(matches!(fixture.apply(vec![stamped]).verdicts[0], Verdict::Mismatch(_)));
 }

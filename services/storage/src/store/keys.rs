@@ -61,10 +61,10 @@ impl UserKey {
 impl ProfileKey {
     /// The beginning of all keys of this profile.
     pub fn new(profile: &Profile) -> Self {
-        let mut bytes = Vec::with_capacity(64);
-        push_part(&mut bytes, profile.tenant.as_str());
-        push_part(&mut bytes, profile.user.as_str());
-        push_part(&mut bytes, profile.app.as_str());
+        let parts = [profile.tenant.as_str(), profile.user.as_str(), profile.app.as_str()];
+        // Just as many as there are mostly: what is shared out is not copied again.
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + END.len()).sum());
+        parts.iter().for_each(|part| push_part(&mut bytes, part));
         Self(bytes.into())
     }
 

@@ -240,6 +240,22 @@ impl<'a> Snapshot<'a> {
         self.get(seen::TABLE, &seen::key(profile, id), Seen::read)
     }
 
+    /// The newest change of a profile, by its id, that was decided; none if none is known.
+    pub(crate) fn newest_seen(&self, profile: &ProfileKey) -> Result<Option<ChangeId>, StoreError> {
+        let mut options = self.options();
+        options.set_total_order_seek(true);
+        options.set_iterate_lower_bound(profile.as_bytes());
+        if let Some(end) = keys::beyond(profile.as_bytes()) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mut rows = self.iterate(seen::TABLE, options)?;
+        rows.seek_to_last();
+        match rows.key() {
+            Some(row_key) => seen::id(profile, row_key).map(Some),
+            None => Ok(rows.status().map(|()| None)?),
+        }
+    }
+
     /// Hands revision and key of every record that was last written after `after` to `visit`, in order of revisions.
     ///
     /// # Errors

@@ -9,7 +9,8 @@ const LAYOUT: u8 = 1;
 
 /// Writes the value of a row.
 pub(super) fn write<R: Serialize>(table: &'static str, row: &R) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = Vec::with_capacity(192);
+    // Room for a small record with all that is kept of its change.
+    let mut bytes = Vec::with_capacity(256);
     bytes.push(LAYOUT);
     postcard::to_extend(row, bytes).map_err(|error| damaged(table, &error))
 }

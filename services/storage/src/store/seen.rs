@@ -38,6 +38,12 @@ pub(super) fn key(profile: &ProfileKey, id: ChangeId) -> Vec<u8> {
     bytes
 }
 
+/// Reads the id in the key of a row of a profile.
+pub(super) fn id(profile: &ProfileKey, row_key: &[u8]) -> Result<ChangeId, StoreError> {
+    let id = row_key.strip_prefix(profile.as_bytes()).and_then(|id| id.try_into().ok());
+    id.map(ChangeId::from_bytes).ok_or_else(|| StoreError::Damaged { table: TABLE, what: "a key".to_owned() })
+}
+
 impl Seen {
     /// Writes the row.
     pub fn write(&self) -> Result<Vec<u8>, StoreError> {
