@@ -247,7 +247,7 @@ impl Bus {
     }
 
     /// The client that stands for the connection now. It may be replaced at any time.
-    pub(crate) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Arc<Client> {
         self.inner.current.client()
     }
 

@@ -3,6 +3,7 @@
 //! client is dead for good. Then another one takes its place here. Decides nothing: who notices the death makes the next.
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use async_nats::client::traits::Publisher as _;
@@ -22,7 +23,8 @@ pub(super) struct Current {
 /// What stands for the connection.
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
-    pub(super) client: Client,
+    /// Shared: a clone of it is as large as many a message.
+    pub(super) client: Arc<Client>,
     /// Whether it is the last one: the connection is being closed by us, or was.
     pub(super) closed: bool,
     /// Whether nothing is sent any more: it was closed. The library may take a message for a moment longer, and lose it.
@@ -31,11 +33,11 @@ pub(super) struct Standing {
 
 impl Current {
     pub(super) fn new(client: Client) -> Self {
-        Self { standing: watch::Sender::new(Standing { client, closed: false, over: false }) }
+        Self { standing: watch::Sender::new(Standing { client: Arc::new(client), closed: false, over: false }) }
     }
 
-    pub(super) fn client(&self) -> Client {
-        self.standing.borrow().client.clone()
+    pub(super) fn client(&self) -> Arc<Client> {
+        Arc::clone(&self.standing.borrow().client)
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Standing> {
@@ -45,21 +47,27 @@ impl Current {
     /// Hands a message to the client of now. One that meets a dead client is lost, as what was sent shortly before its
     /// death may be, and whoever sent it goes on with the next client.
     pub(super) async fn publish(&self, message: OutboundMessage) -> Result<(), SendError> {
-        let mut standing = self.watch();
         let client = {
-            let now = standing.borrow_and_update();
+            let now = self.standing.borrow();
             if now.over {
                 return Err(SendError::Closed);
             }
-            now.client.clone()
+            Arc::clone(&now.client)
         };
         let Err(error) = client.publish_message(message).await else { return Ok(()) };
         match error.kind() {
             PublishErrorKind::MaxPayloadExceeded => Err(SendError::TooLarge { limit: client.max_payload() }),
             PublishErrorKind::InvalidSubject => Err(SendError::Subject),
             PublishErrorKind::Send => {
-                if standing.borrow().closed {
-                    return Err(SendError::Closed);
+                let mut standing = self.watch();
+                {
+                    let now = standing.borrow_and_update();
+                    if now.closed {
+                        return Err(SendError::Closed);
+                    }
+                    if !Arc::ptr_eq(&now.client, &client) {
+                        return Ok(());
+                    }
                 }
                 // Fails only if the connection is dropped meanwhile.
                 standing.changed().await.map_err(|_| SendError::Closed)?;
@@ -70,7 +78,7 @@ impl Current {
 
     /// A client has died, and this is the next one.
     pub(super) fn replace(&self, client: Client) {
-        self.standing.send_modify(|standing| standing.client = client);
+        self.standing.send_modify(|standing| standing.client = Arc::new(client));
     }
 
     /// There will be no other client.
@@ -105,7 +113,7 @@ impl Lasting {
         subject: Subject,
         queue_group: Option<String>,
     ) -> Result<Self, SubscribeError> {
-        let client = standing.borrow_and_update().client.clone();
+        let client = Arc::clone(&standing.borrow_and_update().client);
         let subscriber = subscribe(&client, subject.clone(), queue_group.clone()).await?;
         Ok(Self { subject, queue_group, standing, subscriber, renewing: None, drained: false, taken: 0 })
     }
@@ -183,7 +191,7 @@ async fn renew(
         }
         // Fails once the connection is dropped.
         standing.changed().await.ok()?;
-        let client = standing.borrow_and_update().client.clone();
+        let client = Arc::clone(&standing.borrow_and_update().client);
         if let Ok(subscriber) = subscribe(&client, subject.clone(), queue_group.clone()).await {
             return Some((subscriber, standing));
         }
