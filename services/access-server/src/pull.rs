@@ -152,7 +152,7 @@ impl Line {
                         self.gate.appended(appended, Instant::now());
                     }
                 }
-                taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if in_flight.len() < self.appends && resting_until.is_none() => {
+                taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if resting_until.is_none() && self.may_take(in_flight) => {
                     let taken = taken?;
                     kill_point("pulled");
                     if let Some(trusted) = self.trust(taken, &mut incarnation).await {
@@ -162,6 +162,11 @@ impl Line {
                 }
             }
         }
+    }
+
+    /// What was asked for before the gate closed still comes, and waits until it is open: in bulks that may be a hundred thousand changes.
+    fn may_take(&self, in_flight: &InFlight) -> bool {
+        in_flight.len() < self.appends && !self.gate.is_closed()
     }
 
     fn heed(&mut self, deliveries: &mut Deliveries) {
