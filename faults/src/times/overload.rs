@@ -78,6 +78,8 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     rested(&before).await?;
     let quota = Quota::new(SHARE)?;
     before.iter().try_for_each(|process| quota.hold(*process))?;
+    // From rest there is nothing to compact for a while: that is more than can be borne for long.
+    let from_rest = goodput(&traffic, TOO_MUCH).await?;
     let capacity = goodput(&traffic, TOO_MUCH).await?;
     traffic.come_home(HOME_WITHIN).await?;
     let mut steps: Vec<Step> = Vec::new();
@@ -101,12 +103,12 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     let after = &all[steps.last().map_or(0, |step| step.changes.end)..];
     let normal = as_before(after).map_or(AFTERWARDS, |sent| sent - ended);
     let mut figures = Figures::of("overload");
+    figures.add("saved in the first half minute, from rest", "/s", from_rest, Goal::None);
     figures.add("capacity, with 7 % of a processor", "/s", capacity, Goal::None);
     figures.add("offered, as often as that", "", offered, Goal::None);
     let during: Vec<Trip> = overload.iter().flat_map(|step| &all[step.changes.clone()]).copied().collect();
     refusals(&mut figures, &during);
     let saved: [f64; LEVELS.len()] = array::from_fn(|level| typical(&steps, level));
-    // The first stretch counts too, although it comes right after all was compacted.
     let peak = saved.into_iter().fold(capacity, f64::max);
     LEVELS.iter().zip(saved).for_each(|((_, what), saved)| figures.add(what, "/s", saved, Goal::None));
     figures.add("saved in overload, of the peak", "%", 100.0 * saved[OVERLOAD] / peak, Goal::AtLeast(80.0));
