@@ -130,13 +130,17 @@ impl Expirer {
 
     /// Publishes a delete of each. One that is refused because the stream is full is tried again at the next look.
     async fn publish(&mut self, expired: Vec<Expired>, now: Timestamp) -> Result<(), ExpireError> {
+        let publisher = &self.publisher;
         let mut publishing = Vec::with_capacity(expired.len());
         for expired in expired {
             let payload = encode(&delete(&expired, now), Encoding::Postcard)?;
             let subject = subjects::in_shard(self.shard, &subjects::change(&expired.profile, &Device::expiry()));
             let headers = Headers::new().with_content_type(Encoding::Postcard);
-            let ack = self.publisher.publish(subject, headers, Bytes::from(payload)).await;
-            publishing.push(async move { (expired, ack.await) });
+            // There may be more of them than the window holds, which makes room only as acks are waited for.
+            publishing.push(async move {
+                let ack = publisher.publish(subject, headers, Bytes::from(payload)).await;
+                (expired, ack.await)
+            });
         }
         let mut published = 0;
         for (Expired { record, revision, .. }, ack) in join_all(publishing).await {
@@ -163,3 +167,6 @@ fn delete(expired: &Expired, now: Timestamp) -> Change {
     id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     Change::of_delete(ChangeId::from_bytes(id), expired.key.clone(), Expect::At(expired.revision))
 }
+
+#[cfg(test)]
+mod tests;

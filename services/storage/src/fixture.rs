@@ -1,6 +1,8 @@
 //! A replica's store in a temporary directory, for the tests of this crate: fed with changes, it holds what a replica
-//! holds.
+//! holds. And a bus of a test's own.
 #![allow(clippy::unwrap_used)]
+
+mod provisioned;
 
 use std::path::Path;
 
@@ -14,6 +16,7 @@ use crate::{
     apply::{AppliedBatch, Applier, Verdict},
     store::{self, Position, ProfileKey, Reader, Removed, StoreSettings},
 };
+pub(crate) use provisioned::Provisioned;
 
 /// A replica that has its batches from a test.
 pub(crate) struct Fixture {

@@ -5,10 +5,7 @@ mod following;
 mod restored;
 mod world;
 
-use roam_nats::{
-    BusSettings, Deployment, Headers, NatsServer, Overrides, PublishSettings, Publisher, STORAGE_REPLICAS_KEY,
-    ServerSettings, SyncInterval, provision,
-};
+use roam_nats::{BusSettings, Headers, PublishSettings, Publisher, STORAGE_REPLICAS_KEY};
 use roam_schemas::{BatchId, ControlEntry, Encoding, Epoch, Origin, RULES, Resume, Skip, Terms, encode};
 use time::OffsetDateTime;
 

@@ -1,13 +1,12 @@
 //! A journal on a real bus, and a replica that follows it whose applying thread is the test.
 
 use super::*;
-use crate::chunks::Chunks;
+use crate::{chunks::Chunks, fixture::Provisioned};
 
 /// A journal on a real bus.
 pub(super) struct World {
     pub(super) bus: Bus,
-    _server: NatsServer,
-    _directory: tempfile::TempDir,
+    _provisioned: Provisioned,
 }
 
 /// A replica that follows it, whose applying thread is the test.
@@ -27,21 +26,8 @@ impl World {
     }
 
     pub(super) async fn of(storage_replicas: usize) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let settings = ServerSettings { sync: SyncInterval::Default, ..ServerSettings::new(directory.path()) };
-        let server = NatsServer::start(settings).await.unwrap();
-        let servers = vec![server.client_url()];
-        let bus = Bus::connect(&BusSettings { servers, ..BusSettings::default() }, "a test").await.unwrap();
-        let overrides = Overrides {
-            changes_max_bytes: Some(64 << 20),
-            journal_max_bytes: Some(64 << 20),
-            rejected_max_bytes: Some(64 << 20),
-            chunks_max_bytes: Some(64 << 20),
-            backups_max_bytes: Some(0),
-            ..Overrides::default()
-        };
-        provision(&bus, &Deployment { overrides, ..Deployment::new(1, storage_replicas) }).await.unwrap();
-        Self { bus, _server: server, _directory: directory }
+        let provisioned = Provisioned::start(storage_replicas).await;
+        Self { bus: provisioned.bus.clone(), _provisioned: provisioned }
     }
 
     pub(super) async fn append_to(&self, subject: &str, headers: Headers, payload: Vec<u8>) -> u64 {
