@@ -237,6 +237,10 @@ impl Turns {
             Work::Clean => self.clean(&mut deciding.applier)?,
             _ if self.is_stuck() => {}
             Work::Passed(sequence) => self.progress.passed(sequence),
+            Work::PassedOver(passed) => {
+                deciding.applier.pass(passed);
+                self.progress.passed(passed.sequence);
+            }
             Work::Skipped(position, batch) => {
                 let prepared = deciding.applier.prepare_skipped(&batch, &position)?;
                 let decided = deciding.decided(vec![(position, batch)], prepared, Duration::ZERO);
@@ -340,12 +344,14 @@ impl Turns {
         Ok(true)
     }
 
-    /// Removes some of what may go. A full disk only puts it off.
+    /// Removes some of what may go, and writes down what was passed over since the last time, however many entries that were. A
+    /// full disk only puts it off.
     fn clean(&self, applier: &mut Applier) -> Result<(), FoldError> {
         if self.room.is_short() {
             return Ok(());
         }
-        match applier.clean(Timestamp::from_nanos(clock::now_ns()), REMOVED_AT_ONCE) {
+        let now = Timestamp::from_nanos(clock::now_ns());
+        match applier.write_passed().and_then(|()| applier.clean(now, REMOVED_AT_ONCE)) {
             Ok(gone) => {
                 self.metrics.removed(gone);
                 Ok(())

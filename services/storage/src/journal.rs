@@ -24,7 +24,7 @@ use crate::{
     fold::Stuck,
     metrics::Metrics,
     progress::Progress,
-    store::{Position, Reader, StoreError},
+    store::{Passed, Position, Reader, StoreError},
 };
 use entry::batch_id;
 pub(crate) use entry::{Read, read_entry};
@@ -50,9 +50,10 @@ pub(crate) enum Work {
     Skipped(Position, JournalBatch),
     /// What an operator ordered, and the position after it.
     Control(Position, Control),
-    /// All up to that sequence is applied once all that came before this is: the stored batch is the one that it was, or
-    /// an entry is none of ours.
+    /// All up to that sequence is applied once all that came before this is: the stored batch is the one that it was.
     Passed(u64),
+    /// The same of an entry that is none of ours, or that an operator had passed over: there is nothing in it to apply.
+    PassedOver(Passed),
     /// Nothing of the journal: it is time to remove what may go.
     Clean,
 }
@@ -67,6 +68,8 @@ pub(crate) struct Follower {
     pub(crate) progress: Progress,
     /// What was handed over last.
     pub(crate) position: Option<Position>,
+    /// The last entry that was passed over.
+    pub(crate) passed: Option<Passed>,
     pub(crate) name: ReplicaName,
     pub(crate) orders: Orders,
     pub(crate) rescue: Rescue,
@@ -174,6 +177,7 @@ impl Follower {
             forked: suspicion.forked,
             resume: resume.map(|ordered| &ordered.resume),
             named: resume.is_some_and(|order| order.resume.from == self.name && self.rescue.is_meant(order)),
+            passed: self.passed,
             restored: self.rescue.is_restored(),
         };
         let start = match start(self.position.as_ref(), &state, known) {
@@ -206,6 +210,8 @@ impl Follower {
             return Ok(Some(stuck.into()));
         }
         self.position = self.reader.snapshot().position()?;
+        // What was passed over behind that one was behind what could not be applied, too.
+        self.passed = self.reader.snapshot().passed()?;
         // Whether the applying thread is still there shows at the next entry.
         let _ = self.work.send(Work::Begin).await;
         // Until it has taken that up, what it was stuck at looks as if it were stuck again.
@@ -299,11 +305,11 @@ impl Follower {
             Ok(Read::Foreign) => {
                 self.metrics.not_ours();
                 tracing::warn!(sequence = entry.sequence, "an entry of the journal is none of ours");
-                Work::Passed(entry.sequence)
+                Work::PassedOver(self.pass_over(start, entry))
             }
             Err(halt) if skipped => {
                 tracing::warn!(sequence = entry.sequence, reason = %halt, "an entry that does not decode is passed over");
-                Work::Passed(entry.sequence)
+                Work::PassedOver(self.pass_over(start, entry))
             }
             Err(halt) => return Err(halt),
         };
@@ -329,6 +335,14 @@ impl Follower {
         };
         self.position = Some(position.clone());
         position
+    }
+
+    /// The same for an entry that has nothing to apply. The position stays: the next first delivery is to be the batch there,
+    /// for as long as the journal holds that.
+    fn pass_over(&mut self, start: &Start, entry: &Entry) -> Passed {
+        let passed = Passed { incarnation: start.incarnation, line: start.line, sequence: entry.sequence };
+        self.passed = Some(passed);
+        passed
     }
 }
 

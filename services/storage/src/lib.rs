@@ -243,7 +243,7 @@ impl Parts<'_> {
     fn start(self, connections: &Connections, writer: Writer) -> Result<Tasks, StoreError> {
         let Self { shard, context, conditions, metrics, reader, chunks, answers, name, keeper, rescue } = self;
         let progress = Progress::default();
-        let position = reader.snapshot().position()?;
+        let (position, passed) = (reader.snapshot().position()?, reader.snapshot().passed()?);
         let (work, batches) = mpsc::channel(BATCHES_AHEAD);
         let (stuck, is_stuck) = watch::channel(None);
         let (erasures, compactor, given_up) = erasures(reader.clone(), context.shutdown.clone());
@@ -268,6 +268,7 @@ impl Parts<'_> {
             reader: reader.clone(),
             progress: progress.clone(),
             position,
+            passed,
             name: name.clone(),
             orders: Orders::default(),
             rescue,

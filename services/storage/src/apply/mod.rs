@@ -17,8 +17,8 @@ use crate::planted::planted;
 use crate::{
     decide::{Decision, Effect, Effects, Facts, Known, KnownValue, bytes_of, decide, skip},
     store::{
-        Commit, Committer, Place, Position, ProfileKey, Reader, RecordKey, Removed, RowState, Seen, StoreError, Traces,
-        UserKey, VersionRow, Writer,
+        Commit, Committer, Passed, Place, Position, ProfileKey, Reader, RecordKey, Removed, RowState, Seen, StoreError,
+        Traces, UserKey, VersionRow, Writer,
     },
 };
 use facts::{Knowledge, Stored};
@@ -86,6 +86,8 @@ pub struct Applier {
     knowledge: Knowledge,
     /// How many operations showed since [`Self::take_rolled_back`] that ROAM_CHANGES was rolled back.
     rolled_back: u64,
+    /// What was passed and is not written down yet.
+    passed: Option<Passed>,
 }
 
 impl Applier {
@@ -94,7 +96,7 @@ impl Applier {
     /// # Errors
     /// As all reads.
     pub fn new(writer: Writer, reader: Reader) -> Result<Self, StoreError> {
-        Ok(Self { writer, knowledge: Knowledge::new(reader.clone())?, reader, rolled_back: 0 })
+        Ok(Self { writer, knowledge: Knowledge::new(reader.clone())?, reader, rolled_back: 0, passed: None })
     }
 
     /// Decides on every change of a batch and collects what is to be written. Nothing is written yet.
@@ -153,6 +155,24 @@ impl Applier {
             Control::Resume(_) | Control::Skip(_) => self.writer.pass(position)?,
         }
         Ok(None)
+    }
+
+    /// All that came before an entry is written, and the entry itself had nothing to apply: see [`Self::write_passed`].
+    pub(crate) fn pass(&mut self, passed: Passed) {
+        self.passed = Some(passed);
+    }
+
+    /// Writes down what was passed since the last call, unless the position is beyond it by now: the batch there says the same.
+    ///
+    /// # Errors
+    /// As [`Self::control`].
+    pub(crate) fn write_passed(&mut self) -> Result<(), StoreError> {
+        let Some(passed) = self.passed else { return Ok(()) };
+        if self.reader.newest().position()?.is_none_or(|position| position.sequence < passed.sequence) {
+            self.writer.put_passed(&passed)?;
+        }
+        self.passed = None;
+        Ok(())
     }
 
     /// Lets revisions go on in an epoch before anything more is applied, unless they are there already.

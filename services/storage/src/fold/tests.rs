@@ -1,7 +1,7 @@
 //! Two threads that take turns come to the same as one that does one thing after the other.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use roam_process::Context;
 use roam_schemas::{Erase, Expect, Operation, Origin, Skip, StampedChange};
@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     erasure::erasures,
     fixture::{Fixture, delete, put, with_ttl},
-    store::{self, Reader, StoreSettings, TABLES},
+    store::{self, Passed, Reader, StoreSettings, TABLES},
 };
 
 const PROFILES: [&str; 5] = ["acme/alice/mail", "acme/alice/todo", "acme/bob/mail", "acme/carol/mail", "acme/carol/x"];
@@ -47,7 +47,7 @@ fn journal(seed: u64, entries: u64) -> Vec<Work> {
                 Work::Control(position, Control::Erase(erase))
             }
             2 => Work::Control(position, Control::Skip(Skip { origin: Origin::default(), batch: None })),
-            3 => Work::Passed(sequence),
+            3 => Work::PassedOver(passed(sequence)),
             _ => {
                 let count = 1 + random.below(3 * WORTH_A_TURN as u64);
                 let changes = (0..count).map(|_| change(&mut random, &mut fixture, &mut sent)).collect();
@@ -56,6 +56,11 @@ fn journal(seed: u64, entries: u64) -> Vec<Work> {
         });
     }
     journal
+}
+
+/// An entry of that journal that had nothing to apply.
+fn passed(sequence: u64) -> Passed {
+    Passed { incarnation: 1, line: 1, sequence }
 }
 
 /// A change to some keys, or one that was sent before.
@@ -94,7 +99,13 @@ fn digests(reader: &Reader) -> Vec<(&'static str, store::Digest)> {
 /// Has the threads apply it, and gives what the store holds and how far it was told to be applied.
 async fn by_turns(journal: Vec<Work>) -> (Vec<(&'static str, store::Digest)>, u64) {
     let directory = tempfile::tempdir().unwrap();
-    let (writer, reader) = store::open(directory.path(), &StoreSettings::default()).unwrap();
+    let (reader, applied) = by_turns_in(directory.path(), journal).await;
+    (digests(&reader), applied)
+}
+
+/// The same with a store that stays.
+async fn by_turns_in(directory: &Path, journal: Vec<Work>) -> (Reader, u64) {
+    let (writer, reader) = store::open(directory, &StoreSettings::default()).unwrap();
     let context = Context::new(Duration::from_secs(5));
     let (erasures, _compactor, _given_up) = erasures(reader.clone(), context.shutdown.clone());
     let (stuck, _) = watch::channel(None);
@@ -118,7 +129,7 @@ async fn by_turns(journal: Vec<Work>) -> (Vec<(&'static str, store::Digest)>, u6
     drop(work);
     context.shutdown.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
-    (digests(&reader), progress.applied_to())
+    (reader, progress.applied_to())
 }
 
 /// Applies it by hand.
@@ -148,4 +159,26 @@ async fn whoever_takes_turns_comes_to_the_same() {
         assert!(applied + 10 >= ENTRIES, "{applied}");
         assert!(held.iter().map(|(_, digest)| digest.rows).collect::<BTreeSet<_>>().len() > 2, "{held:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_passed_over_is_written_down_while_it_is_the_last_and_the_position_stays() {
+    let mut fixture = Fixture::new();
+    let mut write = |sequence| {
+        let position = fixture.position(sequence);
+        let changes = vec![fixture.change(None, vec![put("key", "value")])];
+        Work::Batch(position.clone(), fixture.journal_batch(&position, changes))
+    };
+    let stored = |reader: &Reader| {
+        let position = reader.snapshot().position().unwrap().map(|position| position.sequence);
+        (position, reader.snapshot().passed().unwrap())
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let journal = vec![write(1), Work::PassedOver(passed(2)), Work::PassedOver(passed(3)), Work::Clean];
+    let (reader, applied) = by_turns_in(directory.path(), journal).await;
+    assert_eq!((stored(&reader), applied), ((Some(1), Some(passed(3))), 3));
+    drop(reader);
+    let journal = vec![Work::PassedOver(passed(4)), write(5), Work::Clean];
+    let (reader, applied) = by_turns_in(directory.path(), journal).await;
+    assert_eq!((stored(&reader), applied), ((Some(5), Some(passed(3))), 5), "the batch says the same");
 }

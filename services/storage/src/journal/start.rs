@@ -4,7 +4,7 @@ use roam_nats::{STORAGE_REPLICAS_KEY, StreamState};
 use roam_schemas::{BatchId, Resume};
 
 use super::{Halt, nanos};
-use crate::store::Position;
+use crate::store::{Passed, Position};
 
 /// Where to read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(super) struct Known<'a> {
     pub(super) resume: Option<&'a Resume>,
     /// That order means this replica.
     pub(super) named: bool,
+    /// The last entry that had nothing to apply.
+    pub(super) passed: Option<Passed>,
     /// What is held was restored from a backup, and it is not known yet whether the journal carries that forward.
     pub(super) restored: bool,
 }
@@ -74,22 +76,31 @@ fn check(
     known: Known<'_>,
     begin: impl Fn(u64, Option<BatchId>, u64) -> Start,
 ) -> Result<Start, Halt> {
+    let next = done_to(position, state, known) + 1;
     let Some(position) = position else {
         return match state.first_sequence {
-            0 | 1 => Ok(begin(1, None, 1)),
-            first => Err(Halt::Gap { first, needed: 1 }),
+            first if first <= next => Ok(begin(first.max(1), None, 1)),
+            first => Err(Halt::Gap { first, needed: next }),
         };
     };
-    let next = position.sequence + 1;
     if known.forked || position.incarnation != nanos(state.created) || state.last_sequence < position.sequence {
         return new_line(position, state, known, begin(state.first_sequence.max(1), None, position.line + 1));
     }
     match state.first_sequence {
         first if first <= position.sequence => Ok(begin(position.sequence, Some(position.batch), position.line)),
-        // The batch aged out, and nothing is missing behind it.
-        first if first == next => Ok(begin(next, None, position.line)),
+        // The batch aged out, perhaps with entries behind it that had nothing to apply, and nothing else is missing.
+        first if first <= next => Ok(begin(first, None, position.line)),
         first => Err(Halt::Gap { first, needed: next }),
     }
+}
+
+/// Up to where nothing of the journal is missing here: to the position, or to what was passed over behind it on its line.
+fn done_to(position: Option<&Position>, state: &StreamState, known: Known<'_>) -> u64 {
+    let stored = position.map_or(0, |position| position.sequence);
+    let of_it = |passed: &Passed| {
+        passed.incarnation == nanos(state.created) && position.is_none_or(|position| position.line == passed.line)
+    };
+    known.passed.filter(of_it).map_or(stored, |passed| passed.sequence.max(stored))
 }
 
 /// The journal is another one than the replica knew. A single replica is the whole truth, unless it was restored: it goes on

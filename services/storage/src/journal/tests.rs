@@ -49,7 +49,11 @@ enum Expected {
 
 fn found(position: Option<&Position>, state: &StreamState, forked: bool, resume: Option<&Resume>) -> Expected {
     let named = resume.is_some_and(|resume| resume.from == ReplicaName::default());
-    match start(position, state, Known { forked, resume, named, restored: false }) {
+    found_with(position, state, Known { forked, resume, named, passed: None, restored: false })
+}
+
+fn found_with(position: Option<&Position>, state: &StreamState, known: Known<'_>) -> Expected {
+    match start(position, state, known) {
         Ok(Start { sequence, stored: Some(BATCH), line, incarnation: CREATED, .. }) => Expected::Check(sequence, line),
         Ok(Start { sequence, stored: None, line, incarnation, .. }) => {
             assert_eq!(incarnation, nanos(state.created));
@@ -117,6 +121,35 @@ fn expected_with_an_order(expected: Expected, state: &StreamState, from: &str) -
         (Expected::Check(sequence, _), "storage") => Expected::Check(sequence, 9),
         (Expected::Gap(..) | Expected::Forked, _) => Expected::Outdated,
         (expected, _) => expected,
+    }
+}
+
+#[test]
+fn what_had_nothing_to_apply_may_age_out_with_the_batch_before_it_and_nothing_else_may() {
+    use Expected::{Check, Gap, Read};
+    let stands = Some(at(50));
+    let over = |incarnation, line, sequence| Passed { incarnation, line, sequence };
+    let table = [
+        ("the batch is there", &stands, over(CREATED, 3, 55), (50, 55), Check(50, 3)),
+        ("the batch aged out", &stands, over(CREATED, 3, 55), (51, 55), Read(51, 3)),
+        ("so did some of what is behind it", &stands, over(CREATED, 3, 55), (54, 60), Read(54, 3)),
+        ("so did all of it", &stands, over(CREATED, 3, 55), (56, 60), Read(56, 3)),
+        ("and nothing came since", &stands, over(CREATED, 3, 55), (56, 55), Read(56, 3)),
+        ("the journal lost some of it before", &stands, over(CREATED, 3, 55), (53, 54), Read(53, 3)),
+        ("something else aged out", &stands, over(CREATED, 3, 55), (57, 60), Gap(57, 56)),
+        ("it was before the position", &stands, over(CREATED, 3, 40), (52, 60), Gap(52, 51)),
+        ("it was on another line", &stands, over(CREATED, 2, 55), (52, 60), Gap(52, 51)),
+        ("it was in another journal", &stands, over(RECREATED, 3, 55), (52, 60), Gap(52, 51)),
+        ("nothing was applied before it", &None, over(CREATED, 1, 5), (6, 5), Read(6, 1)),
+        ("nothing was, and something else aged out", &None, over(CREATED, 1, 5), (7, 9), Gap(7, 6)),
+        ("nothing was, and the journal is another", &None, over(RECREATED, 1, 5), (6, 9), Gap(6, 1)),
+    ];
+    for (name, position, passed, (first, last), expected) in table {
+        for replicas in ["1", "3"] {
+            let state = stream(CREATED, first, last, replicas);
+            let known = Known { forked: false, resume: None, named: false, passed: Some(passed), restored: false };
+            assert_eq!(found_with(position.as_ref(), &state, known), expected, "{name}, {replicas} replicas");
+        }
     }
 }
 
@@ -191,7 +224,7 @@ fn what_an_operator_ordered_is_read_from_their_subject_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_hands_over_what_comes_behind_its_position_and_says_what_is_applied_first() {
-    use Given::{Batch, Passed};
+    use Given::{Batch, Passed, PassedOver};
     let world = World::start().await;
     for number in 1..=2 {
         world.append_batch(number).await;
@@ -200,9 +233,9 @@ async fn a_follower_hands_over_what_comes_behind_its_position_and_says_what_is_a
     world.append_batch(4).await;
 
     let empty = world.handed_over(None, 5).await;
-    assert_eq!(empty, [Passed(0), Batch(1, 1), Batch(2, 1), Passed(3), Batch(4, 1)]);
+    assert_eq!(empty, [Passed(0), Batch(1, 1), Batch(2, 1), PassedOver(3, 1), Batch(4, 1)]);
     let stands = world.stands_at(2, 2).await;
-    assert_eq!(world.handed_over(Some(stands), 3).await, [Passed(2), Passed(3), Batch(4, 3)]);
+    assert_eq!(world.handed_over(Some(stands), 3).await, [Passed(2), PassedOver(3, 3), Batch(4, 3)]);
     let newest = world.stands_at(4, 4).await;
     assert_eq!(world.handed_over(Some(newest), 1).await, [Passed(4)]);
 }
@@ -225,9 +258,8 @@ async fn a_single_replica_reads_a_journal_that_is_another_one_from_its_beginning
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_stops_before_what_is_missing_in_the_middle_of_the_journal() {
     let world = World::start().await;
-    // A damaged block of the server's leaves a hole such as this; a provisioned stream lets nobody make one.
-    world.api("STREAM.DELETE.ROAM_JOURNAL", String::new()).await;
-    world.api("STREAM.CREATE.ROAM_JOURNAL", format!(r#"{{"name": "ROAM_JOURNAL", "subjects": ["{SUBJECT}"]}}"#)).await;
+    // A damaged block of the server's leaves a hole such as this.
+    world.let_entries_be_removed().await;
     for number in 1..=4 {
         world.append_batch(number).await;
     }
@@ -328,7 +360,7 @@ async fn what_does_not_decode_is_passed_over_by_order_too_also_without_an_id() {
     following.stands_still().await;
     let incarnation = world.stands_at(2, 2).await.incarnation;
     world.order(Control::Skip(Skip { origin: Origin { incarnation, sequence: 2 }, batch: None })).await;
-    for expected in [Given::Passed(1), Given::Passed(2), Given::Batch(3, 1), Given::Control(4, 1)] {
+    for expected in [Given::Passed(1), Given::PassedOver(2, 1), Given::Batch(3, 1), Given::Control(4, 1)] {
         assert_eq!(following.next().await, expected);
     }
     following.goes_on().await;

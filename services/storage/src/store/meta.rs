@@ -2,7 +2,7 @@
 //!
 //! | part | layout |
 //! |---|---|
-//! | key | a name: `format`, `position`, `horizon`, `epoch`, `since`, `shard` |
+//! | key | a name: `format`, `position`, `passed`, `horizon`, `epoch`, `since`, `shard` |
 //! | value | the type that belongs to the name |
 //! | lifetime | for ever |
 //!
@@ -19,6 +19,8 @@ pub(super) const TABLE: &str = "meta";
 pub(super) const FORMAT: &[u8] = b"format";
 /// Holds the [`Position`].
 pub(super) const POSITION: &[u8] = b"position";
+/// Holds the [`Passed`]; nothing where none was ever written down.
+pub(super) const PASSED: &[u8] = b"passed";
 /// Holds the [`Horizon`].
 pub(super) const HORIZON: &[u8] = b"horizon";
 /// Holds the number of the epoch (`u16`); 0 where there is none.
@@ -47,6 +49,18 @@ pub struct Position {
     pub line: u64,
     /// The terms of the batch.
     pub terms: Terms,
+}
+
+/// Up to where a line of the journal is known to hold nothing behind the [`Position`] that had to be applied. It is of no
+/// interest once the position is beyond it, or on another line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Passed {
+    /// That of the journal, as in a [`Position`].
+    pub(crate) incarnation: u64,
+    /// The line.
+    pub(crate) line: u64,
+    /// The sequence of the last such entry.
+    pub(crate) sequence: u64,
 }
 
 /// Before these instants rows may be gone. They only rise.
@@ -82,6 +96,18 @@ impl Position {
 
     /// Reads a row.
     pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
+        row::read(TABLE, bytes)
+    }
+}
+
+impl Passed {
+    /// Writes the row.
+    pub(super) fn write(&self) -> Result<Vec<u8>, StoreError> {
+        row::write(TABLE, self)
+    }
+
+    /// Reads a row.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, StoreError> {
         row::read(TABLE, bytes)
     }
 }

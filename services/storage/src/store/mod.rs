@@ -42,7 +42,7 @@ pub use erased::{ERASED_SECONDS, Erased};
 pub use head::Head;
 pub use keys::{ProfileKey, RecordKey, UserKey, scope};
 pub(crate) use large::{Chunks as NeededChunks, ChunksOfUsers};
-pub(crate) use meta::FORMAT_VERSION;
+pub(crate) use meta::{FORMAT_VERSION, Passed};
 pub use meta::{Horizon, Position};
 pub use options::StoreSettings;
 pub(crate) use read::Lookup;

@@ -20,7 +20,7 @@ use super::{
     feed,
     head::{self, Head},
     keys::{self, ProfileKey, UserKey},
-    meta::{self, Horizon, Position},
+    meta::{self, Horizon, Passed, Position},
     row,
     seen::{self, Seen},
 };
@@ -92,6 +92,11 @@ impl<'a> Snapshot<'a> {
     /// See [`StoreError`], as for all reads.
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
         self.get(meta::TABLE, meta::POSITION, Position::read)
+    }
+
+    /// Up to where nothing behind the position had to be applied, as far as that was written down.
+    pub(crate) fn passed(&self) -> Result<Option<Passed>, StoreError> {
+        self.get(meta::TABLE, meta::PASSED, Passed::read)
     }
 
     /// The stored horizon.

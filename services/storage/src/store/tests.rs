@@ -106,6 +106,9 @@ fn heads_and_positions_stay_as_they_are() {
     let bytes = [&[1, 1, 2, 16], &ID[..], &[4, 5, 6, 7, 8, 9, 10, 11, 12]].concat();
     assert_eq!(position.write().unwrap(), bytes);
     assert_eq!(Position::read(&bytes).unwrap(), position);
+    let passed = Passed { incarnation: 1, line: 2, sequence: 3 };
+    assert_eq!(passed.write().unwrap(), [1, 1, 2, 3]);
+    assert_eq!(Passed::read(&[1, 1, 2, 3]).unwrap(), passed);
 }
 
 #[test]

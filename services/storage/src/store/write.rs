@@ -7,7 +7,7 @@ use roam_schemas::{ChangeId, Revision, Shard, Timestamp};
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::{
-    Position, Store, StoreError,
+    Passed, Position, Store, StoreError,
     expiry::{self, Ending},
     feed,
     head::{self, Head},
@@ -192,6 +192,15 @@ impl Writer {
     pub(crate) fn pass(&mut self, position: &Position) -> Result<(), StoreError> {
         let meta = self.store.table(meta::TABLE)?;
         Ok(self.store.db.put_cf_opt(meta, meta::POSITION, position.write()?, &synced())?)
+    }
+
+    /// Notes up to where nothing behind the position had to be applied.
+    ///
+    /// # Errors
+    /// As [`Writer::commit`].
+    pub(crate) fn put_passed(&mut self, passed: &Passed) -> Result<(), StoreError> {
+        let meta = self.store.table(meta::TABLE)?;
+        Ok(self.store.db.put_cf_opt(meta, meta::PASSED, passed.write()?, &synced())?)
     }
 
     /// Writes which batch of the journal this commit is.

@@ -6,7 +6,7 @@ use crate::backup::Manifest;
 #[test]
 fn what_was_restored_is_not_the_whole_truth_until_an_order_says_so_and_then_begins_an_epoch() {
     let order = Resume { line: 9, from: ReplicaName::default() };
-    let known = |resume, restored| Known { forked: false, resume, named: true, restored };
+    let known = |resume, restored| Known { forked: false, resume, named: true, passed: None, restored };
     let (alone, gap) = (stream(RECREATED, 1, 9, "1"), stream(CREATED, 90, 99, "1"));
     let stands = at(50);
     let refused = start(Some(&stands), &alone, known(None, true));

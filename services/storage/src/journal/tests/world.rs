@@ -79,6 +79,7 @@ impl World {
             reader,
             progress: progress.clone(),
             position,
+            passed: None,
             name: ReplicaName::default(),
             orders: Orders::default(),
             work,
@@ -107,6 +108,24 @@ impl World {
         assert!(!answer.contains("\"error\""), "{answer}");
     }
 
+    /// Makes the journal anew, so that entries may be removed: a provisioned one lets nobody do that.
+    pub(super) async fn let_entries_be_removed(&self) {
+        self.api("STREAM.DELETE.ROAM_JOURNAL", String::new()).await;
+        let config = format!(r#"{{"name": "ROAM_JOURNAL", "subjects": ["{SUBJECT}"]}}"#);
+        self.api("STREAM.CREATE.ROAM_JOURNAL", config).await;
+    }
+
+    /// Takes away what whoever follows the journal reads it by.
+    pub(super) async fn remove_consumers(&self) {
+        let subject = format!("$JS.API.CONSUMER.NAMES.{}", roam_nats::JOURNAL_STREAM);
+        let answer = self.bus.request(subject, Headers::new(), Vec::new().into(), PATIENCE).await.unwrap();
+        let names: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
+        // Whoever looked for orders may have left another one.
+        for name in names["consumers"].as_array().unwrap().iter().filter_map(|name| name.as_str()) {
+            self.api(&format!("CONSUMER.DELETE.{}.{name}", roam_nats::JOURNAL_STREAM), String::new()).await;
+        }
+    }
+
     /// The position of a replica that applied this batch of the journal as it is.
     pub(super) async fn stands_at(&self, sequence: u64, number: u8) -> Position {
         let incarnation = nanos(stream_state(&self.bus, roam_nats::JOURNAL_STREAM).await.unwrap().created);
@@ -123,6 +142,7 @@ pub(super) enum Given {
     Skipped(u64, u64),
     Control(u64, u64),
     Passed(u64),
+    PassedOver(u64, u64),
 }
 
 impl Following {
@@ -137,6 +157,7 @@ impl Following {
             Work::Skipped(position, _) => Given::Skipped(position.sequence, position.line),
             Work::Control(position, _) => Given::Control(position.sequence, position.line),
             Work::Passed(sequence) => Given::Passed(sequence),
+            Work::PassedOver(passed) => Given::PassedOver(passed.sequence, passed.line),
             Work::Clean => panic!("the follower cleans nothing"),
         }
     }
