@@ -1,6 +1,6 @@
 //! Announce: after a batch is applied, its publishers get their receipts and the other devices their notices. One
-//! replica does so at a time, in order; what it sent is on the bus before the delivery is acked, so that a successor
-//! announces again rather than never.
+//! replica does so at a time, in order; what it sent is on the bus, and what it filed in the stream, before the delivery is
+//! acked, so that a successor announces again rather than never.
 
 mod compose;
 pub(crate) mod standing;
@@ -16,16 +16,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use roam_nats::{
-    ANNOUNCE_DURABLE, Bus, ConsumeError, Delivery, Entry, JournalReader, PinnedDeliveries, Publisher, SendError,
-    journal_stream,
+    ANNOUNCE_DURABLE, Bus, ConsumeError, Delivery, Entry, JournalReader, Message, PinnedDeliveries, PublishError,
+    Publisher, SendError, journal_stream,
 };
 use roam_process::{Condition, Context, kill_point};
 use roam_schemas::{BatchId, EncodeError, Shard};
 use tokio::{
     sync::Mutex,
-    time::{interval, sleep, sleep_until},
+    task::JoinSet,
+    time::{interval, sleep, sleep_until, timeout},
 };
 
 use crate::{
@@ -45,6 +46,10 @@ const ROUND_TRIP_WITHIN: Duration = Duration::from_secs(3);
 const BATCHES_AT_ONCE: usize = 32;
 /// How long after one round trip the next one begins. Nobody waits for it but the acks; each costs the server two messages.
 const ROUND_TRIP_EVERY: Duration = Duration::from_millis(5);
+/// How many rejected changes of what is announced at once are filed together: one round trip serves them all.
+const FILED_TOGETHER: usize = 256;
+/// How long what is being filed has at the end. What is not there then is announced again.
+const FILED_WITHIN: Duration = Duration::from_millis(500);
 /// How many batches are asked for ahead.
 const PREFETCH: usize = 256;
 /// For how long the table may not know a change that the journal holds: a new line of the journal is being read again.
@@ -111,12 +116,14 @@ impl Announcer {
     }
 
     /// Announces until shutdown or until this replica stands still (none), or until the durable is lost. A batch is sent once this replica's own fold has
-    /// passed it, and acked once the server is known to have what was sent; meanwhile the next ones are sent.
+    /// passed it, and acked once the server is known to have what was sent and what was filed; meanwhile the next ones are sent.
     async fn announce_from(&self, deliveries: &mut PinnedDeliveries) -> Result<Option<ConsumeError>, AnnounceError> {
         let shutdown = &self.context.shutdown;
         let mut held = VecDeque::new();
         let mut said = VecDeque::new();
         let mut trips = FuturesUnordered::new();
+        // Beside all else: whoever has much rejected holds up nobody else.
+        let mut filing: JoinSet<Said> = JoinSet::new();
         let mut next_trip = Instant::now();
         let mut ticks = interval(IN_PROGRESS_EVERY);
         let lost = loop {
@@ -128,13 +135,20 @@ impl Announcer {
                 Some(arrived) = trips.next(), if !trips.is_empty() => {
                     next_trip = Instant::now() + self.settle(&mut said, arrived).await;
                 }
+                // A task that panicked gave its deliveries back.
+                Some(filed) = filing.join_next(), if !filing.is_empty() => said.extend(filed.ok()),
                 () = self.progress.reached(next.unwrap_or(u64::MAX)) => {
                     let applied = self.progress.applied_to();
                     let ready = held.iter().take_while(|delivery| delivery.stream_sequence <= applied).count();
                     let ready: Vec<Delivery> = held.drain(..ready.min(BATCHES_AT_ONCE)).collect();
                     let in_hand = || held.iter().chain(said.iter().flat_map(|said: &Said| &said.of)).chain(&ready);
                     let Some((announcement, sent)) = keep_in_progress(in_hand, self.say(&ready)).await? else { break None };
-                    said.push_back(Said { of: ready, announcement, sent });
+                    let now = Said { of: ready, announcement, sent };
+                    if now.announcement.filed.is_empty() {
+                        said.push_back(now);
+                    } else {
+                        filing.spawn(file(self.filing.clone(), now));
+                    }
                 }
                 taken = deliveries.next_ready(BATCHES_AT_ONCE, usize::MAX) => match taken {
                     Ok(taken) => {
@@ -151,7 +165,14 @@ impl Announcer {
                 }
             }
         };
-        // What was sent is acked, as far as that can be known soon; the rest goes to another replica.
+        // What was filed and sent is acked, as far as that can be known soon; the rest goes to another replica.
+        let filed = async {
+            while let Some(filed) = filing.join_next().await {
+                said.extend(filed.ok());
+            }
+        };
+        let _ = timeout(FILED_WITHIN, filed).await;
+        filing.shutdown().await;
         if !said.is_empty() && self.sending.state().connected {
             let arrived = self.round_trip(said.len()).await;
             self.settle(&mut said, arrived).await;
@@ -164,8 +185,8 @@ impl Announcer {
         let _ = self.context.shutdown.run_until_cancelled(sleep(AGAIN_AFTER)).await;
     }
 
-    /// Files and sends what there is to say of batches that were applied, and says under which generation of the connection
-    /// that was; none at shutdown.
+    /// Sends what there is to say of batches that were applied, and says under which generation of the connection that was;
+    /// none at shutdown.
     async fn say(&self, ready: &[Delivery]) -> Result<Option<(Announcement, Result<u64, SendError>)>, AnnounceError> {
         let Some(batches) = self.batches(ready).await? else {
             return Ok(None);
@@ -175,7 +196,6 @@ impl Announcer {
             announcement.add(&batch)?;
         }
         kill_point("announcing");
-        self.file(&announcement).await;
         let sent = self.send(&announcement).await;
         kill_point("announced");
         Ok(Some((announcement, sent)))
@@ -292,27 +312,6 @@ impl Announcer {
             }
         }
     }
-
-    /// Files what storage rejected in ROAM_REJECTED.
-    async fn file(&self, announcement: &Announcement) {
-        for message in &announcement.filed {
-            loop {
-                let message = message.clone();
-                let filed = self.filing.publish(message.subject, message.headers, message.payload).await;
-                match filed.await {
-                    Ok(_) => break,
-                    Err(error) if self.context.shutdown.is_cancelled() => {
-                        tracing::warn!(%error, "a rejected change was not filed");
-                        break;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "filing a rejected change failed, trying again");
-                        sleep(AGAIN_AFTER).await;
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// What was said of some batches, and may not have arrived yet.
@@ -321,6 +320,36 @@ struct Said {
     announcement: Announcement,
     /// Under which generation of the connection it was sent.
     sent: Result<u64, SendError>,
+}
+
+/// Files in ROAM_REJECTED what storage rejected. Gives back what was said of it once all of it is there.
+async fn file(filing: Publisher, said: Said) -> Said {
+    let filed = async {
+        for together in said.announcement.filed.chunks(FILED_TOGETHER) {
+            file_all(&filing, together.to_vec()).await;
+        }
+    };
+    keep_in_progress(|| said.of.iter(), filed).await;
+    said
+}
+
+/// Returns once all of it is filed. What fails is tried again, and nothing else.
+async fn file_all(filing: &Publisher, mut unfiled: Vec<Message>) {
+    loop {
+        let filed = join_all(unfiled.into_iter().map(|message| file_one(filing, message))).await;
+        let failed: Vec<_> = filed.into_iter().flatten().collect();
+        let Some((_, error)) = failed.first() else { return };
+        tracing::warn!(%error, changes = failed.len(), "filing rejected changes failed, trying again");
+        unfiled = failed.into_iter().map(|(message, _)| message).collect();
+        sleep(AGAIN_AFTER).await;
+    }
+}
+
+/// Gives the message back if that fails, and why it does.
+async fn file_one(filing: &Publisher, message: Message) -> Option<(Message, PublishError)> {
+    let Message { subject, headers, payload, .. } = message.clone();
+    let error = filing.publish(subject, headers, payload).await.await.err()?;
+    Some((message, error))
 }
 
 /// Takes more in hand, in the order of the journal. What was rolled back comes again with lower numbers, behind what is held from before and is of entries
@@ -371,15 +400,4 @@ impl Verdict {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_comes_again_after_a_rollback_does_not_wait_for_entries_that_are_no_more() {
-        let mut held = VecDeque::from([3_106, 3_107]);
-        hold(&mut held, vec![3_075, 3_076, 3_106], |sequence| *sequence);
-        assert_eq!(held, [3_075, 3_076, 3_106, 3_106, 3_107]);
-        hold(&mut held, vec![3_108], |sequence| *sequence);
-        assert_eq!(held.back(), Some(&3_108));
-    }
-}
+mod tests;
