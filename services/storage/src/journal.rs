@@ -346,6 +346,7 @@ impl Follower {
     }
 }
 
-fn nanos(time: time::OffsetDateTime) -> u64 {
+/// An instant of the bus's, in nanoseconds since the Unix epoch.
+pub(crate) fn nanos(time: time::OffsetDateTime) -> u64 {
     u64::try_from(time.unix_timestamp_nanos()).unwrap_or_default()
 }

@@ -4,13 +4,14 @@ use bytes::Bytes;
 use roam_nats::{Headers, Message};
 use roam_schemas::{
     Action, Applied, BulkReceipt, BulkReceipts, Device, EncodeError, Encoding, JournalBatch, Notice, NoticeOperation,
-    Outcome, Problem, Receipt, RejectedEntry, StampedChange, State, Stored, encode, headers, limits, subjects,
+    Outcome, Problem, Receipt, RejectedEntry, StampedChange, State, Stored, Timestamp, encode, headers, limits,
+    subjects,
 };
 
 use crate::{
     apply::{AppliedBatch, Verdict},
     planted::planted,
-    store::{Snapshot, StoreError},
+    store::{Snapshot, StoreError, UserKey},
 };
 
 /// All that is to be said of some batches.
@@ -81,6 +82,25 @@ fn are_of_one_bulk(one: &StampedChange, next: &StampedChange) -> bool {
 /// What became of the changes of a batch, from the table alone; none for each that it does not know.
 pub(super) fn verdicts(snapshot: &Snapshot<'_>, batch: &JournalBatch) -> Result<Vec<Option<Verdict>>, StoreError> {
     (0..batch.changes.len()).map(|index| Verdict::from_seen(snapshot, batch, index)).collect()
+}
+
+/// Whether that is all that will be known of a batch that the journal took in then. Of a change whose user was erased later the
+/// table knows nothing any more: its row went with all of theirs.
+pub(super) fn are_settled(
+    snapshot: &Snapshot<'_>,
+    journaled: Timestamp,
+    batch: &JournalBatch,
+    verdicts: &[Option<Verdict>],
+) -> Result<bool, StoreError> {
+    for (stamped, _) in batch.changes.iter().zip(verdicts).filter(|(_, verdict)| verdict.is_none()) {
+        let user = UserKey::new(&stamped.profile.tenant, &stamped.profile.user);
+        // By the clocks of two leaders, of which either may be ahead of the one that took in the order.
+        let taken_in = stamped.stamp.time.min(journaled);
+        if snapshot.erased(&user)?.is_none_or(|erased| erased.time < taken_in) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A batch as far as it is known what became of its changes: nothing is said of the others.

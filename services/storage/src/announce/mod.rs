@@ -22,7 +22,7 @@ use roam_nats::{
     Publisher, SendError, journal_stream,
 };
 use roam_process::{Condition, Context, kill_point};
-use roam_schemas::{BatchId, EncodeError, Shard};
+use roam_schemas::{BatchId, EncodeError, Shard, Timestamp};
 use tokio::{
     sync::Mutex,
     task::JoinSet,
@@ -235,8 +235,11 @@ impl Announcer {
                     let Ok(Read::Batch(batch)) = journal::read_entry(&entry) else {
                         return Ok(ControlFlow::Continue(None));
                     };
-                    let verdicts = compose::verdicts(&self.reader.snapshot(), &batch)?;
-                    if verdicts.iter().all(Option::is_some) || began.elapsed() > UNDECIDED_FOR {
+                    let snapshot = self.reader.snapshot();
+                    let verdicts = compose::verdicts(&snapshot, &batch)?;
+                    let journaled = Timestamp::from_nanos(journal::nanos(entry.published));
+                    let are_settled = compose::are_settled(&snapshot, journaled, &batch, &verdicts)?;
+                    if are_settled || began.elapsed() > UNDECIDED_FOR {
                         return Ok(ControlFlow::Continue(Some(compose::known(entry.sequence, batch, verdicts))));
                     }
                     "not all of its changes are decided here".into()

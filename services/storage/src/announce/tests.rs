@@ -4,12 +4,12 @@
 use bytes::Bytes;
 use futures_util::FutureExt;
 use roam_nats::{ConsumerState, Headers, JOURNAL_STREAM, PublishSettings, Subscription, consumer_state};
-use roam_schemas::{Change, Encoding, JournalBatch, StampedChange, encode, subjects};
+use roam_schemas::{Change, Control, Encoding, Erase, JournalBatch, StampedChange, encode, subjects};
 
 use super::*;
-use crate::fixture::{Fixture, Provisioned, put};
+use crate::fixture::{Fixture, Provisioned, put, seconds};
 
-/// How long anything may take before the test fails.
+/// How long anything may take before the test fails: less than [`UNDECIDED_FOR`].
 const WITHIN: Duration = Duration::from_secs(20);
 /// What a stream says of a message that it has stored, and of one that it has not.
 const STORED: &str = r#"{"stream":"ROAM_REJECTED","seq":1}"#;
@@ -192,4 +192,25 @@ async fn what_is_not_filed_at_the_shutdown_is_not_acked() {
     world.answer(&filed, REFUSED).await;
     world.end().await;
     assert_eq!(world.durable().await.ack_floor, 0, "whoever announces next files it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_applied_of_a_user_who_is_erased_holds_up_nobody() {
+    let mut world = World::start().await;
+    let alices = world.fixture.write(vec![put("a", "1")]);
+    let (tenant, user) = (world.fixture.profile.tenant.clone(), world.fixture.profile.user.clone());
+    world.fixture.published = seconds(100).as_nanos();
+    world.fixture.control(&Control::Erase(Erase { tenant, user }));
+    world.fixture.profile = "acme/bob/mail".parse().unwrap();
+    let bobs = world.fixture.write(vec![put("b", "1")]);
+    for applied in [alices, bobs] {
+        world.append(&applied.batch).await;
+    }
+    // Whoever takes over remembers neither.
+    world.progress.passed(2);
+    let mut receipts = world.listen("roam.v1.receipt.>").await;
+    world.announce();
+    assert_eq!(next(&mut receipts).await.subject, subjects::receipt(&world.fixture.profile, &world.fixture.device));
+    world.until(|durable| durable.ack_floor == 2).await;
+    world.end().await;
 }

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use roam_schemas::{
-    BatchId, Change, Code, Conflict, ContentType, Device, Expect, Operation, Origin, Profile, RULES, Revision,
-    ServiceName, Stamp, Superseded, Terms, User, Value, decode, payload_hash,
+    BatchId, Change, Code, Conflict, ContentType, Control, Device, Erase, Expect, Operation, Origin, Profile, RULES,
+    Revision, ServiceName, Stamp, Superseded, Terms, User, Value, decode, payload_hash,
 };
 
 use super::*;
@@ -298,6 +298,35 @@ fn nothing_is_said_of_a_change_that_the_table_does_not_know() {
     assert!(matches!(found[1], Some(Verdict::Again(_))));
     let announcement = said(&known(1, batch, found));
     assert_eq!((announcement.receipts, announcement.notices, announcement.filed.len()), (1, 0, 0));
+}
+
+#[test]
+fn nothing_more_is_waited_for_of_a_change_whose_user_was_erased_after_it() {
+    let mut fixture = Fixture::new();
+    let change = fixture.change(None, vec![put("a", "1")]);
+    assert_eq!(change.stamp.time, seconds(1));
+    let batch = fixture.apply(vec![change]).batch;
+    let known = |fixture: &Fixture, journaled, batch: &JournalBatch| {
+        let snapshot = fixture.reader.snapshot();
+        let found = verdicts(&snapshot, batch).unwrap();
+        (found.iter().flatten().count(), are_settled(&snapshot, journaled, batch, &found).unwrap())
+    };
+    assert_eq!(known(&fixture, seconds(2), &batch), (1, true));
+    fixture.published = seconds(5).as_nanos();
+    let (tenant, user) = (fixture.profile.tenant.clone(), fixture.profile.user.clone());
+    fixture.control(&Control::Erase(Erase { tenant, user }));
+    assert_eq!(known(&fixture, seconds(2), &batch), (0, true));
+    assert_eq!(known(&fixture, seconds(9), &batch), (0, true), "the clock of the journal was set back");
+    let with = |alter: fn(&mut StampedChange)| {
+        let mut other = batch.clone();
+        alter(&mut other.changes[0]);
+        other
+    };
+    let ahead = with(|stamped| stamped.stamp.time = seconds(7));
+    assert_eq!(known(&fixture, seconds(2), &ahead), (0, true), "the clock of its stream is ahead");
+    assert_eq!(known(&fixture, seconds(9), &ahead), (0, false), "it came after that, and will be decided");
+    let of_another = with(|stamped| stamped.profile.user = User::parse("bob").unwrap());
+    assert_eq!(known(&fixture, seconds(2), &of_another), (0, false), "nobody erased him");
 }
 
 /// So many changes of a service, of alice and bob in turn, that came in one message.
