@@ -12,6 +12,7 @@ mod command_line;
 mod large;
 #[cfg(feature = "embedded")]
 mod past;
+mod program;
 #[cfg(feature = "embedded")]
 mod secure;
 #[cfg(feature = "embedded")]

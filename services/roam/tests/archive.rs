@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use crate::support::{PROFILE, Ran, System};
+use crate::{
+    program::roam,
+    support::{PROFILE, Ran, System},
+};
 use serde_json::{Value, json};
 
 const OTHER: &str = "acme/alice/other";
@@ -84,10 +87,8 @@ async fn a_profile_comes_back_byte_by_byte_and_a_second_time_nothing_is_written(
 
 /// The value of a key, as bytes.
 fn get(system: &System, profile: &str, key: &str) -> Vec<u8> {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_roam"))
-        .args(["get", profile, key, "--server", system.server(), "--device", "looker"])
-        .output()
-        .unwrap();
+    let output =
+        roam().args(["get", profile, key, "--server", system.server(), "--device", "looker"]).output().unwrap();
     assert!(output.status.success(), "{key:?}");
     output.stdout
 }

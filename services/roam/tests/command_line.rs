@@ -5,12 +5,11 @@ use std::{
     process::{Command, Output},
 };
 
+use crate::program;
+
 fn roam(line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roam"));
+    let mut command = program::roam();
     command.args(line.split_whitespace());
-    for variable in ["ROAM_SERVER", "ROAM_DEVICE", "ROAM_CREDS", "ROAM_LOG"] {
-        command.env_remove(variable);
-    }
     command
 }
 

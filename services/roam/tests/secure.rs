@@ -1,21 +1,16 @@
 //! `roam up --secure` as a person meets it: with the variables that it prints everything works, and without them nothing
 //! does; a token is made, used, listed, revoked and then refused; and what an earlier version made goes on.
 
-use std::{collections::BTreeMap, path::Path, process::Command, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use roam_nats::{Bus, BusSettings, Headers, Role};
 use serde_json::{Value, json};
 
-use crate::support::System;
+use crate::{program, support::System};
 
 /// Runs `roam` with exactly these variables.
 fn roam(environment: &BTreeMap<String, String>, line: &str) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roam"));
-    command.args(line.split_whitespace());
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ROAM_")) {
-        command.env_remove(name);
-    }
-    let output = command.envs(environment).output().unwrap();
+    let output = program::roam().args(line.split_whitespace()).envs(environment).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }

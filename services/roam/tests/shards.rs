@@ -1,8 +1,6 @@
 //! `roam up --shards`: a system of several shards in one process, used by `roam` as a shell runs it.
 
-use std::process::Command;
-
-use crate::support::System;
+use crate::{program::roam, support::System};
 
 const SMALL: [&str; 8] = [
     "--changes-max-bytes",
@@ -46,7 +44,7 @@ async fn a_system_of_four_shards_serves_everybody_and_stays_as_it_was_split() {
     assert!(erased.stdout.contains("0 rows remain"), "{}", erased.stdout);
 
     let place = system.stop();
-    let mut other = Command::new(env!("CARGO_BIN_EXE_roam"));
+    let mut other = roam();
     other.args(["up", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--data"]).arg(place.path().join("data"));
     let refused = other.args(of_shards("2")).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();

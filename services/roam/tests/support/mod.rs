@@ -5,7 +5,7 @@
 use std::{
     ffi::OsStr,
     io::Write,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -20,6 +20,8 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep},
 };
+
+use crate::program::roam;
 
 /// How long the system may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -180,14 +182,6 @@ impl Ran {
 pub fn run_at(server: &str, device: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Ran {
     let output = roam().args(args).args(["--server", server, "--device", device]).output().unwrap();
     Ran::of(&output)
-}
-
-fn roam() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_roam"));
-    for variable in ["ROAM_SERVER", "ROAM_DEVICE", "ROAM_CREDS", "ROAM_LOG"] {
-        command.env_remove(variable);
-    }
-    command
 }
 
 pub fn key(text: &str) -> Key {
