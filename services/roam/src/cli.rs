@@ -12,6 +12,7 @@ mod parse;
 mod past;
 mod profile;
 mod room;
+mod said;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use parse::{device, shards, tenant};
 pub(crate) use past::{Conflicts, Explain, Restore};
 pub(crate) use profile::{Changes, Effective, Get, History, Ls, Pull, Push, Put, Rm, Watch};
 pub(crate) use room::{Room, option_of};
+pub(crate) use said::Said;
 #[cfg(feature = "embedded")]
 pub(crate) use sign_in::Keys;
 pub(crate) use sign_in::{CreateToken, KeyDir, ListTokens, RevokeToken, SignIn, Token, TokenCommand};
@@ -114,6 +116,9 @@ pub(crate) struct Global {
     /// What to log on standard error, such as "info" or "roam_nats=debug"
     #[arg(long, global = true, env = "ROAM_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
+    /// Which of these stand on the command line itself
+    #[arg(skip)]
+    pub(crate) said: Said,
 }
 
 /// The encodings, by the names that they have on the command line.

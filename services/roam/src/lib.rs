@@ -20,11 +20,9 @@ mod transfer;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// Runs the command line that this process was started with.
 pub fn run() -> ExitCode {
-    match cli::Cli::try_parse() {
+    match cli::Cli::read(std::env::args_os()) {
         Ok(cli) => commands::run(cli),
         Err(refused) => cli::leave(&refused),
     }

@@ -28,8 +28,9 @@ fn settings(keys: &KeyDir, global: &Global, what: &str) -> Result<BusSettings, F
     if settings.nkey_seed.is_none() {
         settings.nkey_seed = Some(directory(keys, what)?.join("registrar.nk"));
     }
-    // A token is no way to make tokens.
+    // A token is no way to make tokens, and what the environment says for other commands is none either.
     settings.token_file = None;
+    settings.credentials = settings.credentials.filter(|_| global.said.has("creds"));
     if settings.ca.is_none() {
         settings.ca = keys.keys.as_ref().map(|keys| keys.join("ca.pem")).filter(|ca| ca.exists());
         settings.tls |= settings.ca.is_some();

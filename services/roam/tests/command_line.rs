@@ -177,3 +177,27 @@ fn the_environment_stands_in_for_options() {
     let output = roam("ls t/u/a").env("ROAM_DEVICE", "").env("ROAM_SERVER", &server).output().unwrap();
     assert_eq!(output.status.code(), Some(64), "an empty device is no device");
 }
+
+#[test]
+fn a_way_to_sign_in_on_the_command_line_counts_before_those_of_the_environment() {
+    let server = nobody();
+    let exported =
+        [("ROAM_CREDS", "/nonexistent/c"), ("ROAM_TOKEN_FILE", "/nonexistent/t"), ("ROAM_NKEY", "/nonexistent/n")];
+    let run = |options: &str, exported: &[(&str, &str)]| {
+        let mut command = roam(&format!("ls t/u/a --server {server} {options}"));
+        let output = command.envs(exported.iter().copied()).output().unwrap();
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    // Files are read before anybody is connected to.
+    for way in ["--creds", "--token-file", "--nkey"] {
+        let (code, stderr) = run(&format!("{way} /nonexistent/said"), &exported);
+        assert!(code == Some(1) && stderr.contains("/nonexistent/said"), "{way}: {stderr}");
+    }
+    for (variable, file) in exported {
+        let (code, stderr) = run("", &[(variable, file)]);
+        assert!(code == Some(1) && stderr.contains(file), "{variable}: {stderr}");
+    }
+    assert_eq!(run("", &exported[1..]).0, Some(64), "nobody can tell which is meant");
+    let (code, stderr) = run("--nkey n --token-file t", &[]);
+    assert!(code == Some(64) && stderr.contains("--token-file, --nkey"), "{stderr}");
+}

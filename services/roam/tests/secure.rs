@@ -92,8 +92,7 @@ async fn a_token_is_made_used_listed_and_revoked() {
 
 #[tokio::test]
 async fn a_doctor_finds_a_secure_system_sound_and_an_open_one_not() {
-    let (system, mut environment, keys) = secure(&["--secure"]).await;
-    environment.remove("ROAM_TOKEN_FILE");
+    let (system, environment, keys) = secure(&["--secure"]).await;
     let findings = |text: &str| -> BTreeMap<String, Value> {
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.map(|finding| (finding["check"].as_str().unwrap().to_owned(), finding)).collect()

@@ -9,7 +9,10 @@ use roam_schemas::{Access, App, Device, NameError, ServiceName, Tenant, TokenId,
 
 #[cfg(feature = "embedded")]
 use super::parse::shards;
-use super::parse::{app, device, tenant, ttl, user};
+use super::{
+    Said,
+    parse::{app, device, tenant, ttl, user},
+};
 
 /// How a command signs in.
 #[derive(Debug, Clone, Args)]
@@ -18,10 +21,11 @@ pub(crate) struct SignIn {
     #[arg(long, global = true, env = "ROAM_CREDS", value_name = "FILE")]
     pub(crate) creds: Option<PathBuf>,
     /// A file with the token to sign in with; the device is then the one that the token names
-    #[arg(long, global = true, env = "ROAM_TOKEN_FILE", value_name = "FILE", conflicts_with = "creds")]
+    #[arg(long, global = true, env = "ROAM_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// A file with the nkey seed to sign in with, for operators
-    #[arg(long, global = true, env = "ROAM_NKEY", value_name = "FILE", conflicts_with_all = ["creds", "token_file"])]
+    /// A file with the nkey seed to sign in with, for operators. One of --creds, --token-file and --nkey on the command line
+    /// counts, whatever the environment says of the three
+    #[arg(long, global = true, env = "ROAM_NKEY", value_name = "FILE")]
     pub(crate) nkey: Option<PathBuf>,
     /// Trust the certificate authorities in this PEM file instead of those of the system
     #[arg(long, global = true, env = "ROAM_CA", value_name = "FILE")]
@@ -32,6 +36,26 @@ pub(crate) struct SignIn {
     /// The private key of --certificate, a PEM file
     #[arg(long, global = true, env = "ROAM_CERTIFICATE_KEY", value_name = "FILE", requires = "certificate")]
     pub(crate) certificate_key: Option<PathBuf>,
+}
+
+impl SignIn {
+    /// Leaves out what the environment says of how to sign in, if the command line says it.
+    ///
+    /// # Errors
+    /// The command line names more than one way.
+    pub(super) fn settle(&mut self, said: &Said) -> Result<(), String> {
+        let ways = [("creds", &mut self.creds), ("token-file", &mut self.token_file), ("nkey", &mut self.nkey)];
+        let named: Vec<&str> = ways.iter().map(|(way, _)| *way).filter(|way| said.has(way)).collect();
+        if named.len() > 1 {
+            return Err(format!("sign in by one of these: --{}", named.join(", --")));
+        }
+        for (way, file) in ways {
+            if !named.is_empty() && !named.contains(&way) {
+                *file = None;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where the keys of people are.

@@ -6,7 +6,7 @@ use clap::{CommandFactory, error::ErrorKind};
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(line.split(' '))
+    Cli::read(line.split(' '))
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn every_example_is_a_valid_command_line() {
         let Some(at) = line.find("roam ").filter(|_| line.starts_with("  ")) else { continue };
         let words = line[at..].split(" #").next().unwrap().split(" > ").next().unwrap();
         let words = words.replace("CURSOR", &"A".repeat(32));
-        let parsed = Cli::try_parse_from(words.split_whitespace());
+        let parsed = Cli::read(words.split_whitespace());
         assert!(parsed.is_ok(), "{words}: {}", parsed.unwrap_err());
         seen += 1;
     }
@@ -89,6 +89,8 @@ fn command_lines_are_accepted_or_refused() {
         ("roam repair journal", Some(ErrorKind::InvalidValue)),
         ("roam bench --profiles 0", Some(ErrorKind::ValueValidation)),
         ("roam completions tcsh", Some(ErrorKind::InvalidValue)),
+        ("roam ls t/u/a --nkey n --token-file t", Some(ErrorKind::ArgumentConflict)),
+        ("roam --creds c ls t/u/a --nkey n", Some(ErrorKind::ArgumentConflict)),
         ("roam frobnicate", Some(ErrorKind::InvalidSubcommand)),
         ("roam --json ls t/u/a", None),
         ("roam ls t/u/a p --json --quiet --encoding json --device pc", None),
@@ -107,6 +109,30 @@ fn an_oversized_key_is_refused_with_its_limit() {
 fn servers_are_separated_by_commas() {
     let cli = parse("roam ls t/u/a --server nats://a,nats://b").unwrap();
     assert_eq!(cli.global.server, ["nats://a", "nats://b"]);
+}
+
+#[test]
+fn what_stands_on_the_command_line_is_told_from_what_is_so_by_default() {
+    let said = parse("roam --json ls t/u/a --server nats://a --token-file t").unwrap().global.said;
+    for (option, expected) in
+        [("json", true), ("server", true), ("token-file", true), ("device", false), ("encoding", false)]
+    {
+        assert_eq!(said.has(option), expected, "{option}");
+    }
+}
+
+#[test]
+fn every_variable_begins_as_tests_expect_it() {
+    fn all<'a>(command: &'a clap::Command, found: &mut Vec<&'a std::ffi::OsStr>) {
+        found.extend(command.get_arguments().filter_map(clap::Arg::get_env));
+        command.get_subcommands().for_each(|command| all(command, found));
+    }
+    let root = Cli::command();
+    let mut found = Vec::new();
+    all(&root, &mut found);
+    assert!(found.len() >= 11, "{found:?}");
+    // What does not is kept out of no test: see tests/program.rs.
+    assert!(found.iter().all(|name| name.to_string_lossy().starts_with("ROAM_")), "{found:?}");
 }
 
 #[test]
