@@ -179,6 +179,25 @@ fn the_environment_stands_in_for_options() {
 }
 
 #[test]
+fn an_agent_ignores_no_option_and_takes_no_variable_that_is_exported_for_other_commands() {
+    for (line, option) in [
+        ("agent run --encoding json", "--encoding"),
+        ("agent init --server nats://x", "--server"),
+        ("--device pc agent status", "--device"),
+    ] {
+        let output = run(&format!("{line} --config /nonexistent/agent.toml"));
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{line}: {stderr}");
+        let expected = format!("roam: agent: {option}: of no use here\nhint: ");
+        assert!(stderr.starts_with(&expected), "{line}: {stderr}");
+    }
+    let mut command = roam("agent status --config /nonexistent/agent.toml");
+    let output = command.env("ROAM_SERVER", "nats://x").env("ROAM_TOKEN_FILE", "t").output().unwrap();
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains("/nonexistent/agent.toml"), "it is refused for nothing but its settings: {stderr}");
+}
+
+#[test]
 fn a_way_to_sign_in_on_the_command_line_counts_before_those_of_the_environment() {
     let server = nobody();
     let exported =

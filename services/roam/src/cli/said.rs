@@ -36,6 +36,11 @@ impl Said {
         Self(command.get_arguments().filter(is_said).filter_map(Arg::get_long).map(str::to_owned).collect())
     }
 
+    /// Those that are none of these.
+    pub(crate) fn besides(&self, known: &[&str]) -> Vec<&str> {
+        self.0.iter().map(String::as_str).filter(|said| !known.contains(said)).collect()
+    }
+
     /// Whether this option does.
     pub(crate) fn has(&self, option: &str) -> bool {
         self.0.iter().any(|said| said == option)

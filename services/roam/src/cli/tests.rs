@@ -14,20 +14,30 @@ fn the_definition_of_the_command_line_is_sound() {
     Cli::command().debug_assert();
 }
 
+/// The commands below one, and those below them, each with the words that call it.
+fn below<'a>(command: &'a clap::Command, words: &str) -> Vec<(String, &'a clap::Command)> {
+    let own = command.get_subcommands().filter(|command| command.get_name() != "help");
+    let with_theirs = own.flat_map(|command| {
+        let words = format!("{words} {}", command.get_name());
+        let deeper = below(command, &words);
+        std::iter::once((words, command)).chain(deeper)
+    });
+    with_theirs.collect()
+}
+
 #[test]
 fn every_command_has_an_example_of_itself_in_its_help() {
     let mut root = Cli::command();
     root.build();
     let mut seen = 0;
-    for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
-        let name = command.get_name();
+    for (name, command) in below(&root, "roam") {
         let help = command.get_after_help().unwrap_or_else(|| panic!("{name} has no example")).to_string();
         let (_, example) = help.split_once("Example:\n").unwrap_or_else(|| panic!("{name} has no example: {help}"));
-        assert!(example.contains(&format!("roam {name}")), "{name}: {example}");
+        assert!(example.contains(&name), "{name}: {example}");
         assert!(command.get_about().is_some(), "{name} does not say what it does");
         seen += 1;
     }
-    assert!(seen >= 12, "only {seen} commands");
+    assert!(seen >= 35, "only {seen} commands");
     assert!(root.get_after_help().unwrap().to_string().contains("Example:\n"));
 }
 
@@ -35,8 +45,8 @@ fn every_command_has_an_example_of_itself_in_its_help() {
 fn every_example_is_a_valid_command_line() {
     let mut root = Cli::command();
     root.build();
-    let helps: Vec<String> =
-        root.get_subcommands().chain([&root]).filter_map(|c| Some(c.get_after_help()?.to_string())).collect();
+    let commands = below(&root, "roam").into_iter().map(|(_, command)| command).chain([&root]);
+    let helps: Vec<String> = commands.filter_map(|c| Some(c.get_after_help()?.to_string())).collect();
     let mut seen = 0;
     for line in helps.iter().flat_map(|help| help.lines()) {
         let Some(at) = line.find("roam ").filter(|_| line.starts_with("  ")) else { continue };
@@ -46,7 +56,7 @@ fn every_example_is_a_valid_command_line() {
         assert!(parsed.is_ok(), "{words}: {}", parsed.unwrap_err());
         seen += 1;
     }
-    assert!(seen >= 16, "only {seen} examples");
+    assert!(seen >= 60, "only {seen} examples");
 }
 
 #[test]

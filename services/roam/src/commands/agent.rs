@@ -1,5 +1,7 @@
 //! `roam agent`: mounts the agent as it is, and asks the one that runs.
 
+mod options;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -10,9 +12,10 @@ use std::{
 };
 
 use roam_agent::{AskError, Question, Settings, ask, status_at_rest};
-use roam_process::settings::{self, Sources};
+use roam_process::settings::{self, Assigned, Sources};
 use serde_json::{Value, json};
 
+use self::options::{assigned, refuse};
 use super::online;
 use crate::{
     cli::{Agent, AgentCommand, Global},
@@ -26,11 +29,12 @@ const WHAT: &str = "agent";
 
 /// Runs an agent, or asks one. A run ends with the exit code of a process of services.
 pub(super) fn run(args: Agent, global: &Global, out: Output) -> Result<ExitCode, Failure> {
+    refuse(&args.what, &global.said)?;
     let config = args.config;
     match args.what {
         AgentCommand::Init => init(config, global, out).map(|()| ExitCode::SUCCESS),
         AgentCommand::Run => {
-            let settings = load(config)?;
+            let settings = load_with(config, assigned(global)?)?;
             let process = settings.process.clone();
             Ok(roam_process::launch("roam-agent", &process, |context| roam_agent::run(settings, context)))
         }
@@ -71,8 +75,12 @@ fn place(config: Option<PathBuf>) -> Result<PathBuf, Failure> {
 }
 
 fn load(config: Option<PathBuf>) -> Result<Settings, Failure> {
+    load_with(config, Vec::new())
+}
+
+fn load_with(config: Option<PathBuf>, flags: Vec<Assigned>) -> Result<Settings, Failure> {
     let file = place(config)?;
-    let sources = Sources { file: Some(file), environment: std::env::vars_os().collect(), flags: Vec::new() };
+    let sources = Sources { file: Some(file), environment: std::env::vars_os().collect(), flags };
     settings::load("roam-agent", &sources).map_err(|problems| Failure::usage(WHAT, problems.to_string()))
 }
 
