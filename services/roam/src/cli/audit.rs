@@ -5,7 +5,7 @@ use roam_schemas::Tenant;
 
 use super::{
     KeyDir,
-    parse::{tenant, ttl},
+    parse::{span, tenant},
 };
 
 /// `roam audit`.
@@ -21,7 +21,7 @@ pub(crate) struct Audit {
     #[arg(long = "event", value_name = "KIND")]
     pub(crate) events: Vec<AuditKind>,
     /// Only what happened within so many seconds, or with a unit: 15m, 12h, 90d
-    #[arg(long, value_name = "SECONDS", value_parser = ttl)]
+    #[arg(long, value_name = "SECONDS", value_parser = span)]
     pub(crate) since: Option<u32>,
     /// Go on with what happens from now on, until Ctrl-C
     #[arg(long)]

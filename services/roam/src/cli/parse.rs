@@ -66,8 +66,8 @@ pub(super) fn at(text: &str) -> Result<At, String> {
     At::parse(text)
 }
 
-/// Seconds, or a number with the unit s, m, h or d.
-pub(super) fn ttl(text: &str) -> Result<u32, String> {
+/// How long something lasts, in seconds, or a number with the unit s, m, h or d.
+pub(super) fn span(text: &str) -> Result<u32, String> {
     let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
         Some(number) => (number, &text[number.len()..]),
         None => (text, "s"),
@@ -80,9 +80,9 @@ pub(super) fn ttl(text: &str) -> Result<u32, String> {
     };
     let number: u32 = number.parse().map_err(|_| "write seconds, or a number with s, m, h or d".to_owned())?;
     match number.checked_mul(seconds) {
-        Some(0) => Err("a time to live is at least one second".to_owned()),
-        Some(ttl) if ttl <= limits::TTL_SECONDS => Ok(ttl),
-        _ => Err(format!("a time to live is at most {} days", limits::TTL_SECONDS / 86_400)),
+        Some(0) => Err("it is at least one second".to_owned()),
+        Some(span) if span <= limits::TTL_SECONDS => Ok(span),
+        _ => Err(format!("it is at most {} days", limits::TTL_SECONDS / 86_400)),
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn times_to_live_are_read() {
+    fn spans_are_read() {
         for (text, expected) in [
             ("90", Some(90)),
             ("90s", Some(90)),
@@ -131,7 +131,7 @@ mod tests {
             ("-1", None),
             ("", None),
         ] {
-            assert_eq!(ttl(text).ok(), expected, "{text:?}");
+            assert_eq!(span(text).ok(), expected, "{text:?}");
         }
     }
 

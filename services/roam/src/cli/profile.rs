@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use roam_schemas::{ContentType, Cursor, Expect, Key, Profile};
 
-use super::parse::{content_type, cursor, expect, key, ttl};
+use super::parse::{content_type, cursor, expect, key, span};
 
 /// `roam put`.
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct Put {
     #[arg(long, value_name = "TYPE", value_parser = content_type)]
     pub(crate) content_type: Option<ContentType>,
     /// After how long it expires, in seconds, or with a unit: 90, 15m, 12h, 30d
-    #[arg(long, value_name = "SECONDS", value_parser = ttl)]
+    #[arg(long, value_name = "SECONDS", value_parser = span)]
     pub(crate) ttl: Option<u32>,
     /// Write only if the record is absent, or at this revision: any, absent, at:REVISION
     #[arg(long, value_name = "EXPECTATION", default_value = "any", value_parser = expect)]

@@ -11,7 +11,7 @@ use roam_schemas::{Access, App, Device, NameError, ServiceName, Tenant, TokenId,
 use super::parse::shards;
 use super::{
     Said,
-    parse::{app, device, tenant, ttl, user},
+    parse::{app, device, span, tenant, user},
 };
 
 /// How a command signs in.
@@ -117,7 +117,7 @@ pub(crate) struct CreateToken {
     #[arg(long = "app", value_name = "APP", value_parser = app)]
     pub(crate) apps: Vec<App>,
     /// After how long it expires, in seconds, or with a unit: 15m, 12h, 90d
-    #[arg(long, value_name = "SECONDS", value_parser = ttl, default_value = "90d")]
+    #[arg(long, value_name = "SECONDS", value_parser = span, default_value = "90d")]
     pub(crate) expires: u32,
     /// Write the token into this new file, for its owner alone, instead of printing it
     #[arg(long, value_name = "FILE")]

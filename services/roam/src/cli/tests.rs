@@ -116,6 +116,18 @@ fn an_oversized_key_is_refused_with_its_limit() {
 }
 
 #[test]
+fn a_span_of_no_use_is_refused_in_words_that_fit_every_option() {
+    for (line, option, limit) in [
+        ("roam put t/u/a k v --ttl 0", "--ttl", "it is at least one second"),
+        ("roam audit --since 0", "--since", "it is at least one second"),
+        ("roam token create --tenant t --user u --device d --expires 4000d", "--expires", "it is at most 3650 days"),
+    ] {
+        let error = parse(line).unwrap_err().to_string();
+        assert!(error.contains(option) && error.contains(limit) && !error.contains("time to live"), "{error}");
+    }
+}
+
+#[test]
 fn servers_are_separated_by_commas() {
     let cli = parse("roam ls t/u/a --server nats://a,nats://b").unwrap();
     assert_eq!(cli.global.server, ["nats://a", "nats://b"]);
