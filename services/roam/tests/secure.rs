@@ -140,20 +140,22 @@ async fn registrar(system: &System, keys: &Path) -> Bus {
 
 #[tokio::test]
 async fn a_system_of_an_earlier_version_goes_on_with_what_it_lacked() {
-    let (system, environment, keys) = secure(&["--secure"]).await;
+    let options = ["--secure", "--audit-max-bytes", "33554432"];
+    let (system, environment, keys) = secure(&options).await;
     let keys = Path::new(&keys);
     let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "me".to_owned());
     done(&environment, &format!("put home/{user}/editor theme dark"));
     // Before auth services told of orders, there was no key for that, and the audit knew of no duplicates.
     let bus = registrar(&system, keys).await;
     let mut config = ask(&bus, "STREAM.INFO.ROAM_AUDIT", &json!({})).await["config"].take();
+    assert_eq!(config["max_bytes"], json!(33_554_432), "as much as was said is set aside");
     let right = std::mem::replace(&mut config["duplicate_window"], json!(100_000_000));
     ask(&bus, "STREAM.UPDATE.ROAM_AUDIT", &config).await;
     bus.close().await;
     let place = system.stop();
     std::fs::remove_file(keys.join("auditor.nk")).unwrap();
 
-    let system = System::start_in_with(place, &["--secure"]).await;
+    let system = System::start_in_with(place, &options).await;
     let environment: BTreeMap<String, String> = serde_json::from_value(system.told["environment"].clone()).unwrap();
     assert_eq!(done(&environment, &format!("get home/{user}/editor theme")), "dark", "the first token is still good");
     let bus = registrar(&system, keys).await;

@@ -7,7 +7,10 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args, ValueEnum};
 use roam_schemas::Shards;
 
-use super::{Room, parse};
+use super::{
+    Room, parse,
+    room::{HEADING, LEAST},
+};
 
 /// `roam up`.
 #[cfg(feature = "embedded")]
@@ -41,6 +44,14 @@ pub(crate) struct Up {
     /// How much of the disk is set aside.
     #[command(flatten)]
     pub(crate) room: Room,
+    /// With --secure: the audit, whose oldest goes when it is full [default: 1 GiB]
+    #[arg(long, value_name = "BYTES", help_heading = HEADING, requires = "secure")]
+    #[arg(value_parser = clap::value_parser!(u64).range(LEAST..))]
+    pub(crate) audit_max_bytes: Option<u64>,
+    /// With --secure: what is known of tokens; when it is full none can be made [default: 256 MiB]
+    #[arg(long, value_name = "BYTES", help_heading = HEADING, requires = "secure")]
+    #[arg(value_parser = clap::value_parser!(u64).range(LEAST..))]
+    pub(crate) tokens_max_bytes: Option<u64>,
     /// Write this file once ready, and remove it at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
@@ -73,8 +84,16 @@ pub(crate) struct Provision {
     #[command(flatten)]
     pub(crate) room: Room,
     /// The bucket of backups [default: 4 GiB]; 0: there is none, and backups go into directories
-    #[arg(long, value_name = "BYTES", help_heading = "Room on the disk of NATS, set aside in advance")]
+    #[arg(long, value_name = "BYTES", help_heading = HEADING)]
     pub(crate) backups_max_bytes: Option<u64>,
+    /// With --auth: the audit, whose oldest goes when it is full [default: 1 GiB]
+    #[arg(long, value_name = "BYTES", help_heading = HEADING, requires = "auth")]
+    #[arg(value_parser = clap::value_parser!(u64).range(LEAST..))]
+    pub(crate) audit_max_bytes: Option<u64>,
+    /// With --auth: what is known of tokens; when it is full none can be made [default: 256 MiB]
+    #[arg(long, value_name = "BYTES", help_heading = HEADING, requires = "auth")]
+    #[arg(value_parser = clap::value_parser!(u64).range(LEAST..))]
+    pub(crate) tokens_max_bytes: Option<u64>,
     /// Prepare what the auth services work with instead: the streams of tokens and audit, in an account of their own, with
     /// the key of the registrar
     #[arg(long)]

@@ -19,7 +19,7 @@ pub(super) async fn run(args: &Provision, global: &Global, out: Output) -> Resul
     let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
     let mut deployment = Deployment::new(args.replicas, args.storage_replicas.into());
     deployment.shards = args.shards;
-    deployment.overrides = Overrides { backups_max_bytes: args.backups_max_bytes, ..overrides(args.room) };
+    deployment.overrides = overrides_of(args);
     let report = match args.auth {
         true => provision_auth(&bus, &deployment).await,
         false => provision(&bus, &deployment).await,
@@ -44,8 +44,25 @@ fn say(report: &Report, out: Output) -> Result<(), Failure> {
 
 /// What is asked for instead of what the definitions say.
 pub(super) fn overrides(room: Room) -> Overrides {
-    let Room { changes_max_bytes, journal_max_bytes, rejected_max_bytes, chunks_max_bytes } = room;
-    Overrides { changes_max_bytes, journal_max_bytes, rejected_max_bytes, chunks_max_bytes, ..Overrides::default() }
+    Overrides {
+        changes_max_messages: room.changes_max_messages,
+        changes_max_bytes: room.changes_max_bytes,
+        journal_max_bytes: room.journal_max_bytes,
+        journal_days: room.journal_days,
+        rejected_max_bytes: room.rejected_max_bytes,
+        chunks_max_bytes: room.chunks_max_bytes,
+        chunk_grace_seconds: room.chunk_grace.map(u64::from),
+        ..Overrides::default()
+    }
+}
+
+fn overrides_of(args: &Provision) -> Overrides {
+    Overrides {
+        backups_max_bytes: args.backups_max_bytes,
+        audit_max_bytes: args.audit_max_bytes,
+        tokens_max_bytes: args.tokens_max_bytes,
+        ..overrides(args.room)
+    }
 }
 
 /// Why a deployment was not provisioned.
@@ -73,14 +90,51 @@ pub(super) fn not_provisioned(what: &str, error: &ProvisionError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn asked(line: &str) -> Overrides {
+        match Cli::read(line.split(' ')).unwrap().command {
+            Command::Provision(args) => overrides_of(&args),
+            other => panic!("not provision: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_setting_of_the_streams_has_an_option() {
+        assert_eq!(asked("roam provision"), Overrides::default());
+        let line = "roam provision --auth --changes-max-messages 1 --changes-max-bytes 2000000 --journal-days 3 \
+                    --journal-max-bytes 4000000 --rejected-max-bytes 5000000 --backups-max-bytes 6 \
+                    --audit-max-bytes 7000000 --tokens-max-bytes 8000000 --chunks-max-bytes 9000000 --chunk-grace 12h";
+        let expected = Overrides {
+            changes_max_messages: Some(1),
+            changes_max_bytes: Some(2_000_000),
+            journal_days: Some(3),
+            journal_max_bytes: Some(4_000_000),
+            rejected_max_bytes: Some(5_000_000),
+            backups_max_bytes: Some(6),
+            audit_max_bytes: Some(7_000_000),
+            tokens_max_bytes: Some(8_000_000),
+            chunks_max_bytes: Some(9_000_000),
+            chunk_grace_seconds: Some(43_200),
+        };
+        assert_eq!(asked(line), expected);
+    }
 
     #[test]
     fn a_disk_that_is_too_small_says_which_option_helps() {
-        let source = roam_nats::Refusal { err_code: 10_047, description: "insufficient storage".to_owned() };
-        let error = ProvisionError::NoRoom { stream: "ROAM_JOURNAL".to_owned(), wanted: 8 << 30, source };
-        let failure = not_provisioned("up", &error);
-        let hint = failure.hint.unwrap_or_default();
-        assert!(hint.contains("8.00 GiB") && hint.contains("--journal-max-bytes"), "{hint}");
+        for (stream, option) in [
+            ("ROAM_JOURNAL", "--journal-max-bytes BYTES"),
+            ("ROAM_CHUNKS_3", "--chunks-max-bytes BYTES"),
+            ("OBJ_ROAM_BACKUPS", "--backups-max-bytes BYTES"),
+            ("ROAM_AUDIT", "--audit-max-bytes BYTES"),
+            ("ROAM_TOKENS", "--tokens-max-bytes BYTES"),
+        ] {
+            let source = roam_nats::Refusal { err_code: 10_047, description: "insufficient storage".to_owned() };
+            let error = ProvisionError::NoRoom { stream: stream.to_owned(), wanted: 8 << 30, source };
+            let hint = not_provisioned("up", &error).hint.unwrap_or_default();
+            assert!(hint.contains("8.00 GiB") && hint.contains(option), "{stream}: {hint}");
+        }
     }
 }

@@ -115,7 +115,7 @@ impl System {
         }
         let mut auth = None;
         if let Some(secure) = &secure {
-            for object in secure.prepare(&server).await?.updated {
+            for object in secure.prepare(&server, args).await?.updated {
                 out.note(format_args!("updated {object}: an earlier version had made it otherwise"));
             }
             let settings = secure.auth(&server);

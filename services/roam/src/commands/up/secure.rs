@@ -4,7 +4,7 @@ use std::{env, fs, path::PathBuf, time::Duration};
 
 use roam_auth::{SigningKey, TokenRecord, sign, store, write_private};
 use roam_client::Secret;
-use roam_nats::{Bus, BusSettings, Deployment, Report, Role, SecurityConf, provision_auth};
+use roam_nats::{Bus, BusSettings, Deployment, Overrides, Report, Role, SecurityConf, provision_auth};
 use roam_process::clock;
 use roam_schemas::{Access, App, Apps, Device, Grant, ServiceName, Shards, Tenant, User};
 use tokio::{runtime::Handle, task::spawn_blocking};
@@ -102,12 +102,15 @@ impl Secure {
     }
 
     /// Makes the streams for tokens and audit, and the first token the first time.
-    pub(super) async fn prepare(&self, server: &str) -> Result<Report, Failure> {
+    pub(super) async fn prepare(&self, server: &str, args: &Up) -> Result<Report, Failure> {
+        let Up { audit_max_bytes, tokens_max_bytes, .. } = *args;
+        let overrides = Overrides { audit_max_bytes, tokens_max_bytes, ..Overrides::default() };
+        let deployment = Deployment { overrides, ..Deployment::new(1, 1) };
         let bus = Bus::connect(&self.bus(Role::Registrar, server), "roam-up").await;
         let bus = bus.map_err(|error| not_on_the_bus(WHAT, &error))?;
         let (runtime, making) = (Handle::current(), bus.clone());
         // As in `provisioned`: the compiler cannot tell that the future may move between threads.
-        let made = spawn_blocking(move || runtime.block_on(provision_auth(&making, &Deployment::new(1, 1)))).await;
+        let made = spawn_blocking(move || runtime.block_on(provision_auth(&making, &deployment))).await;
         let made = made.map_err(|error| Failure::because(WHAT, &error))?;
         let made = made.map_err(|error| not_provisioned(WHAT, &error))?;
         let first = self.make_first_token(&bus).await;
