@@ -254,13 +254,6 @@ pub fn notice(profile: &Profile) -> String {
     with_app("notice.", profile)
 }
 
-/// `roam.v1.notice.<tenant>.<user>.*`: the notices of all profiles of a user.
-pub fn notices_of_user(tenant: &Tenant, user: &User) -> String {
-    let mut subject = under("notice.", tenant, user);
-    subject.push_str(".*");
-    subject
-}
-
 /// Reads a notice subject back.
 ///
 /// # Errors
@@ -387,11 +380,6 @@ pub fn rejected_of_nobody() -> String {
 /// `roam.v1.token.<tenant>.<id>`: where a token is recorded, and revoked.
 pub fn token(tenant: &Tenant, id: &TokenId) -> String {
     format!("{ROOT}token.{}.{id}", tenant.token())
-}
-
-/// `roam.v1.token.<tenant>.*`: what is known of the tokens of a tenant.
-pub fn tokens_of(tenant: &Tenant) -> String {
-    format!("{ROOT}token.{}.*", tenant.token())
 }
 
 /// `roam.v1.audit.<tenant>.<event>`: where it is told who did what. Without a tenant it is `$unknown`, which encoding

@@ -48,7 +48,6 @@ fn subjects_have_the_spelling_of_the_design() {
         (subjects::receipts_of_device(tenant, user, &laptop()), "roam.v1.receipt.acme.alice%40example%2Ecom.*.laptop"),
         (subjects::receipts_of_service(tenant, &mailer()), "roam.v1.receipt.acme.*.*.$svc-mailer%202"),
         (subjects::notice(&profile), "roam.v1.notice.acme.alice%40example%2Ecom.mail"),
-        (subjects::notices_of_user(tenant, user), "roam.v1.notice.acme.alice%40example%2Ecom.*"),
         (subjects::request(Verb::Latest, &profile), "roam.v1.latest.acme.alice%40example%2Ecom.mail"),
         (subjects::request(Verb::Changes, &profile), "roam.v1.changes.acme.alice%40example%2Ecom.mail"),
         (subjects::request(Verb::History, &profile), "roam.v1.history.acme.alice%40example%2Ecom.mail"),
@@ -80,7 +79,6 @@ fn what_is_published_is_heard_by_the_one_that_must_and_by_no_other_wildcard() {
         Verb::Changes.wildcard(),
         Verb::History.wildcard(),
         &subjects::receipts_of_device(&profile.tenant, &profile.user, &device),
-        &subjects::notices_of_user(&profile.tenant, &profile.user),
     ];
     for (i, subject) in subjects.iter().enumerate() {
         for (j, wildcard) in wildcards.iter().enumerate() {
