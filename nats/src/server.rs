@@ -17,7 +17,7 @@ mod watchdog;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZero,
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -200,9 +200,14 @@ impl NatsServer {
         format!("{scheme}://{}", self.launch.ports.client.reachable())
     }
 
-    /// Where the server tells about itself, as a URL: append `/healthz`, `/varz`, `/jsz`.
+    /// Where the server tells about itself, to this machine alone.
+    pub fn monitor_address(&self) -> SocketAddr {
+        self.launch.ports.monitor.reachable()
+    }
+
+    /// The same as a URL: append `/healthz`, `/varz`, `/jsz`.
     pub fn monitor_url(&self) -> String {
-        format!("http://{}", self.launch.ports.monitor.reachable())
+        format!("http://{}", self.monitor_address())
     }
 
     /// The process, or `None` if it was stopped or killed.

@@ -44,8 +44,7 @@ async fn publish_a_change(bus: &Bus) {
 
 /// Asks a server's monitoring. The body of the answer.
 async fn monitored(server: &NatsServer, path: &str) -> String {
-    let address = server.monitor_url().replace("http://", "");
-    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let mut stream = TcpStream::connect(server.monitor_address()).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

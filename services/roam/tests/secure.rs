@@ -102,6 +102,9 @@ async fn a_doctor_finds_a_secure_system_sound_and_an_open_one_not() {
         assert_eq!(sound[check]["state"], "sound", "{}", sound[check]);
     }
     assert_eq!(sound["server"]["state"], "unknown");
+    let monitor = system.told["monitor"].as_str().unwrap();
+    let seen = findings(&done(&environment, &format!("doctor --nkey {keys}/operator.nk --monitor {monitor} --json")));
+    assert_eq!((&seen["disk"]["state"], &seen["sync_interval"]["state"]), (&json!("sound"), &json!("warning")));
     let status = done(&environment, &format!("status --nkey {keys}/operator.nk"));
     assert!(status.contains("replica   storage ") && status.contains("all is well"), "{status}");
     drop(system);

@@ -34,6 +34,10 @@ pub(crate) struct Up {
     /// Where /livez, /readyz and /metrics answer; port 0 takes a free one, which the log names
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9600")]
     pub(crate) metrics: SocketAddr,
+    /// Where nats-server tells about itself, on this machine alone, for `roam doctor --monitor`; port 0 takes a free one, which
+    /// is said once ready
+    #[arg(long, value_name = "127.0.0.1:PORT", default_value = "127.0.0.1:0", value_parser = parse::on_this_machine)]
+    pub(crate) monitor: SocketAddr,
     /// When NATS asks the disk to keep what it took in. A change with a receipt survives a power cut either way; with
     /// `always` also one that has only been accepted does, at a small part of the speed
     #[arg(long, value_name = "WHEN", default_value = "default")]

@@ -1,5 +1,8 @@
 //! How single values are written on the command line. Pure.
 
+#[cfg(feature = "embedded")]
+use std::net::{Ipv4Addr, SocketAddr};
+
 use roam_schemas::{
     App, ContentType, Cursor, Device, Expect, Key, NameError, Problem, ReplicaName, Revision, Shards, Tenant, User,
     limits,
@@ -86,6 +89,15 @@ pub(super) fn span(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Where no other machine reaches it.
+#[cfg(feature = "embedded")]
+pub(super) fn on_this_machine(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip() == Ipv4Addr::LOCALHOST => Ok(address),
+        _ => Err(format!("write {}:PORT: nobody else may reach it", Ipv4Addr::LOCALHOST)),
+    }
+}
+
 /// How many shards.
 pub(super) fn shards(text: &str) -> Result<Shards, String> {
     let shards: u16 = text.parse().map_err(|_| format!("must be a number from 1 to {}", Shards::MOST))?;
@@ -132,6 +144,17 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(span(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[cfg(feature = "embedded")]
+    #[test]
+    fn what_only_this_machine_may_reach_is_at_its_loopback_address() {
+        for (text, port) in [("127.0.0.1:8222", Some(8_222)), ("127.0.0.1:0", Some(0))] {
+            assert_eq!(on_this_machine(text).ok().map(|address| address.port()), port, "{text:?}");
+        }
+        for text in ["0.0.0.0:8222", "127.0.0.2:8222", "[::1]:8222", "127.0.0.1", "localhost:8222", "8222", ""] {
+            assert!(on_this_machine(text).is_err_and(|why| why.contains("127.0.0.1:PORT")), "{text:?}");
         }
     }
 

@@ -162,6 +162,20 @@ fn every_variable_begins_as_tests_expect_it() {
     assert!(found.iter().all(|name| name.to_string_lossy().starts_with("ROAM_")), "{found:?}");
 }
 
+#[cfg(feature = "embedded")]
+#[test]
+fn a_system_on_this_machine_keeps_its_monitoring_here_and_its_audit_where_it_has_one() {
+    for (line, refused) in [
+        ("roam up", None),
+        ("roam up --monitor 127.0.0.1:8222", None),
+        ("roam up --monitor 0.0.0.0:8222", Some(ErrorKind::ValueValidation)),
+        ("roam up --secure --audit-max-bytes 33554432 --journal-days 30", None),
+        ("roam up --audit-max-bytes 33554432", Some(ErrorKind::MissingRequiredArgument)),
+    ] {
+        assert_eq!(parse(line).err().map(|error| error.kind()), refused, "{line}");
+    }
+}
+
 #[test]
 fn operators_name_whom_they_mean() {
     for (line, refused) in [

@@ -26,7 +26,7 @@ use tokio::{
 use self::{
     part::Part,
     place::{Place, PlaceError},
-    ready::{announce, not_yet},
+    ready::{Addresses, announce, not_yet},
     secure::Secure,
 };
 use super::provision::{not_provisioned, overrides};
@@ -147,7 +147,7 @@ impl System {
 
     /// Waits until it is ready, says so, and waits on until it is asked to stop.
     async fn serve(&mut self, args: &Up, place: &Place, out: Output, context: &Context) -> Result<(), Failure> {
-        let server = self.nats.client_url();
+        let addresses = Addresses { server: self.nats.client_url(), monitor: self.nats.monitor_address() };
         tokio::select! {
             () = context.shutdown.cancelled() => Ok(()),
             why = any_stopped(&self.access) => Err(Failure::new(WHAT, why)),
@@ -157,7 +157,7 @@ impl System {
                 let log = self.nats.log_path();
                 Err(Failure::new(WHAT, format!("nats-server ended ({status})")).hint(format!("see {}", log.display())))
             }
-            ended = tell(&server, self.secure.as_ref(), args, place, out, context) => ended,
+            ended = tell(&addresses, self.secure.as_ref(), args, place, out, context) => ended,
         }
     }
 
@@ -208,24 +208,25 @@ async fn stopped(part: Option<&Part>) -> String {
 
 /// Says that the system is ready once it is, for as long as it lives.
 async fn tell(
-    server: &str,
+    addresses: &Addresses,
     secure: Option<&Secure>,
     args: &Up,
     place: &Place,
     out: Output,
     context: &Context,
 ) -> Result<(), Failure> {
-    until_ready(server, secure, context).await?;
-    let _ready = announce(server, &place.root, secure, args, out)?;
+    until_ready(&addresses.server, secure, context).await?;
+    let _ready = announce(addresses, &place.root, secure, args, out)?;
     context.shutdown.cancelled().await;
     Ok(())
 }
 
 async fn start_nats(args: &Up, place: &Place, secure: Option<&Secure>) -> Result<NatsServer, Failure> {
-    let port = (args.listen.port() != 0).then(|| args.listen.port());
+    let [port, monitor_port] = [args.listen, args.monitor].map(|at| Some(at.port()).filter(|port| *port != 0));
     let settings = ServerSettings {
         address: args.listen.ip(),
         port,
+        monitor_port,
         sync: sync(args.sync),
         ready_within: NATS_READY,
         security: secure.map(Secure::conf),
@@ -237,6 +238,9 @@ async fn start_nats(args: &Up, place: &Place, secure: Option<&Secure>) -> Result
     NatsServer::start(settings).await.map_err(|error| {
         let failure = Failure::because(WHAT, &error);
         match error {
+            StartError::Port { port, .. } if Some(port) == monitor_port => {
+                failure.hint("take another one with --monitor")
+            }
             StartError::Port { .. } => failure.hint("take another one with --listen"),
             StartError::DirectoryInUse { .. } => failure.hint("is roam up running there already?"),
             _ => failure,

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -13,11 +14,22 @@ use crate::{cli::Up, failure::Failure, output::Output};
 
 const FILE: &str = "--ready-file";
 
+/// Where nats-server is reached.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    /// By clients, as a URL.
+    pub(super) server: String,
+    /// By whoever looks at it, on this machine.
+    pub(super) monitor: SocketAddr,
+}
+
 /// What is told.
 #[derive(Debug, Serialize)]
 struct Ready<'a> {
     /// Where clients connect.
     server: &'a str,
+    /// Where nats-server tells about itself.
+    monitor: SocketAddr,
     /// Where everything is kept.
     data: String,
     /// Of this process.
@@ -54,7 +66,7 @@ pub(super) fn not_yet(args: &Up) -> Result<(), Failure> {
 
 /// Says that the system is ready, and how to use it.
 pub(super) fn announce(
-    server: &str,
+    Addresses { server, monitor }: &Addresses,
     data: &Path,
     secure: Option<&Secure>,
     args: &Up,
@@ -62,6 +74,7 @@ pub(super) fn announce(
 ) -> Result<Option<ReadyFile>, Failure> {
     let ready = Ready {
         server,
+        monitor: *monitor,
         data: data.display().to_string(),
         pid: std::process::id(),
         environment: secure.map(|secure| secure.exports(server).into_iter().collect()).unwrap_or_default(),
@@ -83,7 +96,7 @@ fn write(path: &Path, ready: &Ready<'_>) -> io::Result<ReadyFile> {
 }
 
 fn banner(ready: &Ready<'_>, args: &Up) -> String {
-    let Ready { server, data, .. } = ready;
+    let Ready { server, monitor, data, .. } = ready;
     if let Some(keys) = &ready.keys {
         return secure_banner(ready, keys, args);
     }
@@ -101,6 +114,7 @@ Roam is ready.
   server  {server}
   data    {data}
   health  {pages}
+  monitor {monitor} (roam doctor --monitor)
 {open}
 Try:
   roam{option} put acme/alice/editor theme dark
@@ -119,7 +133,7 @@ fn pages(args: &Up) -> String {
 }
 
 fn secure_banner(ready: &Ready<'_>, keys: &str, args: &Up) -> String {
-    let Ready { server, data, environment, .. } = ready;
+    let Ready { server, monitor, data, environment, .. } = ready;
     let exports: String = environment.iter().map(|(name, value)| format!("  export {name}={value}\n")).collect();
     let (pages, profile) = (pages(args), profile_to_try());
     format!(
@@ -130,6 +144,7 @@ Roam is ready, and lets nobody in without a token.
   data    {data}
   keys    {keys}
   health  {pages}
+  monitor {monitor} (roam doctor --monitor)
 
 Try, on this machine:
 {exports}  roam put {profile} theme dark
@@ -158,7 +173,8 @@ mod tests {
     }
 
     fn ready(server: &str) -> Ready<'_> {
-        Ready { server, data: "/d".to_owned(), pid: 7, environment: BTreeMap::new(), keys: None }
+        let monitor = SocketAddr::from(([127, 0, 0, 1], 8_222));
+        Ready { server, monitor, data: "/d".to_owned(), pid: 7, environment: BTreeMap::new(), keys: None }
     }
 
     #[test]
@@ -168,6 +184,7 @@ mod tests {
         let other = banner("nats://127.0.0.1:5000", "roam up --listen 127.0.0.1:5000");
         assert_eq!(other.matches("roam --server nats://127.0.0.1:5000 ").count(), 3);
         assert!(!other.contains("password"));
+        assert!(other.contains("  monitor 127.0.0.1:8222 (roam doctor --monitor)\n"), "{other}");
         assert!(banner("nats://10.0.0.1:4222", "roam up --listen 0.0.0.0:4222").contains("there is no password"));
     }
 
@@ -178,7 +195,8 @@ mod tests {
         let ready = ready("nats://a");
         let guard = write(&path, &ready).unwrap();
         let told: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        assert_eq!(told, serde_json::json!({ "server": "nats://a", "data": "/d", "pid": 7 }));
+        let expected = serde_json::json!({ "server": "nats://a", "monitor": "127.0.0.1:8222", "data": "/d", "pid": 7 });
+        assert_eq!(told, expected);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
         drop(guard);
         assert!(!path.exists());
