@@ -254,7 +254,15 @@ Example:
   roam put acme/alice/editor lock mine --expect absent --ttl 10m")]
     Put(Put),
     /// Read the value of a key
-    #[command(after_help = "Example:\n  roam get acme/alice/editor theme\n  roam get acme/alice/editor theme --json")]
+    #[command(after_help = "\
+With --at or --revision the value that the key had then, as far as its history is kept (10 versions, and for 30 days what was
+replaced or deleted). The exit code is 2 if it had none, and 1 if nobody can tell any more.
+
+Example:
+  roam get acme/alice/editor theme
+  roam get acme/alice/editor theme --json
+  roam get acme/alice/editor theme --at 2h
+  roam get acme/alice/editor theme --revision 41")]
     Get(Get),
     /// Read values as a device is to have them: its own under @device/, else its platform's under @platform/, else the shared ones
     #[command(

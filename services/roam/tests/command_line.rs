@@ -88,6 +88,7 @@ fn a_server_that_is_not_there_is_a_temporary_failure_with_a_hint() {
     for line in [
         "put t/u/a k v",
         "get t/u/a k",
+        "get t/u/a k --at 1h",
         "rm t/u/a k",
         "ls t/u/a",
         "changes t/u/a",

@@ -32,6 +32,8 @@ async fn a_large_file_is_put_and_got_and_listed_as_what_it_is() {
     // Back to what it was, though only the manifest of that is kept.
     fs::write(&file, text.replace("line", "word")).unwrap();
     system.done("laptop", &format!("put {PROFILE} notes --file {}", file.display()));
+    let before = system.done("phone", &format!("get {PROFILE} notes --revision 1")).stdout;
+    assert!(before == text, "another version came");
     system.done("laptop", &format!("restore {PROFILE} --at 1"));
     assert!(system.done("phone", &format!("get {PROFILE} notes")).stdout == text, "another version came");
 }

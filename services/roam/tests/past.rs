@@ -86,6 +86,43 @@ async fn keys_come_back_to_what_they_were_and_a_dry_run_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_read_as_it_was_and_what_is_not_known_is_not_made_up() {
+    let system = System::start().await;
+    let put = |words: &str| system.done("laptop", &format!("put {PROFILE} {words} --json"));
+    let first = put("theme dark").objects()[0]["time"].as_str().unwrap().to_owned();
+    let at_first = format!("theme --at {first}");
+    put("theme light");
+    system.done("laptop", &format!("rm {PROFILE} theme"));
+    put("font mono");
+    for number in 0..11 {
+        put(&format!("often {number}"));
+    }
+    for (rest, code, said) in [
+        ("theme --revision 1", 0, "dark"),
+        ("theme --at 1", 0, "dark"),
+        (at_first.as_str(), 0, "dark"),
+        ("theme --at 2", 0, "light"),
+        ("theme --revision 3", 2, "not found: it was deleted by laptop at revision 3, "),
+        ("theme --revision 0", 2, "not found: the profile had no such key at revision 0"),
+        ("theme --at 1h", 2, "not found: the profile had no such key at 2"),
+        // What other keys were shows that nothing is forgotten that is so old.
+        ("font --revision 2", 2, "not found: the profile had no such key at revision 2"),
+        ("nothing --at 7", 2, "not found: the profile had no such key at revision 7"),
+        ("often --at 15", 0, "10"),
+        ("often --at 5", 1, "what it was at revision 5 is not kept\nhint: `roam history`"),
+        ("theme --revision 99", 1, "there is no revision 99 yet: the profile is at revision 15"),
+    ] {
+        let ran = system.run("phone", &format!("get {PROFILE} {rest}"));
+        let told = if code == 0 { ran.stdout == said } else { ran.stderr.contains(said) && ran.stdout.is_empty() };
+        assert!(told && ran.code == code, "{rest}: {} {}{}", ran.code, ran.stdout, ran.stderr);
+    }
+    let record = &system.done("phone", &format!("get {PROFILE} theme --at 1 --json")).objects()[0];
+    assert_eq!((&record["key"], &record["revision"], &record["time"]), (&json!("theme"), &json!(1), &json!(first)));
+    assert_eq!((&record["device"], &record["state"]["value"]["value"]), (&json!("laptop"), &json!("dark")));
+    assert_eq!(system.value("theme"), None, "it is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_keys_come_back_in_few_changes() {
     let system = System::start().await;
     let (client, laptop) = system.client("laptop").await;

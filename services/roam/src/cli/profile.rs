@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use roam_schemas::{ContentType, Cursor, Expect, Key, Profile};
+use roam_schemas::{ContentType, Cursor, Expect, Key, Profile, Revision, limits};
 
-use super::parse::{content_type, cursor, expect, key, span};
+use super::parse::{at, content_type, cursor, expect, key, span};
+use crate::past::At;
 
 /// `roam put`.
 #[derive(Debug, Args)]
@@ -43,6 +44,20 @@ pub(crate) struct Get {
     /// Print the bytes of the value and nothing else; this is the default
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
+    /// As it was after this revision of the profile; `roam history` shows those of a key
+    #[arg(long, value_name = "REVISION", conflicts_with = "at")]
+    #[arg(value_parser = clap::value_parser!(u64).range(..limits::REVISION_END))]
+    pub(crate) revision: Option<u64>,
+    /// As it was then: a revision (42), a time (2026-03-01T12:00:00Z), or how long ago (90s, 15m, 2h, 1d)
+    #[arg(long, value_name = "WHEN", value_parser = at)]
+    pub(crate) at: Option<At>,
+}
+
+impl Get {
+    /// At what place in the past; none for how it is now.
+    pub(crate) fn then(&self) -> Option<At> {
+        self.revision.map(|number| At::Revision(Revision::new(number))).or(self.at)
+    }
 }
 
 /// `roam effective`.

@@ -1,23 +1,30 @@
-//! `roam get`: prints the value of one key.
+//! `roam get`: prints the value of one key, as it is or as it was.
+
+mod then;
 
 use std::io;
 
-use roam_client::Lookup;
-use roam_schemas::{Manifest, Record, State};
+use roam_client::{Lookup, ProfileClient};
+use roam_process::clock::now_ns;
+use roam_schemas::{Key, Manifest, Record, State, Timestamp};
 
+use self::then::{NotKnown, lookup_at};
 use crate::{
     cli::{Get, Global},
     connect::{named, not_answered, with_profile},
     failure::{Exit, Failure},
     output::{Output, stream},
+    past::Point,
     show,
 };
 
 pub(super) async fn run(args: Get, global: &Global, out: Output) -> Result<(), Failure> {
     let what = named("get", &args.profile, args.key.as_str());
+    let now = Timestamp::from_nanos(now_ns());
+    let point = args.then().map(|at| at.point(now));
     let lookup = with_profile(global, &args.profile, &what, async |profile| {
         let failed = |error| not_answered(&what, &error);
-        match profile.get_record(args.key).await.map_err(failed)? {
+        match Box::pin(looked_up(&profile, args.key, point, now, &what)).await? {
             Lookup::Found(record) => match manifest(&record, &what)? {
                 Some(manifest) if !out.is_json() => {
                     let bar = out.byte_bar(Some(manifest.length), "downloading");
@@ -33,7 +40,25 @@ pub(super) async fn run(args: Get, global: &Global, out: Output) -> Result<(), F
     })
     .await?;
     // A large value is printed already.
-    lookup.map_or(Ok(()), |lookup| print(&lookup, &what, out))
+    lookup.map_or(Ok(()), |lookup| print(&lookup, point, &what, out))
+}
+
+/// What a key is, or was at a place in the past.
+async fn looked_up(
+    profile: &ProfileClient,
+    key: Key,
+    point: Option<Point>,
+    now: Timestamp,
+    what: &str,
+) -> Result<Lookup, Failure> {
+    let Some(point) = point else {
+        return profile.get_record(key).await.map_err(|error| not_answered(what, &error));
+    };
+    lookup_at(profile, key, point, now).await.map_err(|error| match &error {
+        NotKnown::Unanswered(error) => not_answered(what, error),
+        NotKnown::Ahead(_) => Failure::because(what, &error),
+        NotKnown::NotKept(_) => Failure::because(what, &error).hint("`roam history` shows which versions are kept"),
+    })
 }
 
 fn manifest(record: &Record, what: &str) -> Result<Option<Manifest>, Failure> {
@@ -43,7 +68,7 @@ fn manifest(record: &Record, what: &str) -> Result<Option<Manifest>, Failure> {
     }
 }
 
-fn print(lookup: &Lookup, what: &str, out: Output) -> Result<(), Failure> {
+fn print(lookup: &Lookup, point: Option<Point>, what: &str, out: Output) -> Result<(), Failure> {
     let not_found =
         |why: String| Err(Failure { exit: Exit::NotFound, ..Failure::new(what, format!("not found: {why}")) });
     match lookup {
@@ -60,7 +85,10 @@ fn print(lookup: &Lookup, what: &str, out: Output) -> Result<(), Failure> {
             out.object(record)?;
             not_found(format!("it has expired; it was written {}", by_whom(record)))
         }
-        Lookup::Unknown => not_found("the profile has no such key".to_owned()),
+        Lookup::Unknown => not_found(match point {
+            None => "the profile has no such key".to_owned(),
+            Some(point) => format!("the profile had no such key at {point}"),
+        }),
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn run(args: Restore, global: &Global, out: Output) -> Result<(
 fn not_planned(what: &str, error: &NotPlanned) -> Failure {
     match error {
         NotPlanned::Unanswered(error) => not_answered(what, error),
-        NotPlanned::Ahead { .. } => Failure::because(what, error),
+        NotPlanned::Ahead(_) => Failure::because(what, error),
     }
 }
 

@@ -72,6 +72,13 @@ impl Memory {
         }
     }
 
+    /// Takes notice of a history.
+    pub(crate) fn saw_all(&mut self, history: &HistoryReply) {
+        for version in history.versions.iter().filter(|version| version.rank == 0) {
+            self.saw(version.revision, version.time);
+        }
+    }
+
     /// Whether the system remembers whatever stood there or was written since, by what it was told to keep.
     pub(crate) fn holds(self, terms: &Terms, now: Timestamp) -> bool {
         let kept = terms.history_seconds.min(terms.tombstone_seconds);
@@ -82,13 +89,18 @@ impl Memory {
 /// What a key was at that place.
 pub(crate) fn choose(history: &HistoryReply, point: Point, terms: &Terms) -> Then {
     let versions = || history.versions.iter().filter(|version| version.rank == 0);
-    match versions().find(|version| point.reaches(version.revision, version.time)) {
+    match version_at(history, point) {
         Some(Version { state: State::Value(stored), .. }) => Then::Value(stored.clone()),
         Some(_) => Then::Absent,
         None if point == Point::Revision(Revision::ZERO) => Then::Absent,
         None if history.more || versions().count() >= terms.history_versions as usize => Then::NotKept,
         None => Then::Unborn,
     }
+}
+
+/// The version of a key that stood at that place; none if none that old is kept.
+pub(crate) fn version_at(history: &HistoryReply, point: Point) -> Option<&Version> {
+    history.versions.iter().find(|version| version.rank == 0 && point.reaches(version.revision, version.time))
 }
 
 /// What a key is now; none if nothing of it is kept.

@@ -24,6 +24,16 @@ pub(crate) enum Point {
     Time(Timestamp),
 }
 
+/// A place that is not in the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no revision {point} yet: the profile is at revision {head}")]
+pub(crate) struct Ahead {
+    /// The revision that was asked for.
+    point: Revision,
+    /// The one of the profile.
+    head: Revision,
+}
+
 impl At {
     /// Reads `42`, `2026-03-01T12:00:00Z`, or `90m`, `2h` and `1d`, with or without ` ago`.
     ///
@@ -59,6 +69,17 @@ impl Point {
         match self {
             Self::Revision(point) => revision <= point,
             Self::Time(point) => time <= point,
+        }
+    }
+
+    /// Makes sure that a profile at this revision has come so far.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(crate) fn within(self, head: Revision) -> Result<(), Ahead> {
+        match self {
+            Self::Revision(point) if point > head => Err(Ahead { point, head }),
+            _ => Ok(()),
         }
     }
 }
@@ -123,6 +144,14 @@ mod tests {
         let now = Timestamp::from_nanos(0).plus_seconds(10_000);
         assert_eq!(At::Ago(7_200).point(now), Point::Time(Timestamp::from_nanos(0).plus_seconds(2_800)));
         assert_eq!(At::Ago(20_000).point(now), Point::Time(Timestamp::from_nanos(0)), "there is nothing before that");
+    }
+
+    #[test]
+    fn a_revision_that_is_not_written_yet_is_no_place_in_the_past() {
+        let at = |revision| Point::Revision(Revision::new(revision)).within(Revision::new(7));
+        assert_eq!((at(0), at(7)), (Ok(()), Ok(())));
+        assert_eq!(at(8).unwrap_err().to_string(), "there is no revision 8 yet: the profile is at revision 7");
+        assert_eq!(Point::Time(Timestamp::from_nanos(9)).within(Revision::ZERO), Ok(()));
     }
 
     #[test]

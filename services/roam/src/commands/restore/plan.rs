@@ -12,7 +12,7 @@ use crate::{
     commands::HISTORIES_AT_ONCE,
     difference::{Difference, Glance},
     output::Output,
-    past::{Memory, Point, Standing, Step, Then, choose, standing, step},
+    past::{Ahead, Memory, Point, Standing, Step, Then, choose, standing, step},
 };
 
 /// What is to be brought back.
@@ -35,13 +35,8 @@ pub(super) enum NotPlanned {
     #[error(transparent)]
     Unanswered(#[from] ReadError),
     /// There is no such revision yet.
-    #[error("there is no revision {point} yet: the profile is at revision {head}")]
-    Ahead {
-        /// The revision that was asked for.
-        point: Revision,
-        /// The one of the profile.
-        head: Revision,
-    },
+    #[error(transparent)]
+    Ahead(#[from] Ahead),
 }
 
 /// What a restore is going to do.
@@ -77,10 +72,7 @@ impl Plan {
     pub(super) async fn make(profile: &ProfileClient, question: &Question, out: Output) -> Result<Self, NotPlanned> {
         let delta = profile.changes(None).await?;
         let head = delta.head;
-        match question.point {
-            Point::Revision(point) if point > head => return Err(NotPlanned::Ahead { point, head }),
-            _ => {}
-        }
+        question.point.within(head)?;
         let mut memory = Memory::of(question.point);
         // What is dropped is dropped by the system's clock, which may be ahead of ours.
         let mut now = question.now;
@@ -159,9 +151,7 @@ async fn look_with(
     let mut candidates = Vec::new();
     while let Some((key, seen, history)) = histories.try_next().await? {
         bar.inc(1);
-        for version in history.versions.iter().filter(|version| version.rank == 0) {
-            memory.saw(version.revision, version.time);
-        }
+        memory.saw_all(&history);
         let then = choose(&history, question.point, &question.terms);
         candidates.push(Candidate { key, seen, standing: standing(&history), then });
     }
