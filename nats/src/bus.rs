@@ -209,6 +209,11 @@ impl Bus {
         (info.server_name, info.version)
     }
 
+    /// Whether the server asks who comes. If not, everybody gets in.
+    pub fn asks_who_comes(&self) -> bool {
+        self.client().server_info().auth_required
+    }
+
     /// The largest message that the server takes, in bytes, headers included.
     pub fn max_payload(&self) -> usize {
         self.client().max_payload()

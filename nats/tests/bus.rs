@@ -25,6 +25,11 @@ async fn a_message_arrives_with_its_headers() {
 }
 
 #[tokio::test]
+async fn a_server_without_keys_asks_nobody_who_comes() {
+    assert!(!World::start().await.bus.asks_who_comes());
+}
+
+#[tokio::test]
 async fn a_round_trip_returns_after_the_server_has_processed_what_was_sent_before() {
     let world = World::start().await;
     let other = world.connect().await;

@@ -77,6 +77,7 @@ async fn a_cluster_with_mutual_tls_for_clients_and_routes_is_provisioned_by_thos
     };
     let deployment = Deployment { overrides, ..Deployment::new(3, 2) };
     let operator = Bus::connect(&bus(Role::Operator).signed_in_as(Role::Operator), "operator").await.unwrap();
+    assert!(operator.asks_who_comes());
     // Three replicas of each stream: the servers found each other.
     assert_eq!(provision(&operator, &deployment).await.unwrap().created.len(), 7);
     let registrar = Bus::connect(&bus(Role::Registrar).signed_in_as(Role::Registrar), "registrar").await.unwrap();

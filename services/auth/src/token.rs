@@ -87,10 +87,10 @@ struct Claims {
     roam: Grant,
 }
 
-/// What a token says of its bearer, unverified: for whoever bears it. None if it is no token of ours.
-pub fn peek(text: &str) -> Option<Grant> {
-    let Claims { iss, roam, .. } = Parts::of(text)?.claims()?;
-    (iss == ISSUER).then_some(roam)
+/// What a token says, unverified: for whoever bears it. None if it is no token of ours.
+pub fn peek(text: &str) -> Option<Token> {
+    let Claims { iss, jti, iat, exp, roam } = Parts::of(text)?.claims()?;
+    (iss == ISSUER).then_some(Token { id: jti, grant: roam, issued: iat, expires: exp })
 }
 
 /// Makes a token, good from `now` (in seconds since 1970) for as long as `lifetime`.
@@ -207,9 +207,9 @@ mod tests {
 
     #[test]
     fn only_who_is_trusted_signs_tokens() {
-        let (_, _, _, text) = signed();
+        let (_, _, token, text) = signed();
         let other = Tokens::trusting(&[SigningKey::generate().public_key()]).unwrap();
-        assert_eq!(peek(text.expose()), Some(grant()), "what it says is not what it is good for");
+        assert_eq!(peek(text.expose()), Some(token), "what it says is not what it is good for");
         assert_eq!(other.verify(text.expose(), 1_000), Err(TokenError::Signature));
         let nobody = Tokens::trusting(&[]).unwrap();
         assert_eq!(nobody.verify(text.expose(), 1_000), Err(TokenError::Signature));

@@ -245,6 +245,16 @@ Example:
         after_help = "Example:\n  roam keys /etc/roam/keys --host nats-1 --host nats-2 --host nats-3 --mutual-tls"
     )]
     Keys(Keys),
+    /// Say who this command is to the system: by its token for whom and until when, and the server that lets it in
+    #[command(after_help = "\
+What a token says is read here; that it is good the system shows, which is asked something. It is told even if nobody gets in
+by it: the exit code is not 0 then. Of an nkey, of credentials and of a token that another provider made only the servers
+know whose they are, so that no more is tried than to connect.
+
+Example:
+  roam whoami
+  roam whoami --token-file laptop.token --ca ca.pem --server tls://roam.example.com --json")]
+    Whoami,
     /// Write the value of a key
     #[command(after_help = "\
 Example:

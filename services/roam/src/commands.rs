@@ -35,6 +35,7 @@ mod token;
 mod up;
 mod verify;
 mod watch;
+mod whoami;
 
 use std::{future::Future, process::ExitCode};
 
@@ -87,6 +88,7 @@ fn dispatch(command: Command, global: &Global, out: Output) -> Result<ExitCode, 
         Command::Erase(args) => online(global, erase::run(args, global, out)),
         Command::Audit(args) => online(global, audit::run(args, global, out)),
         Command::Token(args) => online(global, token::run(args, global, out)),
+        Command::Whoami => online(global, whoami::run(global, out)),
         Command::Provision(args) => online(global, provision::run(&args, global, out)),
         Command::Repair(args) => online(global, repair::run(&args, global, out)),
         Command::Put(args) => online(global, put::run(args, global, out)),

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use roam_auth::Token;
 use roam_client::{ChangeError, Client, ClientSettings, ConnectError, Identity, ProfileClient, ReadError, Silence};
 use roam_nats::BusSettings;
 use roam_schemas::{Apps, Bearer, Code, Device, Grant, Profile};
@@ -33,10 +34,14 @@ pub(crate) fn bus_settings(global: &Global) -> BusSettings {
 }
 
 /// What the token that is signed in with says; none if there is none, or one that another provider made.
-fn granted(global: &Global) -> Option<Grant> {
+pub(crate) fn token(global: &Global) -> Option<Token> {
     // Whatever is wrong with the file is said when it is signed in with.
     let text = fs::read_to_string(global.sign_in.token_file.as_ref()?).ok()?;
     roam_auth::peek(text.trim())
+}
+
+fn granted(global: &Global) -> Option<Grant> {
+    token(global).map(|token| token.grant)
 }
 
 /// Does something with a profile, then closes the connection in good order. `what` is what is attempted, for people.

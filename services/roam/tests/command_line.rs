@@ -123,6 +123,18 @@ fn a_server_that_is_not_there_is_a_temporary_failure_with_a_hint() {
 }
 
 #[test]
+fn who_one_is_is_told_also_if_nobody_lets_one_in() {
+    let output = run(&format!("whoami --device pc --server {}", nobody()));
+    assert_eq!(output.status.code(), Some(75));
+    assert_eq!(text(&output.stdout), "who      device pc of whomever a command names\n");
+    assert!(text(&output.stderr).starts_with("roam: whoami: no server can be reached"), "{}", text(&output.stderr));
+    let output = run(&format!("whoami --token-file /nonexistent/t --json --server {}", nobody()));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((told["by"].as_str(), told["file"].as_str()), (Some("token"), Some("/nonexistent/t")));
+    assert!(output.status.code() == Some(1) && told["grant"].is_null() && told["server"].is_null(), "{told}");
+}
+
+#[test]
 fn a_failure_is_json_for_programs() {
     let output = run(&format!("get t/u/a k --json --server {}", nobody()));
     let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();

@@ -35,6 +35,16 @@ async fn whoever_has_the_first_token_gets_in_and_nobody_else() {
     let user = std::env::var("USER").ok().filter(|user| !user.is_empty()).unwrap_or_else(|| "me".to_owned());
     done(&environment, &format!("put home/{user}/editor theme dark"));
     assert_eq!(done(&environment, &format!("get home/{user}/editor theme")), "dark");
+    let who = done(&environment, "whoami");
+    for part in [format!(" of home/{user}, for all apps\ntoken    "), "gets in  who signs in\n".to_owned()] {
+        assert!(who.starts_with("who      device ") && who.contains(&part), "{part}: {who}");
+    }
+    let told: Value = serde_json::from_str(&done(&environment, "whoami --json")).unwrap();
+    assert_eq!((&told["by"], &told["grant"]["user"]), (&json!("token"), &json!(user)));
+    assert_eq!((&told["server"]["open"], &told["server"]["urls"][0]), (&json!(false), &json!(system.server())));
+    assert!(told["token"].is_string() && told["expires"].is_string(), "{told}");
+    let operator = done(&environment, &format!("whoami --nkey {keys}/operator.nk"));
+    assert!(operator.starts_with("who      whoever the server knows by the nkey in "), "{operator}");
     let (code, _, stderr) = roam(&environment, "put home/somebody-else/editor theme dark");
     assert_eq!(code, 1, "{stderr}");
     // Which profiles there are only operators may ask.
@@ -70,6 +80,8 @@ async fn a_token_is_made_used_listed_and_revoked() {
     let history = done(&phone, "history acme/alice/mail signature --json");
     assert!(history.contains("\"phone\""), "the device is the token's: {history}");
     assert_eq!(roam(&phone, "get acme/alice/contacts k").0, 1, "it is for one app");
+    let who = "who      device phone of acme/alice, for mail\n";
+    assert!(done(&phone, "whoami").starts_with(who));
 
     let listed = done(&first, &format!("token list --keys {keys} --tenant acme --json"));
     let listed: Value = serde_json::from_str(&listed).unwrap();
@@ -82,6 +94,8 @@ async fn a_token_is_made_used_listed_and_revoked() {
         }
     });
     refused.await.expect("it is refused within seconds");
+    let (code, told, stderr) = roam(&phone, "whoami");
+    assert!(code != 0 && told.starts_with(who) && !told.contains("server"), "{code}: {told}{stderr}");
     let (code, _, _) = roam(&first, &format!("token revoke 0193a1c2-7b1e-7c00-8000-0123456789ab --keys {keys}"));
     assert_eq!(code, 2, "there is no such token");
     let mut without = phone.clone();
@@ -111,6 +125,8 @@ async fn a_doctor_finds_a_secure_system_sound_and_an_open_one_not() {
 
     let open = System::start().await;
     let environment = BTreeMap::from([("ROAM_SERVER".to_owned(), open.server().to_owned())]);
+    let who = done(&environment, "whoami --device pc");
+    assert!(who.starts_with("who      device pc of whomever a command names\n") && who.contains("gets in  everybody"));
     let (code, stdout, stderr) = roam(&environment, "doctor --json");
     assert_eq!(code, 1, "{stderr}");
     let found = findings(&stdout);
