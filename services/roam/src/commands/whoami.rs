@@ -28,13 +28,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(super) async fn run(global: &Global, out: Output) -> Result<(), Failure> {
     let mut told = Told::of(global);
     // What the token says is told in any case: it may be why nobody gets in.
-    let connected = match connect(global, told.grant.as_ref()).await {
-        Ok(server) => {
-            told.server = Some(server);
-            Ok(())
-        }
-        Err(failure) => Err(failure),
-    };
+    let connected = connect(global, told.grant.as_ref()).await.map(|server| told.server = Some(server));
     out.object(&told)?;
     for line in told.lines(Timestamp::from_nanos(now_ns())) {
         out.row(line)?;
