@@ -118,8 +118,9 @@ impl ProfileClient {
     }
 
     /// Hands a change to the bus, as soon as there is room for it, and returns: for pipelining. Changes to one key take
-    /// effect in the order in which they were submitted, as long as they expect nothing; no other order is kept. If an
-    /// earlier attempt ended with [`ChangeError::Unknown`], the very same change may be submitted again.
+    /// effect in the order in which they were submitted, as long as they expect nothing; no other order is kept. So a
+    /// change that was submitted before another to its key, and whose receipt is lost, ends with [`ChangeError::Unknown`].
+    /// If an earlier attempt ended so, the very same change may be submitted again; it counts as submitted then.
     ///
     /// # Errors
     /// See [`ChangeError`].

@@ -111,6 +111,24 @@ async fn a_lost_receipt_is_had_by_sending_the_same_again_and_takes_effect_once()
 }
 
 #[tokio::test]
+async fn a_change_that_was_turned_away_unheard_does_not_take_effect_after_a_later_one_to_its_key() {
+    let world = World::running().await;
+    let settings = ClientSettings { receipt_timeout: Duration::from_secs(2), ..world.settings() };
+    let mail = world.client_with(settings).await.profile(app("mail"));
+    // Nothing is decided of the first one, and nobody hears of that.
+    world.system().reject.push_back(Code::Busy);
+    world.system().lose_receipts = 1;
+    let (first, second) = (put("k", "1"), put("k", "2"));
+    let id = first.id();
+    let first = soon(mail.submit(first)).await.unwrap();
+    let second = soon(mail.submit(second)).await.unwrap();
+    assert_eq!(soon(second.receipt()).await.unwrap().revision, Revision::new(1));
+    assert_eq!(soon(first.receipt()).await, Err(ChangeError::Unknown { id }));
+    assert_eq!(world.system().values(&profile("mail"))["k"], "2");
+    assert_eq!(world.system().came.len(), 2);
+}
+
+#[tokio::test]
 async fn a_change_without_any_receipt_is_unknown_and_the_same_id_tells_its_outcome_later() {
     let world = World::running().await;
     let settings = ClientSettings { receipt_timeout: Duration::from_millis(400), ..world.settings() };

@@ -1,8 +1,9 @@
 //! Which keys of a profile are in flight, so that changes to one key reach the stream in the order in which they were
 //! submitted. Pure; keys are held as hashes, and two keys that share one merely wait for each other.
 //!
-//! **Invariant:** of the changes that share a key, only one at a time is without a PubAck. A later one therefore has a
-//! higher sequence, and storage keeps the newer value whatever happens on the way.
+//! **Invariant:** of the changes that share a key, only one at a time is without a PubAck, and one that a later one has
+//! overtaken is not sent again. The later one therefore has a higher sequence than every copy of the earlier one, and
+//! storage keeps the newer value whatever happens on the way.
 
 use std::collections::{HashMap, hash_map::Entry};
 

@@ -118,7 +118,8 @@ impl Table {
         }
     }
 
-    /// Takes out what is past its deadline, and names what must be sent again, marked as being on its way.
+    /// Takes out what is past its deadline, and names what must be sent again, marked as being on its way. What was
+    /// overtaken is not sent again: its receipt may still come, and if it does not, nobody knows what became of it.
     pub(super) fn sweep(&mut self, moment: Moment) -> (Vec<ChangeId>, Vec<Settled>) {
         let mut again = Vec::new();
         let mut over = Vec::new();
@@ -126,7 +127,14 @@ impl Table {
             match entry.timeline.next(moment) {
                 Next::Wait => {}
                 Next::GiveUp => over.push(*id),
+                // It may have been turned away unheard, and a copy would come after a later change to one of its keys.
+                Next::SendAgain if self.keys.overtaken(&entry.keys, entry.order) => {
+                    if entry.timeline.is_hopeless(moment) {
+                        over.push(*id);
+                    }
+                }
                 Next::SendAgain => {
+                    self.keys.hold(&entry.keys, entry.order);
                     entry.timeline.sent_again();
                     again.push((entry.order, *id));
                 }

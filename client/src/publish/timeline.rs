@@ -178,6 +178,14 @@ impl Timeline {
         if due && connected { Next::SendAgain } else { Next::Wait }
     }
 
+    /// Whether the receipt of a copy that must be the last one has been waited for as long again as until it was overdue.
+    pub(crate) fn is_hopeless(&self, Moment { now, .. }: Moment) -> bool {
+        match self.stage {
+            Stage::Accepted { at, overdue, .. } => now.saturating_duration_since(at) >= overdue.saturating_mul(2),
+            Stage::Handed | Stage::Paused { .. } => true,
+        }
+    }
+
     /// Whether an earlier copy may take effect than the one that was sent last.
     pub(crate) fn has_doubt(&self) -> bool {
         self.doubt
@@ -288,6 +296,20 @@ mod tests {
             assert_eq!(timeline.next(moment(start, at + 10_000, 2)), Next::SendAgain);
             timeline.sent_again();
             (at, pause) = (due, (pause * 2).min(3_600_000));
+        }
+    }
+
+    #[test]
+    fn a_copy_that_must_be_the_last_one_is_waited_for_twice_as_long() {
+        let cases: Vec<(&str, Steps, u64, bool)> = vec![
+            ("overdue", vec![(0, Accepted(7))], 15_000, false),
+            ("overdue for long", vec![(0, Accepted(7))], 29_999, false),
+            ("overdue for as long again", vec![(0, Accepted(7))], 30_000, true),
+            ("nowhere", vec![(0, Refused)], 50, true),
+        ];
+        let start = Instant::now();
+        for (name, steps, at, expect) in cases {
+            assert_eq!(timeline(start, &steps).is_hopeless(moment(start, at, 2)), expect, "{name}");
         }
     }
 

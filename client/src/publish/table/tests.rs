@@ -215,6 +215,45 @@ fn a_busy_change_is_not_sent_again_after_a_later_one_with_its_key() {
 }
 
 #[test]
+fn an_overdue_change_is_not_sent_again_after_a_later_one_with_its_key_and_ends_as_unknown() {
+    let mut world = World::new();
+    let mut one = world.register(1, &[1, 2]).unwrap();
+    world.published(1, ack(10));
+    let mut two = world.register(2, &[1]).unwrap();
+    world.published(2, ack(11));
+    assert!(world.received(applied(Some(id(2)), 11)));
+    assert!(two.outcome().unwrap().is_ok());
+    // It may have been turned away, and a copy would take effect after the later one.
+    assert_eq!(world.sweep(15_000), []);
+    assert_eq!(one.outcome(), None, "its receipt may still come");
+    assert_eq!(world.sweep(30_000), []);
+    assert_eq!(one.outcome(), Some(Err(ChangeError::Unknown { id: id(1) })));
+    assert_eq!((world.room(), world.table.is_empty()), (8, true));
+}
+
+#[test]
+fn a_change_that_was_overtaken_is_saved_if_its_receipt_comes_late() {
+    let mut world = World::new();
+    let mut one = world.register(1, &[1]).unwrap();
+    world.published(1, ack(10));
+    let _two = world.register(2, &[1]).unwrap();
+    assert_eq!(world.sweep(15_000), []);
+    assert!(world.received(applied(Some(id(1)), 10)));
+    assert!(one.outcome().unwrap().is_ok());
+}
+
+#[test]
+fn later_changes_wait_while_an_overdue_one_is_sent_again() {
+    let mut world = World::new();
+    let _one = world.register(1, &[1]).unwrap();
+    world.published(1, ack(10));
+    assert_eq!(world.sweep(15_000), [id(1)]);
+    assert!(matches!(world.register(2, &[1]), Err(Refusal::KeyHeld(_))), "it would be overtaken by the copy");
+    world.published(1, ack(11));
+    assert!(world.register(2, &[1]).is_ok());
+}
+
+#[test]
 fn what_a_full_stream_refused_is_sent_again_in_order_and_is_busy_in_the_end() {
     let mut world = World::new();
     let mut callers: Vec<Caller> = (1..=4).map(|number| world.register(number, &[number.into()]).unwrap()).collect();
