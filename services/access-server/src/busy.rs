@@ -1,16 +1,29 @@
-//! Busy: tells a publisher that a change was not decided because its user is over the rate. It never waits and never holds
-//! anything up: of a flood, what does not fit into its queue is told nothing, and whoever sent it sends it again later.
+//! Busy: tells a publisher that a change was not decided because its user is over the rate. Whoever tells has room for all
+//! that is taken from the stream at once ([`Throttle::room`]), so nothing leaves it unsaid, and nothing comes again for want
+//! of room.
+//!
+//! **`busy` is said only of what is in no journal.** What is delivered again may be in one: its batch was appended, and the
+//! ack got lost. So only a first delivery is charged and may be turned away; what comes again is let through as it is. Nobody
+//! gets beyond the rate by that. What comes again was let through before, and charged then (it was not appended, or not
+//! acked, or refused and not filed); or no server looked at it (it got lost, came too late, or was pulled by one that
+//! stopped), which takes trouble that no user can make.
 
-use std::{convert::Infallible, error::Error};
+use std::{convert::Infallible, error::Error, time::Duration};
 
 use roam_nats::{Bus, Delivery, Headers};
-use roam_schemas::{ChangeId, Code, Device, Encoding, Outcome, Problem, Profile, Receipt, Shard, encode, subjects};
+use roam_schemas::{
+    ChangeId, Code, Device, Encoding, Outcome, Problem, Profile, Receipt, Shard, encode, limits::BATCH_CHANGES,
+    subjects,
+};
 use tokio::sync::mpsc;
 
 use crate::{metrics::Metrics, rate::Rates, validate::Validated};
 
-/// How many receipts wait at most.
-const QUEUE: usize = 1_024;
+/// How many deliveries wait at most whose publishers are to be told: as many as are taken at once, and as many that are
+/// being worked off.
+const QUEUE: usize = 2 * BATCH_CHANGES;
+/// How long until a delivery comes again that nobody can tell of.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Lets changes through, or turns them away.
 pub(crate) struct Throttle {
@@ -26,14 +39,13 @@ pub(crate) struct Teller {
     bus: Bus,
 }
 
-/// Whom to tell about which change.
+/// Whom to tell about which changes of a delivery.
 struct Told {
-    profile: Profile,
     device: Device,
     encoding: Encoding,
     sequence: u64,
-    /// None if it was not decoded: the sequence is enough to match it then.
-    id: Option<ChangeId>,
+    /// Without an id if it was not decoded: the sequence is enough to match it then.
+    changes: Vec<(Profile, Option<ChangeId>)>,
 }
 
 /// The one who decides and the one who tells.
@@ -43,26 +55,35 @@ pub(crate) fn throttle(shard: Shard, rates: Rates, bus: &Bus, metrics: &Metrics)
 }
 
 impl Throttle {
-    /// The delivery again if its user is within the rate, or if it says not whose it is: what is wrong with it is looked at
-    /// elsewhere. Otherwise it leaves the stream, undecided. Nothing is decoded for that.
+    /// Returns once as many deliveries as are taken at once could all be turned away. Receipts leave over the connection
+    /// that says whether anything may be pulled, so what holds them up holds up pulling as well.
+    pub(crate) async fn room(&self) {
+        // Where nobody tells any more, there is none to wait for.
+        let _ = self.queue.reserve_many(BATCH_CHANGES).await;
+    }
+
+    /// The delivery again if its user is within the rate, if it comes again, or if it says not whose it is: what is wrong
+    /// with it is looked at elsewhere. Otherwise it leaves the stream, undecided. Nothing is decoded for that.
     pub(crate) fn admit(&mut self, delivery: Delivery) -> Option<Delivery> {
         let Some(encoding) = delivery.message.headers.encoding() else { return Some(delivery) };
         let Ok((profile, device)) = subjects::parse_change(self.shard, &delivery.message.subject) else {
             return Some(delivery);
         };
-        if self.rates.take(&profile, &device, delivery.received_at) {
+        if comes_again(&delivery) || self.rates.take(&profile, &device, delivery.received_at) {
             return Some(delivery);
         }
-        self.metrics.throttled();
-        // A full queue means a flood, whose sender will not read the receipts.
-        let _ = self.queue.try_send(Told { profile, device, encoding, sequence: delivery.stream_sequence, id: None });
-        delivery.term();
+        let sequence = delivery.stream_sequence;
+        self.turn_away(delivery, Told { device, encoding, sequence, changes: vec![(profile, None)] });
         None
     }
 
-    /// A bulk again if all its users are within the rate. Otherwise it leaves the stream whole and undecided: were a part of it
-    /// decided, a redelivery could decide what was said to be not. Whoever sent it sends each change by itself then.
+    /// A bulk again if all its users are within the rate, or if it comes again. Otherwise it leaves the stream whole and
+    /// undecided: were a part of it decided, a redelivery could decide what was said to be not. Whoever sent it sends each
+    /// change by itself then.
     pub(crate) fn admit_bulk(&mut self, bulk: Validated) -> Option<Validated> {
+        if comes_again(bulk.delivery()) {
+            return Some(bulk);
+        }
         let (device, encoding) = bulk.written();
         let received_at = bulk.delivery().received_at;
         // Each user pays, whoever of them is over: as if the changes had come singly.
@@ -70,35 +91,83 @@ impl Throttle {
         if over == 0 {
             return Some(bulk);
         }
-        let sequence = bulk.delivery().stream_sequence;
-        for (profile, id) in bulk.each() {
-            self.metrics.throttled();
-            let told = Told { profile: profile.clone(), device: device.clone(), encoding, sequence, id: Some(id) };
-            let _ = self.queue.try_send(told);
-        }
-        bulk.into_parts().0.term();
+        let changes = bulk.each().map(|(profile, id)| (profile.clone(), Some(id))).collect();
+        let told = Told { device: device.clone(), encoding, sequence: bulk.delivery().stream_sequence, changes };
+        self.turn_away(bulk.into_parts().0, told);
         None
     }
+
+    fn turn_away(&self, delivery: Delivery, told: Told) {
+        let changes = told.changes.len();
+        if self.queue.try_send(told).is_ok() {
+            self.metrics.throttled(changes);
+            delivery.term();
+        } else {
+            // There is room, but nobody who tells.
+            self.metrics.returned(1);
+            delivery.nak(Some(PAUSE));
+        }
+    }
+}
+
+/// Whether it was delivered before, to whomever.
+fn comes_again(delivery: &Delivery) -> bool {
+    delivery.delivered > 1
 }
 
 impl Teller {
     /// Works until nobody is turned away any more.
     pub(crate) async fn run(mut self) -> Result<(), Infallible> {
-        while let Some(told) = self.queue.recv().await {
-            let problem = Problem::new(Code::Busy, "more changes a second than this user may publish");
-            let outcome = Outcome::Rejected(problem);
-            let receipt = Receipt { sequence: told.sequence, id: told.id, again: false, outcome };
-            let payload = match encode(&receipt, told.encoding) {
-                Ok(payload) => payload.into(),
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn Error, "a receipt cannot be written");
-                    continue;
-                }
-            };
-            let headers = Headers::new().with_content_type(told.encoding);
-            // One that does not leave is missed by whoever waits for it, who then sends the change again.
-            let _ = self.bus.send(subjects::receipt(&told.profile, &told.device), headers, payload).await;
+        while let Some(Told { device, encoding, sequence, changes }) = self.queue.recv().await {
+            for (profile, id) in changes {
+                let problem = Problem::new(Code::Busy, "more changes a second than this user may publish");
+                let receipt = Receipt { sequence, id, again: false, outcome: Outcome::Rejected(problem) };
+                let payload = match encode(&receipt, encoding) {
+                    Ok(payload) => payload.into(),
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn Error, "a receipt cannot be written");
+                        continue;
+                    }
+                };
+                let headers = Headers::new().with_content_type(encoding);
+                // One that does not leave is missed by whoever waits for it, who then sends the change again.
+                let _ = self.bus.send(subjects::receipt(&profile, &device), headers, payload).await;
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use futures_util::FutureExt;
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::rate::Rate;
+
+    #[test]
+    fn nothing_is_taken_before_all_of_it_could_be_told_of() {
+        let (queue, mut teller) = mpsc::channel(QUEUE);
+        let (rates, metrics) = (Rates::new(Rate::default(), &[]), Metrics::register(&mut Registry::default()));
+        let throttle = Throttle { shard: Shard::ONLY, rates, queue, metrics };
+        let told = || Told {
+            device: Device::parse("laptop").unwrap(),
+            encoding: Encoding::Json,
+            sequence: 7,
+            changes: vec![("acme/alice/mail".parse().unwrap(), None)],
+        };
+        for _ in 0..QUEUE - BATCH_CHANGES {
+            assert!(throttle.room().now_or_never().is_some());
+            throttle.queue.try_send(told()).unwrap();
+        }
+        assert!(throttle.room().now_or_never().is_some(), "as much room as is taken at once");
+        throttle.queue.try_send(told()).unwrap();
+        assert!(throttle.room().now_or_never().is_none());
+        teller.try_recv().unwrap();
+        assert!(throttle.room().now_or_never().is_some());
+        drop(teller);
+        assert!(throttle.room().now_or_never().is_some(), "nobody tells any more");
     }
 }

@@ -127,9 +127,9 @@ impl Metrics {
         self.rejected.get_or_create(&CodeLabel { code: code.as_str() }).inc();
     }
 
-    /// A change was turned away because its user is over the rate.
-    pub(crate) fn throttled(&self) {
-        self.throttled.inc();
+    /// Changes were turned away because their user is over the rate.
+    pub(crate) fn throttled(&self, changes: usize) {
+        self.throttled.inc_by(changes as u64);
     }
 
     /// A message was dropped because it is not ours.

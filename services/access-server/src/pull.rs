@@ -152,7 +152,7 @@ impl Line {
                         self.gate.appended(appended, Instant::now());
                     }
                 }
-                taken = deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES), if resting_until.is_none() && self.may_take(in_flight) => {
+                taken = take(deliveries, &self.throttle), if resting_until.is_none() && self.may_take(in_flight) => {
                     let taken = taken?;
                     kill_point("pulled");
                     if let Some(trusted) = self.trust(taken, &mut incarnation).await {
@@ -270,4 +270,10 @@ impl Line {
         self.source.set_not_ready(error.to_string());
         tracing::warn!(error = error as &dyn Error, "changes cannot be pulled");
     }
+}
+
+/// What is there, once whoever is over the rate can be told of all of it. Cancel-safe.
+async fn take(deliveries: &mut Deliveries, throttle: &Throttle) -> Result<Vec<Delivery>, ConsumeError> {
+    throttle.room().await;
+    deliveries.next_ready(BATCH_CHANGES, BATCH_BYTES).await
 }

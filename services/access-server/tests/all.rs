@@ -3,6 +3,7 @@
 
 mod append;
 mod backpressure;
+mod busy;
 mod reject;
 mod scale;
 mod support;

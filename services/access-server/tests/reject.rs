@@ -1,12 +1,11 @@
 //! What is refused: its publisher is told, an operator can read it, it never comes again, and the others pass.
 
-use crate::support::{WITHIN, World, alice, laptop, next_entry, put, subject_of};
-use roam_nats::{Entry, Message, Subscription};
+use crate::support::{World, alice, laptop, next_entry, next_receipt, put, subject_of};
+use roam_nats::Entry;
 use roam_schemas::{
-    Action, ChangeId, Code, ContentType, Draft, DraftOperation, Encoding, Expect, Outcome, Put, Receipt, Value, decode,
-    encode, headers, limits, subjects,
+    Action, ChangeId, Code, ContentType, Draft, DraftOperation, Encoding, Expect, Outcome, Put, Value, encode, headers,
+    limits, subjects,
 };
-use tokio::time::timeout;
 
 fn draft(ops: Vec<DraftOperation>) -> Draft {
     Draft { id: ChangeId::random(), base: None, ops }
@@ -15,12 +14,6 @@ fn draft(ops: Vec<DraftOperation>) -> Draft {
 fn op(key: &str, bytes: usize) -> DraftOperation {
     let put = Put { value: Value::new(vec![b'v'; bytes]), content_type: ContentType::octets(), ttl: None };
     DraftOperation { key: key.to_owned(), action: Action::Put(put), expect: Expect::Any }
-}
-
-async fn next_receipt(receipts: &mut Subscription, encoding: Encoding) -> Receipt {
-    let Message { headers, payload, .. } = timeout(WITHIN, receipts.next()).await.expect("a receipt comes").unwrap();
-    assert_eq!(headers.encoding(), Some(encoding));
-    decode(&payload, encoding).unwrap()
 }
 
 fn header<'a>(entry: &'a Entry, name: &'static str) -> &'a str {

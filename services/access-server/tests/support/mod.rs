@@ -9,13 +9,13 @@ use futures_util::{StreamExt, stream::FuturesOrdered};
 use roam_access_server::{Rate, RunError, Settings, run};
 use roam_nats::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, Bus, BusSettings, CHANGES_STREAM, ConsumerState, Deployment, Entry, Headers,
-    JOURNAL_STREAM, JournalReader, NatsServer, Overrides, PinnedDeliveries, PublishSettings, Publisher,
+    JOURNAL_STREAM, JournalReader, Message, NatsServer, Overrides, PinnedDeliveries, PublishSettings, Publisher,
     REJECTED_STREAM, ServerSettings, StreamState, Subscription, SyncInterval, consumer_state, provision, stream_state,
 };
 use roam_process::Context;
 use roam_schemas::{
-    App, Change, ChangeId, ContentType, Device, Encoding, JournalBatch, Key, Operation, Profile, Shard, StampedChange,
-    Tenant, User, decode, encode, subjects,
+    App, Change, ChangeId, ContentType, Device, Encoding, JournalBatch, Key, Operation, Profile, Receipt, Shard,
+    StampedChange, Tenant, User, decode, encode, subjects,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -217,6 +217,12 @@ impl Journal {
 
 pub async fn next_entry(reader: &mut JournalReader) -> Entry {
     timeout(WITHIN, reader.next()).await.expect("an entry comes").unwrap()
+}
+
+pub async fn next_receipt(receipts: &mut Subscription, encoding: Encoding) -> Receipt {
+    let Message { headers, payload, .. } = timeout(WITHIN, receipts.next()).await.expect("a receipt comes").unwrap();
+    assert_eq!(headers.encoding(), Some(encoding));
+    decode(&payload, encoding).unwrap()
 }
 
 pub async fn connect(server: &NatsServer) -> Bus {
