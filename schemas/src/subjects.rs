@@ -186,6 +186,13 @@ pub fn parse_change(shard: Shard, subject: &str) -> Result<(Profile, Device), Su
     Ok((profile(tenant, user, app)?, Device::from_token(device)?))
 }
 
+/// Who published on a change subject, whatever else is wrong with that: the tokens of the tenant and of the user, or of the
+/// service that writes for users, as they stand there. NATS lets nobody use another's. None if the shape is another.
+pub fn publisher_of_change(shard: Shard, subject: &str) -> Option<[&str; 2]> {
+    let [tenant, user, _, device] = tokens(below_root(shard, subject)?.strip_prefix("change.")?)?;
+    Some([tenant, if device.starts_with('$') { device } else { user }])
+}
+
 /// `roam.v1.journal.<shard>`: where access servers append batches.
 pub fn journal(shard: Shard) -> String {
     format!("{ROOT}journal.{}", shard.number())

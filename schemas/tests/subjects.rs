@@ -196,6 +196,27 @@ fn a_system_writer_is_a_device_and_nobody_else() {
 }
 
 #[test]
+fn who_published_a_change_is_known_whatever_else_is_wrong_with_its_subject() {
+    let cases = [
+        ("roam.v1.change.acme.alice.mail.laptop", Some(["acme", "alice"])),
+        ("roam.v1.change.acme.alice.%zz.%41", Some(["acme", "alice"])),
+        ("roam.v1.change.acme.%2a.mail.laptop", Some(["acme", "%2a"])),
+        ("roam.v1.change.acme.%zz.mail.$svc-mailer", Some(["acme", "$svc-mailer"])),
+        ("roam.v1.change.acme.$bulk-7.%zz.$svc-mailer", Some(["acme", "$svc-mailer"])),
+        ("roam.v1.change.acme.alice.mail", None),
+        ("roam.v1.change.acme.alice.mail.laptop.more", None),
+        ("roam.v1.latest.acme.alice.mail.laptop", None),
+        ("", None),
+    ];
+    for (subject, publisher) in cases {
+        assert_eq!(subjects::publisher_of_change(Shard::ONLY, subject), publisher, "{subject}");
+    }
+    let shard = Shards::new(4).unwrap().each().nth(2).unwrap();
+    let subject = "roam.v1.s.2.change.acme.alice.%zz.laptop";
+    assert_eq!(subjects::publisher_of_change(shard, subject), Some(["acme", "alice"]));
+}
+
+#[test]
 fn a_subject_of_another_shape_is_refused() {
     for subject in [
         "",

@@ -12,12 +12,15 @@ use std::{convert::Infallible, error::Error, time::Duration};
 
 use roam_nats::{Bus, Delivery, Headers};
 use roam_schemas::{
-    ChangeId, Code, Device, Encoding, Outcome, Problem, Profile, Receipt, Shard, encode, limits::BATCH_CHANGES,
-    subjects,
+    ChangeId, Code, Encoding, Outcome, Problem, Receipt, Shard, encode, limits::BATCH_CHANGES, subjects,
 };
 use tokio::sync::mpsc;
 
-use crate::{metrics::Metrics, rate::Rates, validate::Validated};
+use crate::{
+    metrics::Metrics,
+    rate::Rates,
+    validate::{Invalid, Sender, Validated},
+};
 
 /// How many deliveries wait at most whose publishers are to be told: as many as are taken at once, and as many that are
 /// being worked off.
@@ -41,11 +44,10 @@ pub(crate) struct Teller {
 
 /// Whom to tell about which changes of a delivery.
 struct Told {
-    device: Device,
     encoding: Encoding,
     sequence: u64,
     /// Without an id if it was not decoded: the sequence is enough to match it then.
-    changes: Vec<(Profile, Option<ChangeId>)>,
+    to: Vec<(Sender, Option<ChangeId>)>,
 }
 
 /// The one who decides and the one who tells.
@@ -72,8 +74,7 @@ impl Throttle {
         if comes_again(&delivery) || self.rates.take(&profile, &device, delivery.received_at) {
             return Some(delivery);
         }
-        let sequence = delivery.stream_sequence;
-        self.turn_away(delivery, Told { device, encoding, sequence, changes: vec![(profile, None)] });
+        self.turn_away(delivery, encoding, vec![(Sender::Of(profile, device), None)]);
         None
     }
 
@@ -91,15 +92,33 @@ impl Throttle {
         if over == 0 {
             return Some(bulk);
         }
-        let changes = bulk.each().map(|(profile, id)| (profile.clone(), Some(id))).collect();
-        let told = Told { device: device.clone(), encoding, sequence: bulk.delivery().stream_sequence, changes };
-        self.turn_away(bulk.into_parts().0, told);
+        let to = bulk.each().map(|(profile, id)| (Sender::Of(profile.clone(), device.clone()), Some(id))).collect();
+        self.turn_away(bulk.into_parts().0, encoding, to);
         None
     }
 
-    fn turn_away(&self, delivery: Delivery, told: Told) {
-        let changes = told.changes.len();
-        if self.queue.try_send(told).is_ok() {
+    /// What is refused again if whoever published it is within the rate, too; it is not filed otherwise. Who names a user was
+    /// charged for it already. The others may have a new subject for each, which no bound of the stream counts, and would
+    /// fill all that may be un-acked with what waits to be filed.
+    pub(crate) fn admit_refused(&mut self, invalid: Invalid) -> Option<Invalid> {
+        let Invalid { delivery, refusal } = &invalid;
+        if comes_again(delivery) || matches!(refusal.sender, Some(Sender::Of(..))) {
+            return Some(invalid);
+        }
+        let publisher = subjects::publisher_of_change(self.shard, &delivery.message.subject).unwrap_or_default();
+        if self.rates.take_nameless(publisher, delivery.received_at) {
+            return Some(invalid);
+        }
+        let Invalid { delivery, refusal } = invalid;
+        // Of a bulk its service is told; of what names nobody, nobody.
+        let to = refusal.sender.map(|sender| (sender, None)).into_iter().collect();
+        self.turn_away(delivery, refusal.encoding, to);
+        None
+    }
+
+    fn turn_away(&self, delivery: Delivery, encoding: Encoding, to: Vec<(Sender, Option<ChangeId>)>) {
+        let changes = to.len().max(1);
+        if self.queue.try_send(Told { encoding, sequence: delivery.stream_sequence, to }).is_ok() {
             self.metrics.throttled(changes);
             delivery.term();
         } else {
@@ -118,8 +137,8 @@ fn comes_again(delivery: &Delivery) -> bool {
 impl Teller {
     /// Works until nobody is turned away any more.
     pub(crate) async fn run(mut self) -> Result<(), Infallible> {
-        while let Some(Told { device, encoding, sequence, changes }) = self.queue.recv().await {
-            for (profile, id) in changes {
+        while let Some(Told { encoding, sequence, to }) = self.queue.recv().await {
+            for (sender, id) in to {
                 let problem = Problem::new(Code::Busy, "more changes a second than this user may publish");
                 let receipt = Receipt { sequence, id, again: false, outcome: Outcome::Rejected(problem) };
                 let payload = match encode(&receipt, encoding) {
@@ -131,7 +150,7 @@ impl Teller {
                 };
                 let headers = Headers::new().with_content_type(encoding);
                 // One that does not leave is missed by whoever waits for it, who then sends the change again.
-                let _ = self.bus.send(subjects::receipt(&profile, &device), headers, payload).await;
+                let _ = self.bus.send(sender.receipt_subject(), headers, payload).await;
             }
         }
         Ok(())
@@ -152,12 +171,7 @@ mod tests {
         let (queue, mut teller) = mpsc::channel(QUEUE);
         let (rates, metrics) = (Rates::new(Rate::default(), &[]), Metrics::register(&mut Registry::default()));
         let throttle = Throttle { shard: Shard::ONLY, rates, queue, metrics };
-        let told = || Told {
-            device: Device::parse("laptop").unwrap(),
-            encoding: Encoding::Json,
-            sequence: 7,
-            changes: vec![("acme/alice/mail".parse().unwrap(), None)],
-        };
+        let told = || Told { encoding: Encoding::Json, sequence: 7, to: Vec::new() };
         for _ in 0..QUEUE - BATCH_CHANGES {
             assert!(throttle.room().now_or_never().is_some());
             throttle.queue.try_send(told()).unwrap();

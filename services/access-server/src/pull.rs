@@ -236,7 +236,9 @@ impl Line {
                 Verdict::Valid(validated) => Some(validated),
                 Verdict::Bulk(bulk) => self.throttle.admit_bulk(bulk),
                 Verdict::Invalid(invalid) => {
-                    self.refusals.hand_in(invalid);
+                    if let Some(invalid) = self.throttle.admit_refused(invalid) {
+                        self.refusals.hand_in(invalid);
+                    }
                     None
                 }
                 Verdict::Foreign(delivery) => {

@@ -2,7 +2,8 @@
 //! rate algorithm: one instant a user). A service that writes for a user has a bucket of its own, so that it cannot use up
 //! the user's. Pure: the clock is handed in.
 //!
-//! What is over the rate is not decided: it is answered `busy`, stored nowhere, and may be sent again under its id.
+//! What is over the rate is not decided: it is answered `busy`, stored nowhere, and may be sent again under its id. What
+//! names nobody who could be answered is bounded by whoever published it.
 
 use std::{
     collections::HashMap,
@@ -14,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// Buckets that are full again are let go of whenever there are so many, and then whenever there are twice as many.
 const CROWDED: usize = 16_384;
+/// Begins a bucket that is of no names: in place of the length of one, of which none is so long.
+const NAMELESS: u8 = u8::MAX;
 
 /// How many changes a user may publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +45,10 @@ pub struct TenantRate {
 pub(crate) struct Rates {
     rate: Rate,
     of_tenants: HashMap<Tenant, Rate>,
-    /// When each bucket is full again.
-    full_at: HashMap<String, Instant>,
+    /// When each bucket is full again. Users choose their names, so the hash is one that nobody can foresee.
+    full_at: HashMap<Box<[u8]>, Instant>,
+    /// The bucket that is looked for. It is copied only if it is new.
+    bucket: Vec<u8>,
     crowded: usize,
 }
 
@@ -63,25 +68,59 @@ impl Rates {
     /// Full buckets.
     pub(crate) fn new(rate: Rate, of_tenants: &[TenantRate]) -> Self {
         let of_tenants = of_tenants.iter().map(|own| (own.tenant.clone(), own.rate())).collect();
-        Self { rate, of_tenants, full_at: HashMap::new(), crowded: CROWDED }
+        Self { rate, of_tenants, full_at: HashMap::new(), bucket: Vec::new(), crowded: CROWDED }
     }
 
     /// Takes one change out of a bucket. Whether there was one.
     pub(crate) fn take(&mut self, profile: &Profile, device: &Device, now: Instant) -> bool {
-        let Rate { changes_per_second, burst } = self.of_tenants.get(&profile.tenant).copied().unwrap_or(self.rate);
         // What expired is deleted whatever else a user does; only storage writes as that device.
-        if changes_per_second == 0 || device.is_expiry() {
+        if device.is_expiry() {
+            return true;
+        }
+        let rate = self.of_tenants.get(&profile.tenant).copied().unwrap_or(self.rate);
+        self.bucket.clear();
+        for name in [profile.tenant.as_str(), profile.user.as_str()] {
+            // With its length before it, so that none can be taken for two.
+            self.bucket.push(u8::try_from(name.len()).unwrap_or(NAMELESS));
+            self.bucket.extend_from_slice(name.as_bytes());
+        }
+        if device.own_name().is_none() {
+            self.bucket.extend_from_slice(device.as_str().as_bytes());
+        }
+        self.take_out(rate, now)
+    }
+
+    /// As [`Self::take`], of what names nobody, or nobody in particular: out of a bucket of whoever published it, by the
+    /// tokens of [`publisher_of_change`](roam_schemas::subjects::publisher_of_change).
+    pub(crate) fn take_nameless(&mut self, [tenant, publisher]: [&str; 2], now: Instant) -> bool {
+        self.bucket.clear();
+        self.bucket.push(NAMELESS);
+        self.bucket.extend_from_slice(tenant.as_bytes());
+        // No token has one in it.
+        self.bucket.push(b'.');
+        self.bucket.extend_from_slice(publisher.as_bytes());
+        self.take_out(self.rate, now)
+    }
+
+    fn take_out(&mut self, rate: Rate, now: Instant) -> bool {
+        let Rate { changes_per_second, burst } = rate;
+        if changes_per_second == 0 {
             return true;
         }
         let each = Duration::from_secs(1) / changes_per_second;
         let room = each.saturating_mul(burst.max(1));
-        self.make_room(now);
-        let full_at = self.full_at.entry(bucket(profile, device)).or_insert(now);
-        let after = (*full_at).max(now) + each;
+        let known = self.full_at.get_mut(self.bucket.as_slice());
+        let after = known.as_deref().map_or(now, |full_at| now.max(*full_at)) + each;
         if after > now + room {
             return false;
         }
-        *full_at = after;
+        match known {
+            Some(full_at) => *full_at = after,
+            None => {
+                self.make_room(now);
+                self.full_at.insert(self.bucket.as_slice().into(), after);
+            }
+        }
         true
     }
 
@@ -91,18 +130,6 @@ impl Rates {
             self.crowded = CROWDED.max(2 * self.full_at.len());
         }
     }
-}
-
-/// Names are encoded, so none can be taken for two.
-fn bucket(profile: &Profile, device: &Device) -> String {
-    let mut bucket = profile.tenant.token();
-    bucket.push('.');
-    bucket.push_str(&profile.user.token());
-    if device.own_name().is_none() {
-        bucket.push('.');
-        bucket.push_str(&device.token());
-    }
-    bucket
 }
 
 #[cfg(test)]
@@ -144,6 +171,27 @@ mod tests {
         let service = Device::service(&ServiceName::parse("mailer").unwrap());
         assert_eq!(taken(&mut rates, "acme/alice/mail", &service, now), 3);
         assert_eq!(taken(&mut rates, "acme/alice/mail", &Device::expiry(), now), 100);
+    }
+
+    #[test]
+    fn no_two_users_share_a_bucket_however_they_are_called() {
+        let mut rates = Rates::new(SLOW, &[]);
+        let now = Instant::now();
+        for profile in ["ab/c/mail", "a/bc/mail", "a/b/mail", "a/b$svc-m/mail"] {
+            assert_eq!(taken(&mut rates, profile, &device(), now), 3, "{profile}");
+        }
+        let service = Device::service(&ServiceName::parse("m").unwrap());
+        assert_eq!(taken(&mut rates, "a/b/mail", &service, now), 3);
+    }
+
+    #[test]
+    fn what_names_nobody_has_a_bucket_of_its_publisher_and_takes_nothing_from_any_other() {
+        let mut rates = Rates::new(SLOW, &[]);
+        let now = Instant::now();
+        for publisher in [["acme", "alice"], ["acme", "bob"], ["globex", "alice"], ["acme", "$svc-mailer"], ["", ""]] {
+            assert_eq!((0..100).take_while(|_| rates.take_nameless(publisher, now)).count(), 3, "{publisher:?}");
+        }
+        assert_eq!(taken(&mut rates, "acme/alice/mail", &device(), now), 3);
     }
 
     #[test]

@@ -98,6 +98,16 @@ impl Validated {
     }
 }
 
+impl Sender {
+    /// Where it hears what became of what it published.
+    pub(crate) fn receipt_subject(&self) -> String {
+        match self {
+            Self::Of(profile, device) => subjects::receipt(profile, device),
+            Self::OfBulk(tenant, app, device) => subjects::receipt_of_bulk(tenant, app, device),
+        }
+    }
+}
+
 enum Finding {
     Valid { profile: Profile, device: Device, encoding: Encoding, change: Change },
     Bulk { device: Device, encoding: Encoding, changes: Vec<(Profile, Change)> },

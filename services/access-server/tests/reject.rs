@@ -1,10 +1,11 @@
 //! What is refused: its publisher is told, an operator can read it, it never comes again, and the others pass.
 
 use crate::support::{World, alice, laptop, next_entry, next_receipt, put, subject_of};
+use roam_access_server::{Rate, Settings};
 use roam_nats::Entry;
 use roam_schemas::{
-    Action, ChangeId, Code, ContentType, Draft, DraftOperation, Encoding, Expect, Outcome, Put, Value, encode, headers,
-    limits, subjects,
+    Action, ChangeId, Code, ContentType, Device, Draft, DraftOperation, Encoding, Expect, Outcome, Put, ServiceName,
+    Value, encode, headers, limits, subjects,
 };
 
 fn draft(ops: Vec<DraftOperation>) -> Draft {
@@ -86,6 +87,38 @@ async fn a_subject_that_names_nobody_is_filed_where_encoding_never_leads() {
         assert_eq!((header(&entry, headers::SUBJECT), header(&entry, headers::CODE)), (subject.as_str(), "invalid"));
     }
     world.settled().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_names_nobody_is_filed_only_as_fast_as_its_publisher_may_publish() {
+    const EACH: usize = 50;
+    let world = World::start().await;
+    let mut rejected = world.rejected().await;
+    let directory = Device::service(&ServiceName::parse("directory").unwrap());
+    let of_bulks = subjects::receipt_of_bulk(&alice().tenant, &alice().app, &directory);
+    let mut receipts = world.bus.subscribe(of_bulks).await.unwrap();
+    // A new subject each time, so that no bound of the stream counts.
+    for number in 0..EACH {
+        for subject in [
+            format!("roam.v1.change.acme.mallory.%zz{number}.phone"),
+            format!("roam.v1.change.acme.%zz{number}.mail.$svc-mailer"),
+            format!("roam.v1.change.acme.$bulk-{number}.mail.$svc-directory"),
+        ] {
+            world.publish(&subject, Encoding::Json, "rubbish").await;
+        }
+    }
+    let bob = "roam.v1.change.acme.bob.%zz.phone";
+    world.publish(bob, Encoding::Json, "rubbish").await;
+    let rate = Rate { changes_per_second: 1, burst: 3 };
+    let server = world.access_server_with(Settings { rate, ..world.settings() }).await;
+    while header(&next_entry(&mut rejected).await, headers::SUBJECT) != bob {}
+    for _ in 0..EACH {
+        next_receipt(&mut receipts, Encoding::Json).await;
+    }
+    world.settled().await;
+    let filed = server.metric("changes_rejected_total{code=\"invalid\"}");
+    assert!((10.0..60.0).contains(&filed), "{filed} are filed: three of each publisher, and a few more in time");
+    assert_eq!(server.metric("changes_throttled_total"), (3 * EACH + 1) as f64 - filed);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use roam_nats::{Headers, Message};
-use roam_schemas::{EncodeError, Outcome, Receipt, RejectedEntry, encode, subjects};
+use roam_schemas::{EncodeError, Outcome, Receipt, RejectedEntry, encode};
 
 use crate::validate::{Refusal, Sender};
 
@@ -36,16 +36,12 @@ pub(super) fn entry(original: &Message, sequence: u64, refusal: &Refusal) -> Let
 
 /// The receipt, in the encoding of the change; none if its subject names nobody to send it to.
 pub(super) fn receipt(sequence: u64, refusal: &Refusal) -> Result<Option<Letter>, EncodeError> {
-    let subject = match &refusal.sender {
-        Some(Sender::Of(profile, device)) => subjects::receipt(profile, device),
-        Some(Sender::OfBulk(tenant, app, device)) => subjects::receipt_of_bulk(tenant, app, device),
-        None => return Ok(None),
-    };
+    let Some(sender) = &refusal.sender else { return Ok(None) };
     let outcome = Outcome::Rejected(refusal.problem.clone());
     let receipt = Receipt { sequence, id: refusal.id, again: false, outcome };
     let payload = encode(&receipt, refusal.encoding)?.into();
     let headers = Headers::new().with_content_type(refusal.encoding);
-    Ok(Some(Letter { subject, headers, payload }))
+    Ok(Some(Letter { subject: sender.receipt_subject(), headers, payload }))
 }
 
 #[cfg(test)]
