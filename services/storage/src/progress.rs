@@ -3,14 +3,19 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use roam_schemas::{Halted, Revision};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{
+    oneshot::{self, error::RecvError},
+    watch,
+};
 
 use crate::{
     apply::{AppliedBatch, Heads},
@@ -31,6 +36,13 @@ pub(crate) struct Progress {
 
 /// Who waits for a revision of a profile.
 type Waiting = HashMap<ProfileKey, Vec<(Revision, oneshot::Sender<()>)>>;
+
+/// A signal that comes once a profile has reached a revision. Whoever drops it waits no longer, and leaves nothing behind.
+pub(crate) struct Reached {
+    shared: Arc<Shared>,
+    profile: ProfileKey,
+    signal: oneshot::Receiver<()>,
+}
 
 struct Shared {
     applied: watch::Sender<u64>,
@@ -176,37 +188,47 @@ impl Progress {
 
     /// A signal that comes once the profile has reached the revision. Whoever asks looks at the store again after
     /// asking, so that a revision that came in between is not missed.
-    pub(crate) fn revision(&self, profile: &ProfileKey, revision: Revision) -> oneshot::Receiver<()> {
+    pub(crate) fn revision(&self, profile: &ProfileKey, revision: Revision) -> Reached {
         let (reached, signal) = oneshot::channel();
         let mut waiting = lock(&self.shared.waiting);
-        let here = waiting.entry(profile.clone()).or_default();
-        let before = here.len();
-        here.retain(|(_, waiter)| !waiter.is_closed());
-        let gone = before - here.len();
-        here.push((revision, reached));
+        waiting.entry(profile.clone()).or_default().push((revision, reached));
         self.shared.waiters.fetch_add(1, Ordering::AcqRel);
-        self.shared.waiters.fetch_sub(gone, Ordering::AcqRel);
-        signal
+        Reached { shared: Arc::clone(&self.shared), profile: profile.clone(), signal }
     }
 
     fn wake(&self, heads: &Heads) {
         let mut waiting = lock(&self.shared.waiting);
-        let mut gone = 0;
-        for (profile, head) in heads {
-            let Some(here) = waiting.get_mut(profile) else {
-                continue;
-            };
-            let before = here.len();
-            for (_, waiter) in here.extract_if(.., |(revision, waiter)| *revision <= *head || waiter.is_closed()) {
-                // It may have given up waiting.
-                let _ = waiter.send(());
-            }
-            gone += before - here.len();
-            if here.is_empty() {
-                waiting.remove(profile);
-            }
+        heads.iter().for_each(|(profile, head)| self.shared.let_go(&mut waiting, profile, *head));
+    }
+}
+
+impl Shared {
+    /// Takes out who waits for a profile and has what they wait for, with this head, and who gave up waiting.
+    fn let_go(&self, waiting: &mut Waiting, profile: &ProfileKey, head: Revision) {
+        let Some(here) = waiting.get_mut(profile) else { return };
+        let before = here.len();
+        for (_, waiter) in here.extract_if(.., |(revision, waiter)| *revision <= head || waiter.is_closed()) {
+            let _ = waiter.send(());
         }
-        self.shared.waiters.fetch_sub(gone, Ordering::AcqRel);
+        self.waiters.fetch_sub(before - here.len(), Ordering::AcqRel);
+        if here.is_empty() {
+            waiting.remove(profile);
+        }
+    }
+}
+
+impl Future for Reached {
+    type Output = Result<(), RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.signal).poll(context)
+    }
+}
+
+impl Drop for Reached {
+    fn drop(&mut self) {
+        self.signal.close();
+        self.shared.let_go(&mut lock(&self.shared.waiting), &self.profile, Revision::ZERO);
     }
 }
 

@@ -93,12 +93,18 @@ fn whoever_waits_is_woken_at_the_revision_and_not_before() {
 #[test]
 fn those_who_gave_up_waiting_are_forgotten() {
     let progress = Progress::default();
-    for _ in 0..100 {
-        drop(progress.revision(&profile("a"), Revision::new(9)));
+    let mut patient = progress.revision(&profile("patient"), Revision::new(9));
+    for number in 0..100 {
+        drop(progress.revision(&profile(&format!("{number}")), Revision::new(9)));
+        drop(progress.revision(&profile("patient"), Revision::new(9)));
     }
-    assert!(waiters(&progress) <= 1, "each that comes sweeps its profile");
-    progress.applied([batch(1)].into_iter(), &vec![(profile("a"), Revision::new(1))]);
+    assert_eq!(waiters(&progress), 1);
+    assert_eq!(lock(&progress.shared.waiting).len(), 1, "of all those profiles nothing is left");
+    progress.applied([batch(1)].into_iter(), &vec![(profile("patient"), Revision::new(9))]);
+    assert_eq!((&mut patient).now_or_never(), Some(Ok(())));
+    drop(patient);
     assert_eq!(waiters(&progress), 0);
+    assert!(lock(&progress.shared.waiting).is_empty());
 }
 
 #[test]

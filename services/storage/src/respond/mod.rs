@@ -7,6 +7,7 @@ mod changes;
 mod history;
 mod latest;
 mod page;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -26,12 +27,13 @@ use crate::{
     chunks::Chunks,
     metrics::Metrics,
     progress::Progress,
-    store::{Head, ProfileKey, Reader, Snapshot, StoreError},
+    store::{Head, ProfileKey, Reader, Snapshot, StoreError, UserKey},
 };
 use admit::{Ask, Asked, Dropped};
 pub(crate) use answers::Answers;
 use answers::{Answer, Question};
 use changes::Since;
+use places::Places;
 
 /// The name of the service and of the queue group that responders share.
 const SERVICE: &str = "roam-storage";
@@ -40,8 +42,6 @@ const GROUP: &str = "latest";
 /// what was applied before the question, and taking it once costs less than taking it for each. So many replies are
 /// held at once, of at most a page each.
 const AT_ONCE: usize = 32;
-/// How many requests may wait for a revision at once; further ones are told `busy`.
-const MOST_WAITING: usize = 4_096;
 
 /// Why responding cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -131,15 +131,18 @@ impl Responder {
     }
 
     async fn answer_all(&self, requests: &mut Requests) -> Result<(), RespondError> {
-        let mut waiting = FuturesUnordered::new();
+        let (mut waiting, mut places) = (FuturesUnordered::new(), Places::default());
         loop {
             tokio::select! {
                 biased;
-                Some(answered) = waiting.next(), if !waiting.is_empty() => answered?,
+                Some((user, answered)) = waiting.next(), if !waiting.is_empty() => {
+                    places.give_back(&user);
+                    answered?;
+                }
                 request = requests.next() => {
                     let Some(request) = request else {
                         // Nobody's wait goes on beyond the shutdown.
-                        while let Some(answered) = waiting.next().await {
+                        while let Some((_, answered)) = waiting.next().await {
                             answered?;
                         }
                         return Ok(());
@@ -147,8 +150,9 @@ impl Responder {
                     let others = std::iter::from_fn(|| requests.next_ready());
                     let requests = std::iter::once(request).chain(others).take(AT_ONCE).collect();
                     for (asked, request) in self.answer_at_once(requests).await? {
-                        if waiting.len() < MOST_WAITING {
-                            waiting.push(self.answer_later(asked, request));
+                        let user = UserKey::new(&asked.profile.tenant, &asked.profile.user);
+                        if places.take(&user) {
+                            waiting.push(async move { (user, self.answer_later(asked, request).await) });
                         } else {
                             self.refuse(request, asked.encoding, Problem::new(Code::Busy, "too many requests wait")).await?;
                         }

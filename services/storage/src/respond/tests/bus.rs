@@ -1,9 +1,10 @@
 //! A responder on a real bus: who waits, who is answered, and when nobody is.
 
+use futures_util::FutureExt;
 use roam_nats::{BusSettings, Message, NatsServer, ServerSettings, SyncInterval};
 use tokio::task::JoinSet;
 
-use super::*;
+use super::{super::places::MOST_OF_A_USER, *};
 
 /// How long an answer may take before the test fails.
 const WITHIN: Duration = Duration::from_secs(20);
@@ -118,6 +119,26 @@ async fn a_request_waits_for_its_revision_and_is_told_if_it_does_not_come() {
     world.write("b");
     let waited: LatestReply = reply(&asking.await);
     assert_eq!((waited.head, waited.records.len()), (Revision::new(2), 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_waits_in_so_many_places_and_no_more_and_leaves_them_all() {
+    let mut world = World::start().await;
+    let waits = || Box::pin(world.ask(Verb::Latest, &from_revision(1, Some(limits::WAIT_MS))));
+    let mut waiting: Vec<_> = (0..MOST_OF_A_USER).map(|_| waits()).collect();
+    for asking in &mut waiting {
+        assert!(asking.now_or_never().is_none());
+    }
+    let refused = problem(&waits().await);
+    assert_eq!((refused.code, refused.retry), (Code::Busy, true));
+    world.write("a");
+    for answer in futures_util::future::join_all(waiting).await {
+        assert_eq!(reply::<LatestReply>(&answer).head, Revision::new(1));
+    }
+    let mut later = Box::pin(world.ask(Verb::Latest, &from_revision(2, Some(limits::WAIT_MS))));
+    still_waits(&mut later).await;
+    world.write("b");
+    assert_eq!(reply::<LatestReply>(&later.await).head, Revision::new(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
