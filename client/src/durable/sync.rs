@@ -14,7 +14,7 @@ use super::clock;
 use super::error::LocalError;
 use super::events::Place;
 use super::layout::InFlight;
-use super::limits::{OFFERED_RECORDS, RESEND_FIRST, RESEND_LONGEST, RETRY_LONGEST, REVISIONS_AT_ONCE, TOO_OLD};
+use super::limits::{AHEAD, OFFERED_RECORDS, RESEND_FIRST, RESEND_LONGEST, RETRY_LONGEST, REVISIONS_AT_ONCE, TOO_OLD};
 use super::offer::{Verdict, judge, was_known};
 use super::outbox::Decided;
 use super::profile::Shared;
@@ -229,7 +229,7 @@ impl Sync {
 
     /// Sends the change in flight, and sees to it until it is decided.
     async fn send(&self, in_flight: InFlight) -> Result<(), Trouble> {
-        let Some(time_left) = time_left(&in_flight) else { return self.reissue(&in_flight).await };
+        let Some(time_left) = time_left(&in_flight, clock::now()) else { return self.reissue(&in_flight).await };
         let id = in_flight.change.id();
         let patience = Patience::of_outbox(time_left, (RESEND_FIRST, RESEND_LONGEST), RETRY_LONGEST);
         let outcome = match self.profile.submit_with(in_flight.change.clone(), patience).await {
@@ -302,7 +302,44 @@ fn more(watch: &mut Watch, mut records: Vec<Record>, mut cursor: Cursor) -> Resu
 }
 
 /// For how long a change may still be sent, by the wall clock, which unlike others goes on while a device sleeps.
-fn time_left(in_flight: &InFlight) -> Option<Duration> {
-    let age = Duration::from_nanos(clock::now().as_nanos().saturating_sub(in_flight.frozen));
-    TOO_OLD.checked_sub(age).filter(|left| !left.is_zero())
+fn time_left(in_flight: &InFlight, now: Timestamp) -> Option<Duration> {
+    let [frozen, now] = [in_flight.frozen, now.as_nanos()].map(Duration::from_nanos);
+    if frozen > now + AHEAD {
+        return None;
+    }
+    TOO_OLD.checked_sub(now.saturating_sub(frozen)).filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use roam_schemas::{Change, Operation};
+
+    use super::super::layout::Purpose;
+    use super::*;
+
+    fn time_left_of(frozen: Duration, now: Duration) -> Option<Duration> {
+        let [frozen, now] = [frozen, now].map(|time| u64::try_from(time.as_nanos()).unwrap());
+        let change = Change::new(ChangeId::random(), None, vec![Operation::delete(Key::parse("k").unwrap())]).unwrap();
+        let in_flight = InFlight { change, purpose: Purpose::Edit, frozen, bytes: 0 };
+        time_left(&in_flight, Timestamp::from_nanos(now))
+    }
+
+    #[test]
+    fn a_change_is_sent_again_while_it_is_known_not_to_be_too_old() {
+        let (now, second) = (Duration::from_secs(1_800_000_000), Duration::from_secs(1));
+        let cases = [
+            ("just now", now, Some(TOO_OLD)),
+            ("lately", now - second, Some(TOO_OLD - second)),
+            ("almost too long ago", now - TOO_OLD + second, Some(second)),
+            ("too long ago", now - TOO_OLD, None),
+            ("by a clock that began at the epoch", Duration::ZERO, None),
+            ("by a clock that was a little ahead", now + AHEAD, Some(TOO_OLD)),
+            ("by a clock that was ahead", now + AHEAD + second, None),
+            ("by a clock that was months ahead", now + 5 * TOO_OLD, None),
+        ];
+        for (name, frozen, expect) in cases {
+            assert_eq!(time_left_of(frozen, now), expect, "{name}");
+        }
+    }
 }
