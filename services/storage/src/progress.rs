@@ -57,7 +57,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Recent {
-    batches: VecDeque<Arc<AppliedBatch>>,
+    /// By rising sequence, each with what it weighs.
+    batches: VecDeque<(Arc<AppliedBatch>, usize)>,
     bytes: usize,
 }
 
@@ -186,6 +187,17 @@ impl Progress {
         lock(&self.shared.recent).find(sequence)
     }
 
+    /// These batches are announced: nobody needs them any more. Kept on, their memory would go round through that of a whole
+    /// replica, and be cold each time.
+    pub(crate) fn announced(&self, sequences: &[u64]) {
+        let forgotten: Vec<_> = {
+            let mut recent = lock(&self.shared.recent);
+            sequences.iter().filter_map(|sequence| recent.forget(*sequence)).collect()
+        };
+        // Freed here, while nobody waits for the lock.
+        drop(forgotten);
+    }
+
     /// A signal that comes once the profile has reached the revision. Whoever asks looks at the store again after
     /// asking, so that a revision that came in between is not missed.
     pub(crate) fn revision(&self, profile: &ProfileKey, revision: Revision) -> Reached {
@@ -234,23 +246,34 @@ impl Drop for Reached {
 
 impl Recent {
     fn remember(&mut self, batch: AppliedBatch) {
-        if self.batches.back().is_some_and(|newest| newest.sequence >= batch.sequence) {
+        if self.batches.back().is_some_and(|(newest, _)| newest.sequence >= batch.sequence) {
             // A new line of the journal began: its sequences mean other batches.
             *self = Self::default();
         }
-        self.bytes += batch.weight();
-        self.batches.push_back(Arc::new(batch));
+        let weight = batch.weight();
+        self.bytes += weight;
+        self.batches.push_back((Arc::new(batch), weight));
         while self.batches.len() > REMEMBERED_BATCHES || (self.bytes > REMEMBERED_BYTES && self.batches.len() > 1) {
-            let Some(oldest) = self.batches.pop_front() else {
-                return;
-            };
-            self.bytes -= oldest.weight();
+            self.take(0);
         }
     }
 
     fn find(&self, sequence: u64) -> Option<Arc<AppliedBatch>> {
-        let at = self.batches.binary_search_by_key(&sequence, |batch| batch.sequence).ok()?;
-        self.batches.get(at).cloned()
+        self.batches.get(self.place(sequence)?).map(|(batch, _)| Arc::clone(batch))
+    }
+
+    fn forget(&mut self, sequence: u64) -> Option<Arc<AppliedBatch>> {
+        self.take(self.place(sequence)?)
+    }
+
+    fn place(&self, sequence: u64) -> Option<usize> {
+        self.batches.binary_search_by_key(&sequence, |(batch, _)| batch.sequence).ok()
+    }
+
+    fn take(&mut self, place: usize) -> Option<Arc<AppliedBatch>> {
+        let (batch, weight) = self.batches.remove(place)?;
+        self.bytes -= weight;
+        Some(batch)
     }
 }
 

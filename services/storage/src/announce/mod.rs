@@ -290,16 +290,18 @@ impl Announcer {
     /// Acks what the server has, and sends again what may have been lost with a connection. Says when to ask next.
     async fn settle(&self, said: &mut VecDeque<Said>, (of, arrived): (usize, Result<(), SendError>)) -> Duration {
         let generation = self.sending.state().generation;
-        let mut lost = Vec::new();
+        let (mut announced, mut lost) = (Vec::new(), Vec::new());
         for said in said.drain(..of) {
             if arrived.is_ok() && said.sent == Ok(generation) {
                 self.metrics.announced(said.announcement.receipts, said.announcement.notices);
+                announced.extend(said.of.iter().map(|delivery| delivery.stream_sequence));
                 said.of.into_iter().for_each(Delivery::ack);
                 kill_point("announcement-acked");
             } else {
                 lost.push(said);
             }
         }
+        self.progress.announced(&announced);
         for said in &mut lost {
             if said.sent != Ok(generation) {
                 self.metrics.announced_again();

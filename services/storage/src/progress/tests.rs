@@ -121,6 +121,19 @@ fn the_last_batches_are_remembered_and_older_ones_forgotten() {
 }
 
 #[test]
+fn what_is_announced_is_forgotten() {
+    let progress = Progress::default();
+    progress.applied((1..=9).map(batch), &Vec::new());
+    progress.announced(&[1, 2, 5, 70]);
+    let known: Vec<_> = (1..=9).filter(|sequence| progress.recent(*sequence).is_some()).collect();
+    assert_eq!(known, [3, 4, 6, 7, 8, 9]);
+    progress.announced(&[3, 4, 6, 7, 8, 9]);
+    assert_eq!(lock(&progress.shared.recent).bytes, 0);
+    progress.applied([batch(5)].into_iter(), &Vec::new());
+    assert_eq!(progress.recent(5).unwrap().sequence, 5);
+}
+
+#[test]
 fn large_batches_are_forgotten_sooner() {
     let mut fixture = Fixture::new();
     let large = fixture.write_each((0..8).map(|number| put(&format!("{number}"), "x".repeat(100_000))));
