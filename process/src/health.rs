@@ -98,6 +98,17 @@ impl Health {
         self.state.borrow().not_ready()
     }
 
+    /// Of these, those of the service whose health this is, as it named them: what other services of the process lack is not its own.
+    pub fn not_ready_of_its_own(&self) -> Vec<NotReady> {
+        let all = self.not_ready();
+        let Some(scope) = &self.scope else { return all };
+        let own = |missing: NotReady| {
+            let name = missing.condition.strip_prefix(&**scope)?.strip_prefix('.')?.to_owned();
+            Some(NotReady { condition: name, ..missing })
+        };
+        all.into_iter().filter_map(own).collect()
+    }
+
     /// Whether the process has not failed and all conditions hold.
     pub fn is_ready(&self) -> bool {
         self.state.borrow().is_ready()
@@ -218,9 +229,14 @@ mod tests {
         let health = Health::new();
         let access = health.scoped("access").condition("bus");
         let _storage = health.scoped("storage").condition("bus");
+        let _second = health.scoped("storage-2").condition("bus");
         access.set_ready();
-        let expected = [("storage.bus".into(), "starting".into())];
-        assert_eq!(missing(&health), expected);
+        let starting = |name: &str| (name.to_owned(), "starting".to_owned());
+        assert_eq!(missing(&health), [starting("storage.bus"), starting("storage-2.bus")]);
+        let own = |scope| health.scoped(scope).not_ready_of_its_own().into_iter().map(|each| (each.condition, each.reason));
+        assert_eq!(own("storage").collect::<Vec<_>>(), [starting("bus")]);
+        assert_eq!(own("access").count(), 0);
+        assert_eq!(health.not_ready_of_its_own(), health.not_ready());
     }
 
     #[tokio::test]

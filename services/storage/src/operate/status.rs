@@ -10,7 +10,7 @@ use crate::room;
 impl Operated {
     /// Looks at everything as it is now. Reads the disk.
     pub(super) fn status(&self) -> Result<StatusReply, Refusal> {
-        let missing = self.health.not_ready().into_iter();
+        let missing = self.health.not_ready_of_its_own().into_iter();
         let directory = self.reader.directory();
         Ok(StatusReply {
             name: self.name.clone(),
