@@ -33,9 +33,10 @@ impl World {
     pub async fn roam_as(&self, role: Option<Role>, binary: &str, line: &str) -> Ran {
         let mut command = Command::new(binary);
         command.env(SERVICE_VARIABLE, COMMAND_LINE).args(line.split_whitespace());
-        command.args(["--server", &self.nats.client_url()]);
+        // By the environment, which commands that ask no server ignore.
+        command.env("ROAM_SERVER", self.nats.client_url());
         if let Some(seed) = role.and_then(|role| self.bus_settings_of(role).nkey_seed) {
-            command.arg("--nkey").arg(seed);
+            command.env("ROAM_NKEY", seed);
         }
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
