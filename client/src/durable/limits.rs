@@ -24,8 +24,8 @@ pub(super) const EVENT_KEYS: usize = 10_000;
 /// A change older than this is never sent again. Storage knows what it decided for 30 days.
 pub(super) const TOO_OLD: Duration = Duration::from_secs(20 * 24 * 3600);
 /// A change that was frozen so much later than now, by a clock that was set right since, is of an age that nobody knows, and
-/// counts as too old.
-pub(super) const AHEAD: Duration = Duration::from_secs(3600);
+/// counts as too old. No zone that was mistaken for another makes a day.
+pub(super) const AHEAD: Duration = Duration::from_secs(24 * 3600);
 /// When a change that has its PubAck and no receipt is sent again for the first time; each further pause is twice as long.
 pub(super) const RESEND_FIRST: Duration = Duration::from_secs(60);
 /// The longest of these pauses.
