@@ -77,6 +77,8 @@ pub(crate) struct Saving {
 #[derive(Default)]
 struct Bulks {
     waiting: Vec<(u64, BulkChange)>,
+    /// The bulk that is to be sent next: where it is answered, and what it is.
+    next: Option<(String, Bytes)>,
     under_way: usize,
 }
 
@@ -208,17 +210,22 @@ impl Saving {
 
     /// Sends what may leave. What was sent when this is cancelled is sent again, which has no effect but a second receipt.
     async fn send_waiting(&mut self) -> anyhow::Result<()> {
-        let Some(Bulks { waiting, under_way }) = &mut self.bulks else { return Ok(()) };
+        let Some(Bulks { waiting, next, under_way }) = &mut self.bulks else { return Ok(()) };
         let each = usize::try_from(self.operations)? * (self.keys.value().len() + 64);
         let together = (BULK_BYTES / each).clamp(1, BULK_CHANGES);
         let subject = subjects::bulk(Shard::ONLY, &self.names.tenant, &App::parse(NAME)?, &self.names.service);
-        while let Some((number, _)) = waiting.first().filter(|_| *under_way < BULKS_AT_ONCE) {
-            let changes: Vec<_> = waiting.iter().take(together).map(|(_, change)| change.clone()).collect();
-            let (reply, sent) = (format!("{}.{number}-{}", self.inbox, changes.len()), changes.len());
-            let payload = encode(&Bulk { changes }, ENCODING)?.into();
+        while *under_way < BULKS_AT_ONCE {
+            if next.is_none()
+                && let Some((first, _)) = waiting.first()
+            {
+                let (first, count) = (*first, together.min(waiting.len()));
+                let changes = waiting.drain(..count).map(|(_, change)| change).collect();
+                *next = Some((format!("{}.{first}-{count}", self.inbox), encode(&Bulk { changes }, ENCODING)?.into()));
+            }
+            let Some((reply, payload)) = next.clone() else { break };
             let headers = Headers::new().with_content_type(ENCODING);
             self.publishing.send_with_reply(subject.clone(), reply, headers, payload).await?;
-            waiting.drain(..sent);
+            *next = None;
             *under_way += 1;
         }
         Ok(())

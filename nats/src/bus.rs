@@ -100,6 +100,12 @@ impl Bus {
         self.publish(Subject::from(subject), None, headers.into_map(), payload).await
     }
 
+    /// As [`Self::send`], of a message that is kept: for whoever may have to send it again.
+    pub async fn send_kept(&self, message: &Message) -> Result<(), SendError> {
+        let (subject, headers) = (Subject::from(message.subject.as_str()), message.headers.to_map());
+        self.publish(subject, None, headers, message.payload.clone()).await
+    }
+
     /// As [`Self::send`], naming where an answer is expected.
     pub async fn send_with_reply(
         &self,

@@ -334,6 +334,8 @@ impl Follower {
             terms: terms.or(before).unwrap_or_default(),
         };
         self.position = Some(position.clone());
+        // What was passed over behind it was so before the journal was rolled back.
+        self.passed = self.passed.filter(|passed| passed.sequence < entry.sequence);
         position
     }
 

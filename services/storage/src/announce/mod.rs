@@ -122,7 +122,7 @@ impl Announcer {
         let mut held = VecDeque::new();
         let mut said = VecDeque::new();
         let mut trips = FuturesUnordered::new();
-        // Beside all else: whoever has much rejected holds up nobody else.
+        // Beside all else: whoever has much rejected holds up nobody's receipt. Acks behind it wait, and if that takes long, so do access servers.
         let mut filing: JoinSet<Said> = JoinSet::new();
         let mut next_trip = Instant::now();
         let mut ticks = interval(IN_PROGRESS_EVERY);
@@ -276,8 +276,7 @@ impl Announcer {
     async fn send(&self, announcement: &Announcement) -> Result<u64, SendError> {
         let generation = self.sending.state().generation;
         for message in &announcement.messages {
-            let message = message.clone();
-            self.sending.send(message.subject, message.headers, message.payload).await?;
+            self.sending.send_kept(message).await?;
         }
         Ok(generation)
     }

@@ -17,8 +17,8 @@ use crate::planted::planted;
 use crate::{
     decide::{Decision, Effect, Effects, Facts, Known, KnownValue, bytes_of, decide, skip},
     store::{
-        Commit, Committer, Passed, Place, Position, ProfileKey, Reader, RecordKey, Removed, RowState, Seen, StoreError,
-        Traces, UserKey, VersionRow, Writer,
+        ChangeTables, Commit, Committer, Passed, Place, Position, ProfileKey, Reader, RecordKey, Removed, RowState,
+        Seen, StoreError, Traces, UserKey, VersionRow, Writer,
     },
 };
 use facts::{Knowledge, Stored};
@@ -88,6 +88,8 @@ pub struct Applier {
     rolled_back: u64,
     /// What was passed and is not written down yet.
     passed: Option<Passed>,
+    /// What is written down of it.
+    written: Option<Passed>,
 }
 
 impl Applier {
@@ -96,7 +98,8 @@ impl Applier {
     /// # Errors
     /// As all reads.
     pub fn new(writer: Writer, reader: Reader) -> Result<Self, StoreError> {
-        Ok(Self { writer, knowledge: Knowledge::new(reader.clone())?, reader, rolled_back: 0, passed: None })
+        let written = reader.newest().passed()?;
+        Ok(Self { writer, knowledge: Knowledge::new(reader.clone())?, reader, rolled_back: 0, passed: None, written })
     }
 
     /// Decides on every change of a batch and collects what is to be written. Nothing is written yet.
@@ -170,6 +173,7 @@ impl Applier {
         let Some(passed) = self.passed else { return Ok(()) };
         if self.reader.newest().position()?.is_none_or(|position| position.sequence < passed.sequence) {
             self.writer.put_passed(&passed)?;
+            self.written = Some(passed);
         }
         self.passed = None;
         Ok(())
@@ -265,7 +269,7 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let journaled = Timestamp::from_nanos(position.published);
         let reader = self.reader.clone();
-        let newest = reader.newest();
+        let (newest, tables) = (reader.newest(), reader.change_tables()?);
         let mut stored = Stored::new(&newest);
         for (index, stamped) in batch.changes.iter().enumerate() {
             let profile = ProfileKey::new(&stamped.profile);
@@ -274,21 +278,32 @@ impl Applier {
             let decision = catch_unwind(AssertUnwindSafe(|| decide(&facts, stamped)))
                 .map_err(|_| ApplyError::Panicked { batch: batch.id, index })?;
             let change = InBatch { batch: batch.id, index, profile, keys, stamped, records: facts.records };
-            prepared.verdicts.push(self.write(&mut prepared.commit, change, decision)?);
+            prepared.verdicts.push(self.write(&mut prepared.commit, &tables, change, decision)?);
         }
         Ok(())
     }
 
     /// Adds what is written once for all batches of a commit.
-    fn close(&self, prepared: &mut Prepared, position: &Position) -> Result<(), StoreError> {
+    fn close(&mut self, prepared: &mut Prepared, position: &Position) -> Result<(), StoreError> {
         for (profile, head) in self.knowledge.moved_heads() {
             self.writer.put_head(&mut prepared.commit, profile, head)?;
             prepared.heads.push((profile.clone(), head.revision));
         }
+        // The journal was rolled back to before what was passed: its sequences mean other entries now.
+        self.passed = self.passed.filter(|passed| passed.sequence < position.sequence);
+        if self.written.is_some_and(|written| written.sequence >= position.sequence) {
+            self.writer.forget_passed(&mut prepared.commit)?;
+        }
         self.writer.put_position(&mut prepared.commit, position)
     }
 
-    fn write(&mut self, commit: &mut Commit, change: InBatch<'_>, decision: Decision) -> Result<Verdict, StoreError> {
+    fn write(
+        &mut self,
+        commit: &mut Commit,
+        tables: &ChangeTables<'_>,
+        change: InBatch<'_>,
+        decision: Decision,
+    ) -> Result<Verdict, StoreError> {
         let (time, outcome, effects) = match decision {
             Decision::Again(Outcome::Applied(mut applied)) if planted("another-outcome-again") => {
                 applied.revision = applied.revision.next().unwrap_or(applied.revision);
@@ -300,8 +315,8 @@ impl Applier {
         };
         let id = change.stamped.change.id();
         let seen = change.seen(time, outcome);
-        self.write_effects(commit, &change, time, &effects)?;
-        self.writer.put_seen(commit, &change.profile, id, &seen)?;
+        self.write_effects(commit, tables, &change, time, &effects)?;
+        commit.put_seen(tables, &change.profile, id, &seen)?;
         let verdict = Verdict::Decided(seen.outcome.clone());
         self.knowledge.learn(change.profile, id, seen, effects.head);
         Ok(verdict)
@@ -310,6 +325,7 @@ impl Applier {
     fn write_effects(
         &mut self,
         commit: &mut Commit,
+        tables: &ChangeTables<'_>,
         change: &InBatch<'_>,
         time: Timestamp,
         effects: &Effects,
@@ -329,14 +345,14 @@ impl Applier {
                     let row = change.row(&op.action, time, expires, conflict);
                     let known = change.known(op, head.revision, time, expires);
                     let old = old.as_ref().map(traces);
-                    self.writer.put_record(commit, key, &row, traces(&known), old)?;
+                    commit.put_record(tables, key, &row, traces(&known), old)?;
                     self.knowledge.learn_record(key, known);
                 }
                 (Effect::Late { beaten_by }, _) => {
                     let raw = change.stamped.stamp.time;
                     let row = change.row(&op.action, raw, expiry_of(&op.action, raw), false);
                     let rank = self.knowledge.next_rank(key, beaten_by)?;
-                    self.writer.put_version(commit, key, Place { revision: beaten_by, rank }, &row)?;
+                    commit.put_version(tables, key, Place { revision: beaten_by, rank }, &row)?;
                 }
                 (Effect::Record { .. }, None) => {}
             }

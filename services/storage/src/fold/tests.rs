@@ -181,4 +181,12 @@ async fn what_was_passed_over_is_written_down_while_it_is_the_last_and_the_posit
     let journal = vec![Work::PassedOver(passed(4)), write(5), Work::Clean];
     let (reader, applied) = by_turns_in(directory.path(), journal).await;
     assert_eq!((stored(&reader), applied), ((Some(5), Some(passed(3))), 5), "the batch says the same");
+    drop(reader);
+    let journal = vec![Work::PassedOver(passed(7)), Work::Clean];
+    let (reader, _) = by_turns_in(directory.path(), journal).await;
+    assert_eq!(stored(&reader), (Some(5), Some(passed(7))));
+    drop(reader);
+    // The journal was rolled back to 5: 6 is another entry than before, and so would 7 be.
+    let (reader, applied) = by_turns_in(directory.path(), vec![write(6), Work::Clean]).await;
+    assert_eq!((stored(&reader), applied), ((Some(6), None), 6));
 }

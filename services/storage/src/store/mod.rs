@@ -49,7 +49,7 @@ pub(crate) use read::Lookup;
 pub use read::{Reader, RecordRow, Snapshot};
 pub use seen::Seen;
 pub use version::{Place, RowState, VersionRow};
-pub(crate) use write::Traces;
+pub(crate) use write::{ChangeTables, Traces};
 pub use write::{Commit, Committer, Writer};
 
 use crate::backup;

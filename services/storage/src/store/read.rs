@@ -14,7 +14,7 @@ use roam_schemas::{ChangeId, Key, Profile, Revision, Shard, Timestamp};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::{
-    Closing, Store, StoreError,
+    ChangeTables, Closing, Store, StoreError,
     erased::{self, Erased},
     expiry::{self, Ending},
     feed,
@@ -58,6 +58,11 @@ impl Reader {
     /// The directory of the store.
     pub fn directory(&self) -> &Path {
         self.store.db.path()
+    }
+
+    /// The tables that changes are written to.
+    pub(crate) fn change_tables(&self) -> Result<ChangeTables<'_>, StoreError> {
+        ChangeTables::of(&self.store)
     }
 
     /// Tells when the directory is closed.

@@ -4,7 +4,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use roam_schemas::{ChangeId, Revision, Shard, Timestamp};
-use rocksdb::{WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, WriteBatch, WriteOptions};
 
 use super::{
     Passed, Position, Store, StoreError,
@@ -32,6 +32,15 @@ pub struct Committer {
 #[derive(Default)]
 pub struct Commit {
     batch: WriteBatch,
+}
+
+/// The tables that changes are written to, looked up once for many of them.
+pub(crate) struct ChangeTables<'s> {
+    version: &'s ColumnFamily,
+    feed: &'s ColumnFamily,
+    seen: &'s ColumnFamily,
+    expiry: &'s ColumnFamily,
+    large: &'s ColumnFamily,
 }
 
 /// What a row of `version` leaves in the other tables, so that it can be taken back when the record moves on.
@@ -82,64 +91,6 @@ impl Writer {
                 &options::compaction(),
             );
         }
-        Ok(())
-    }
-
-    /// Writes a version that becomes the record of its key, and takes back what the one before it left.
-    pub(crate) fn put_record(
-        &self,
-        commit: &mut Commit,
-        key: &RecordKey,
-        row: &VersionRow<'_>,
-        new: Traces,
-        old: Option<Traces>,
-    ) -> Result<(), StoreError> {
-        let place = Place { revision: new.revision, rank: 0 };
-        self.put_version(commit, key, place, row)?;
-        if let Some(old) = old {
-            // Each feed row is written once and removed once, which is what makes a single delete right.
-            let row = feed::key(key, old.revision);
-            commit.batch.single_delete_cf(self.store.table(feed::TABLE)?, row);
-            if let Some((time, ending)) = old.ending() {
-                let row = expiry::key(time, ending, key);
-                commit.batch.single_delete_cf(self.store.table(expiry::TABLE)?, row);
-            }
-        }
-        if !(planted("feed-row-forgotten") && new.deleted.is_some()) {
-            commit.batch.put_cf(self.store.table(feed::TABLE)?, feed::key(key, new.revision), []);
-        }
-        if let Some((time, ending)) = new.ending() {
-            let row = expiry::key(time, ending, key);
-            commit.batch.put_cf(self.store.table(expiry::TABLE)?, row, []);
-        }
-        Ok(())
-    }
-
-    /// Writes a version that does not become the record.
-    pub(crate) fn put_version(
-        &self,
-        commit: &mut Commit,
-        key: &RecordKey,
-        place: Place,
-        row: &VersionRow<'_>,
-    ) -> Result<(), StoreError> {
-        let table = self.store.table(version::TABLE)?;
-        commit.batch.put_cf(table, version::key(key, place), row.write()?);
-        if large::is_large(&row.state) {
-            commit.batch.put_cf(self.store.table(large::TABLE)?, key.as_bytes(), []);
-        }
-        Ok(())
-    }
-
-    /// Writes the decision on a change.
-    pub(crate) fn put_seen(
-        &self,
-        commit: &mut Commit,
-        profile: &ProfileKey,
-        id: ChangeId,
-        seen: &Seen,
-    ) -> Result<(), StoreError> {
-        commit.batch.put_cf(self.store.table(seen::TABLE)?, seen::key(profile, id), seen.write()?);
         Ok(())
     }
 
@@ -203,6 +154,12 @@ impl Writer {
         Ok(self.store.db.put_cf_opt(meta, meta::PASSED, passed.write()?, &synced())?)
     }
 
+    /// Takes back what [`Self::put_passed`] wrote.
+    pub(crate) fn forget_passed(&self, commit: &mut Commit) -> Result<(), StoreError> {
+        commit.batch.delete_cf(self.store.table(meta::TABLE)?, meta::PASSED);
+        Ok(())
+    }
+
     /// Writes which batch of the journal this commit is.
     pub(crate) fn put_position(&self, commit: &mut Commit, position: &Position) -> Result<(), StoreError> {
         if planted("position-before-batch") {
@@ -210,6 +167,74 @@ impl Writer {
             return Ok(());
         }
         commit.batch.put_cf(self.store.table(meta::TABLE)?, meta::POSITION, position.write()?);
+        Ok(())
+    }
+}
+
+impl<'s> ChangeTables<'s> {
+    pub(super) fn of(store: &'s Store) -> Result<Self, StoreError> {
+        Ok(Self {
+            version: store.table(version::TABLE)?,
+            feed: store.table(feed::TABLE)?,
+            seen: store.table(seen::TABLE)?,
+            expiry: store.table(expiry::TABLE)?,
+            large: store.table(large::TABLE)?,
+        })
+    }
+}
+
+impl Commit {
+    /// Writes a version that becomes the record of its key, and takes back what the one before it left.
+    pub(crate) fn put_record(
+        &mut self,
+        tables: &ChangeTables<'_>,
+        key: &RecordKey,
+        row: &VersionRow<'_>,
+        new: Traces,
+        old: Option<Traces>,
+    ) -> Result<(), StoreError> {
+        let place = Place { revision: new.revision, rank: 0 };
+        self.put_version(tables, key, place, row)?;
+        if let Some(old) = old {
+            // Each feed row is written once and removed once, which is what makes a single delete right.
+            self.batch.single_delete_cf(tables.feed, feed::key(key, old.revision));
+            if let Some((time, ending)) = old.ending() {
+                self.batch.single_delete_cf(tables.expiry, expiry::key(time, ending, key));
+            }
+        }
+        if !(planted("feed-row-forgotten") && new.deleted.is_some()) {
+            self.batch.put_cf(tables.feed, feed::key(key, new.revision), []);
+        }
+        if let Some((time, ending)) = new.ending() {
+            self.batch.put_cf(tables.expiry, expiry::key(time, ending, key), []);
+        }
+        Ok(())
+    }
+
+    /// Writes a version that does not become the record.
+    pub(crate) fn put_version(
+        &mut self,
+        tables: &ChangeTables<'_>,
+        key: &RecordKey,
+        place: Place,
+        row: &VersionRow<'_>,
+    ) -> Result<(), StoreError> {
+        self.batch.put_cf(tables.version, version::key(key, place), row.write()?);
+        if large::is_large(&row.state) {
+            self.batch.put_cf(tables.large, key.as_bytes(), []);
+        }
+        Ok(())
+    }
+
+    /// Writes the decision on a change.
+    pub(crate) fn put_seen(
+        &mut self,
+        tables: &ChangeTables<'_>,
+        profile: &ProfileKey,
+        id: ChangeId,
+        seen: &Seen,
+    ) -> Result<(), StoreError> {
+        self.batch.put_cf(tables.seen, seen::key(profile, id), seen.write()?);
         Ok(())
     }
 }
