@@ -233,7 +233,8 @@ mod tests {
         access.set_ready();
         let starting = |name: &str| (name.to_owned(), "starting".to_owned());
         assert_eq!(missing(&health), [starting("storage.bus"), starting("storage-2.bus")]);
-        let own = |scope| health.scoped(scope).not_ready_of_its_own().into_iter().map(|each| (each.condition, each.reason));
+        let own =
+            |scope| health.scoped(scope).not_ready_of_its_own().into_iter().map(|each| (each.condition, each.reason));
         assert_eq!(own("storage").collect::<Vec<_>>(), [starting("bus")]);
         assert_eq!(own("access").count(), 0);
         assert_eq!(health.not_ready_of_its_own(), health.not_ready());
