@@ -38,6 +38,10 @@ impl World {
         if let Some(seed) = role.and_then(|role| self.bus_settings_of(role).nkey_seed) {
             command.env("ROAM_NKEY", seed);
         }
+        if role == Some(Role::Registrar) {
+            // What is exported for other commands is no way to be one.
+            command.env("ROAM_KEYS", self.dir().join("keys"));
+        }
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ran { code: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }

@@ -61,7 +61,8 @@ impl SignIn {
 /// Where the keys of people are.
 #[derive(Debug, Args)]
 pub(crate) struct KeyDir {
-    /// The directory of the keys: registrar.nk, and to make tokens signer.nk; ca.pem is trusted if it is there
+    /// The directory of the keys: registrar.nk, unless --nkey or --creds stands on the command line, and to make tokens
+    /// signer.nk; ca.pem is trusted if it is there
     #[arg(long, env = "ROAM_KEYS", value_name = "DIR", global = true)]
     pub(crate) keys: Option<PathBuf>,
 }
