@@ -44,7 +44,7 @@ pub use server::{
     ServerSettings, ServerVersion, StartError, StopError, SyncInterval,
 };
 pub use service::{EndpointSpec, Request, Requests, Service, ServiceError, ServiceSpec};
-pub use settings::{BusSettings, DEFAULT_SERVER, Secret};
+pub use settings::{BusSettings, DEFAULT_SERVER, Secret, without_secret};
 pub use streams::{
     ACCESS_DURABLE, ANNOUNCE_DURABLE, AUDIT_STREAM, BACKUPS_BUCKET, CHANGES_STREAM, CHUNKS_STREAM, ConsumerStanding,
     ConsumerState, DurableReport, JOURNAL_STREAM, REJECTED_STREAM, Refusal, StateError, StoredMessage, StreamReport,

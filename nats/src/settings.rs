@@ -88,7 +88,7 @@ impl BusSettings {
         }
         for server in &self.servers {
             if server.parse::<async_nats::ServerAddr>().is_err() {
-                problems.push(format!("servers: {server:?} is not a NATS URL"));
+                problems.push(format!("servers: {:?} is not a NATS URL", without_secret(server)));
             }
         }
         if self.user.is_some() != self.password.is_some() {
@@ -120,6 +120,17 @@ impl BusSettings {
 fn is_literal_subject(text: &str) -> bool {
     text.split('.')
         .all(|token| !token.is_empty() && !token.contains(['*', '>']) && !token.contains(char::is_whitespace))
+}
+
+/// The URL of a server as it may be shown: without the user, the password or the token that may stand in it.
+pub fn without_secret(url: &str) -> String {
+    // Without a scheme a password may hold what looks like the end of one.
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains(':') => (Some(scheme), rest),
+        _ => (None, url),
+    };
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    scheme.map_or_else(|| host.to_owned(), |scheme| format!("{scheme}://{host}"))
 }
 
 /// A text that must not be shown: it prints as `***`.
@@ -179,6 +190,22 @@ mod tests {
         let settings: BusSettings = toml::from_str("user = 'u'\npassword = 'hunter2'\ntoken = 'hunter3'").unwrap();
         assert!(!format!("{settings:?}").contains("hunter"));
         assert_eq!(settings.password.unwrap().expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        for (url, shown) in [
+            ("tls://a:4222", "tls://a:4222"),
+            ("nats://alice:hunter2@a:4222", "nats://a:4222"),
+            ("nats://hunter2@a", "nats://a"),
+            ("alice:hun@ter@a", "a"),
+            ("alice:hun://ter@a", "a"),
+            ("::", "::"),
+        ] {
+            assert_eq!(without_secret(url), shown);
+        }
+        let problems = BusSettings::at("nats://alice:hunter2@:::").problems();
+        assert_eq!(problems, ["servers: \"nats://:::\" is not a NATS URL"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use async_nats::ConnectErrorKind;
 
 use super::credentials::CredentialsError;
 use super::replies::Lost;
-use crate::settings::BusSettings;
+use crate::settings::{BusSettings, without_secret};
 
 /// The first connection could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +21,7 @@ pub enum ConnectError {
     /// No server can be reached: try again later.
     #[error("no server can be reached at {}", .servers.join(", "))]
     Unreachable {
-        /// Where it was tried.
+        /// Where it was tried, without passwords.
         servers: Vec<String>,
         /// The last reason.
         source: async_nats::ConnectError,
@@ -85,7 +85,10 @@ impl ConnectError {
         match source.kind() {
             ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => Self::Denied(source),
             ConnectErrorKind::ServerParse => Self::Settings(vec![source.to_string()]),
-            _ => Self::Unreachable { servers: settings.servers.clone(), source },
+            _ => {
+                let servers = settings.servers.iter().map(|server| without_secret(server)).collect();
+                Self::Unreachable { servers, source }
+            }
         }
     }
 }

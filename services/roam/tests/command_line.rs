@@ -123,6 +123,20 @@ fn a_server_that_is_not_there_is_a_temporary_failure_with_a_hint() {
 }
 
 #[test]
+fn a_password_in_a_url_is_not_printed_by_a_failure() {
+    let server = nobody();
+    let with_password = server.replace("://", "://alice:hunter2@");
+    for (url, code, shown) in
+        [(with_password.as_str(), 75, server.as_str()), ("nats://alice:hunter2@:::", 64, "\"nats://:::\"")]
+    {
+        let output = run(&format!("ls t/u/a --server {url}"));
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{url}: {stderr}");
+        assert!(stderr.contains(shown) && !stderr.contains("hunter2"), "{url}: {stderr}");
+    }
+}
+
+#[test]
 fn who_one_is_is_told_also_if_nobody_lets_one_in() {
     let output = run(&format!("whoami --device pc --server {}", nobody()));
     assert_eq!(output.status.code(), Some(75));

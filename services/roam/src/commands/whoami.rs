@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use roam_client::Identity;
-use roam_nats::{Bus, BusSettings, Headers, RequestError, Role};
+use roam_nats::{Bus, BusSettings, Headers, RequestError, Role, without_secret};
 use roam_process::clock::now_ns;
 use roam_schemas::{
     App, Apps, Bearer, Device, Encoding, Grant, LatestRequest, NameError, Profile, Timestamp, TokenId, User, encode,
@@ -182,13 +182,6 @@ fn first(apps: &Apps) -> Option<&App> {
     }
 }
 
-/// A URL without a password that may stand in it.
-fn without_secret(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("nats", url));
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{host}")
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -247,16 +240,5 @@ mod tests {
         let service = Grant::service(tenant, name, Access::Read, Apps::All).unwrap();
         assert_eq!(profile(&service).unwrap().to_string(), "acme/nobody/none");
         assert_eq!(inbox(&service), "_INBOX.acme.$svc.mailer");
-    }
-
-    #[test]
-    fn a_password_in_a_url_is_not_shown() {
-        for (url, shown) in [
-            ("tls://a:4222", "tls://a:4222"),
-            ("nats://alice:hunter2@a:4222", "nats://a:4222"),
-            ("alice:hun@ter@a", "nats://a"),
-        ] {
-            assert_eq!(without_secret(url), shown);
-        }
     }
 }
