@@ -40,4 +40,7 @@ async fn bulks_of_a_bench_find_their_shards() {
     let system = System::start_with(&options).await;
     let ran = system.done("desk", &format!("{SMALL} --bulks 4"));
     measured(&ran.objects()[0], true);
+    // Bulks of fewer hold changes of several.
+    let ran = system.run("desk", "bench --seconds 1 --bulks 1");
+    assert!(ran.code == 1 && ran.stderr.contains("hint: how many shards are there? --bulks SHARDS"), "{}", ran.stderr);
 }

@@ -199,13 +199,19 @@ fn understand_receipts(plan: &Plan, message: &Message, heard: &mut Vec<Heard>) -
         }
         _ => Vec::from_iter(read::<Receipt>(message)),
     };
-    for receipt in receipts {
-        let Some(number) = receipt.id.and_then(|id| plan.number(id)) else { continue };
-        heard.push(match receipt.outcome {
-            Outcome::Applied(_) => Heard::Receipt(number),
-            Outcome::Rejected(problem) if problem.code == Code::Busy => Heard::Busy(number),
-            Outcome::Rejected(problem) => return Err(BenchError::Rejected(problem)),
-        });
+    for Receipt { id, outcome, .. } in receipts {
+        let number = id.and_then(|id| plan.number(id));
+        if id.is_some() && number.is_none() {
+            // It is of another run.
+            continue;
+        }
+        match (outcome, number) {
+            // A bulk that is refused as a whole names none of its changes.
+            (Outcome::Rejected(problem), _) if problem.code != Code::Busy => return Err(BenchError::Rejected(problem)),
+            (Outcome::Rejected(_), Some(number)) => heard.push(Heard::Busy(number)),
+            (Outcome::Applied(_), Some(number)) => heard.push(Heard::Receipt(number)),
+            (_, None) => {}
+        }
     }
     Ok(())
 }
@@ -250,6 +256,7 @@ fn understand_ack(message: &Message) -> Result<bool, BenchError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use bytes::Bytes;
+    use roam_schemas::{ChangeId, Encoding, Tenant, encode};
 
     use super::*;
 
@@ -269,5 +276,25 @@ mod tests {
             r#"{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum"},"stream":"S"}"#;
         assert!(ack(other).unwrap_err().to_string().contains("message size"));
         assert!(ack("").unwrap_err().to_string().contains("provisioned"));
+    }
+
+    #[test]
+    fn a_bulk_that_is_refused_as_a_whole_ends_the_bench() {
+        let plan = Plan::new(Tenant::parse("bench").unwrap(), 1, 0, 128, Encoding::Postcard).unwrap();
+        let hear = |id, code| {
+            let outcome = Outcome::Rejected(Problem::new(code, "no"));
+            let payload =
+                encode(&Receipt { sequence: 7, id, again: false, outcome }, Encoding::Postcard).unwrap().into();
+            let (subject, headers) = (plan.receipts(), Headers::new().with_content_type(Encoding::Postcard));
+            let mut heard = Vec::new();
+            understand_receipts(&plan, &Message { subject, reply: None, headers, payload }, &mut heard).map(|()| heard)
+        };
+        let ours = Some(plan.change(3).unwrap().1.id());
+        assert!(matches!(hear(None, Code::Denied), Err(BenchError::Rejected(_))));
+        assert!(matches!(hear(ours, Code::Denied), Err(BenchError::Rejected(_))));
+        assert_eq!(hear(ours, Code::Busy).unwrap(), [Heard::Busy(3)]);
+        for (id, code) in [(None, Code::Busy), (Some(ChangeId::random()), Code::Denied)] {
+            assert_eq!(hear(id, code).unwrap(), [], "{code}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 mod own;
 
 use roam_nats::BusSettings;
-use roam_schemas::limits::CLIENT_WINDOW;
+use roam_schemas::{Code, limits::CLIENT_WINDOW};
 
 use crate::{
     bench::{self, BenchError, Measured, Plan, Report, Settings, Wire},
@@ -47,7 +47,7 @@ async fn report(args: &Bench, plan: &Plan, global: &Global, out: Output) -> Resu
     if let Some(directory) = &args.up {
         return own::report(args, plan, directory, out).await;
     }
-    measure(args, plan, bus_settings(global), out).await.map_err(|error| not_measured(&error))
+    measure(args, plan, bus_settings(global), out).await.map_err(|error| not_measured(args, &error))
 }
 
 async fn measure(args: &Bench, plan: &Plan, settings: BusSettings, out: Output) -> Result<Report, BenchError> {
@@ -82,9 +82,13 @@ async fn measure(args: &Bench, plan: &Plan, settings: BusSettings, out: Output) 
     Ok(Report { settings, loaded, throughput, latency, restarts: None })
 }
 
-fn not_measured(error: &BenchError) -> Failure {
+fn not_measured(args: &Bench, error: &BenchError) -> Failure {
     match error {
         BenchError::Connect(error) => not_on_the_bus(WHAT, error),
+        // A bulk holds changes of one shard.
+        BenchError::Rejected(problem) if args.bulks.is_some() && problem.code == Code::Denied => {
+            Failure::problem(WHAT, problem).hint("how many shards are there? --bulks SHARDS")
+        }
         BenchError::Rejected(problem) => Failure::problem(WHAT, problem),
         BenchError::TooManyRecords { .. } => Failure::usage(WHAT, error.to_string()),
         BenchError::Closed | BenchError::NotLoaded { .. } => Failure::later(WHAT, crate::failure::chain(error)),

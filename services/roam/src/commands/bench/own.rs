@@ -24,7 +24,7 @@ pub(super) async fn report(args: &Bench, plan: &Plan, directory: &Path, out: Out
 async fn measure_own(args: &Bench, plan: &Plan, mut own: Own, out: Output) -> Result<Report, Failure> {
     own.start().await.map_err(|error| failed(&error))?;
     let settings = BusSettings::at(own.server());
-    let measured = measure(args, plan, settings, out).await.map_err(|error| not_measured(&error));
+    let measured = measure(args, plan, settings, out).await.map_err(|error| not_measured(args, &error));
     match measured {
         Ok(report) => {
             let restarts = restart(own, out).await.map_err(|error| failed(&error))?;
