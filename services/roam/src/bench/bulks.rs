@@ -1,7 +1,10 @@
 //! Bulks: changes that wait for the PubAcks of others and then go together, as the client library of a service sends them. Pure: it
-//! says what is to be sent, and takes note of what came back.
+//! says what is to be sent, and takes note of what came back; told what time it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use roam_schemas::{Bulk, BulkChange, Change, Shard, Shards, encode, limits::BULK_CHANGES};
@@ -10,6 +13,8 @@ use super::plan::{Plan, PlanError};
 
 /// How many messages are without a PubAck before changes wait: as by the client library.
 const AT_ONCE: usize = 4;
+/// After how long without one a message holds up no others any more: its PubAck is lost.
+const PUB_ACK_WITHIN: Duration = Duration::from_secs(5);
 /// About how many bytes of changes go together at most: as by the client library.
 const BULK_BYTES: usize = 256 * 1024;
 /// About what a change and an operation take, besides its value.
@@ -20,8 +25,16 @@ const AROUND: usize = 64;
 pub(super) struct Bulks {
     shards: Shards,
     waiting: VecDeque<Waiting>,
-    /// By the number of the first change of each message, those of all of them.
-    under_way: HashMap<u64, Vec<u64>>,
+    /// By the number of the first change of each message.
+    under_way: HashMap<u64, UnderWay>,
+}
+
+/// A message that was sent, without a PubAck as yet.
+#[derive(Debug)]
+struct UnderWay {
+    since: Instant,
+    /// The numbers of its changes.
+    numbers: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -57,7 +70,8 @@ impl Bulks {
     }
 
     /// What is to be sent now, if anything is: changes of one shard, in their order.
-    pub(super) fn next(&mut self, plan: &Plan) -> Result<Option<Together>, PlanError> {
+    pub(super) fn next(&mut self, plan: &Plan, now: Instant) -> Result<Option<Together>, PlanError> {
+        self.under_way.retain(|_, sent| now.saturating_duration_since(sent.since) < PUB_ACK_WITHIN);
         let Some(&Waiting { number: first, shard, .. }) =
             self.waiting.front().filter(|_| self.under_way.len() < AT_ONCE)
         else {
@@ -79,14 +93,20 @@ impl Bulks {
         }
         left.append(&mut self.waiting);
         self.waiting = left;
-        self.under_way.insert(first, numbers);
+        self.under_way.insert(first, UnderWay { since: now, numbers });
         let payload = encode(&Bulk { changes }, plan.encoding())?.into();
         Ok(Some(Together { first, subject: plan.bulk_subject(shard), payload }))
     }
 
     /// The answer to a message came: the numbers of the changes in it.
     pub(super) fn answered(&mut self, first: u64) -> Vec<u64> {
-        self.under_way.remove(&first).unwrap_or_default()
+        self.under_way.remove(&first).map(|sent| sent.numbers).unwrap_or_default()
+    }
+
+    /// Gives up on all that waits or is under way.
+    pub(super) fn give_up(&mut self) {
+        self.waiting.clear();
+        self.under_way.clear();
     }
 }
 
@@ -116,14 +136,39 @@ mod tests {
     fn four_bulks_are_under_way_and_an_answer_makes_room_for_one_more() {
         let plan = plan();
         let mut bulks = with(1, &plan, 300);
-        let sent: Vec<_> = std::iter::from_fn(|| bulks.next(&plan).unwrap()).collect();
+        let now = Instant::now();
+        let sent: Vec<_> = std::iter::from_fn(|| bulks.next(&plan, now).unwrap()).collect();
         assert_eq!(sent.iter().map(|together| together.first).collect::<Vec<_>>(), [0, 64, 128, 192]);
         assert_eq!(bulks.answered(64), (64..128).collect::<Vec<_>>());
         assert!(bulks.answered(64).is_empty(), "it is answered once");
-        let last = bulks.next(&plan).unwrap().unwrap();
+        let last = bulks.next(&plan, now).unwrap().unwrap();
         let Bulk { changes } = decode(&last.payload, Encoding::Postcard).unwrap();
         assert_eq!((last.first, changes.len()), (256, 300 - 256));
-        assert!(bulks.next(&plan).unwrap().is_none(), "nothing waits");
+        assert!(bulks.next(&plan, now).unwrap().is_none(), "nothing waits");
+    }
+
+    #[test]
+    fn what_gets_no_answer_does_not_hold_up_others_for_ever() {
+        let plan = plan();
+        let mut bulks = with(1, &plan, 300);
+        let sent = Instant::now();
+        while bulks.next(&plan, sent).unwrap().is_some() {}
+        assert!(bulks.next(&plan, sent + PUB_ACK_WITHIN / 2).unwrap().is_none(), "four are under way");
+        let next = bulks.next(&plan, sent + PUB_ACK_WITHIN).unwrap();
+        assert_eq!(next.map(|together| together.first), Some(256));
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_was_given_up() {
+        let plan = plan();
+        let mut bulks = with(1, &plan, 300);
+        let now = Instant::now();
+        while bulks.next(&plan, now).unwrap().is_some() {}
+        bulks.give_up();
+        assert!(bulks.next(&plan, now).unwrap().is_none(), "nothing waits");
+        let (profile, change) = plan.change(300).unwrap();
+        bulks.add(&plan, 300, profile, change);
+        assert_eq!(bulks.next(&plan, now).unwrap().map(|together| together.first), Some(300));
     }
 
     #[test]
@@ -131,7 +176,7 @@ mod tests {
         let plan = plan();
         let mut bulks = with(4, &plan, 500);
         let mut found = HashSet::new();
-        while let Some(Together { first, subject, payload }) = bulks.next(&plan).unwrap() {
+        while let Some(Together { first, subject, payload }) = bulks.next(&plan, Instant::now()).unwrap() {
             let numbers = bulks.answered(first);
             let shards: HashSet<_> = numbers
                 .iter()
@@ -152,7 +197,7 @@ mod tests {
     fn large_changes_go_alone() {
         let plan = Plan::new(Tenant::parse("bench").unwrap(), 4, 0, 200_000, Encoding::Postcard).unwrap();
         let mut bulks = with(1, &plan, 2);
-        assert_eq!(bulks.next(&plan).unwrap().map(|together| together.first), Some(0));
+        assert_eq!(bulks.next(&plan, Instant::now()).unwrap().map(|together| together.first), Some(0));
         assert_eq!(bulks.answered(0), [0]);
     }
 }

@@ -151,6 +151,8 @@ impl<'a> Run<'a> {
             self.hear().await?;
         }
         self.tracker.give_up();
+        // The next run is not to send what of this one still waits, nor to wait for its PubAcks.
+        self.wire.give_up();
         Ok(())
     }
 

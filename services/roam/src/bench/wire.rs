@@ -1,7 +1,7 @@
 //! The two connections of a bench: one that publishes and hears PubAcks and receipts, one that hears notices as a
 //! watching device does. What comes is read here, and told by the number of its change.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use roam_nats::{Bus, BusSettings, ConnectError, Headers, Message, SendError, SubscribeError};
@@ -139,11 +139,18 @@ impl Wire {
     /// Publishes what waits and may go now.
     pub(super) async fn send_waiting(&mut self, plan: &Plan) -> Result<(), BenchError> {
         while let Some(bulks) = &mut self.bulks
-            && let Some(together) = bulks.next(plan)?
+            && let Some(together) = bulks.next(plan, Instant::now())?
         {
             self.publish(plan, together).await?;
         }
         Ok(())
+    }
+
+    /// Gives up on what waits, and on what has no PubAck yet.
+    pub(super) fn give_up(&mut self) {
+        if let Some(bulks) = &mut self.bulks {
+            bulks.give_up();
+        }
     }
 
     async fn publish(&self, plan: &Plan, together: Together) -> Result<(), BenchError> {
