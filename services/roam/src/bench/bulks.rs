@@ -17,6 +17,8 @@ const AT_ONCE: usize = 4;
 const PUB_ACK_WITHIN: Duration = Duration::from_secs(5);
 /// About how many bytes of changes go together at most: as by the client library.
 const BULK_BYTES: usize = 256 * 1024;
+/// A change of about more bytes gains nothing from company: as by the client library.
+const LARGE: usize = BULK_BYTES / 4;
 /// About what a change and an operation take, besides its value.
 const AROUND: usize = 64;
 
@@ -40,9 +42,11 @@ struct UnderWay {
 #[derive(Debug)]
 struct Waiting {
     number: u64,
+    /// The place of its profile.
+    profile: usize,
     shard: Shard,
     bytes: usize,
-    change: BulkChange,
+    change: Change,
 }
 
 /// A message that is to be sent.
@@ -54,6 +58,16 @@ pub(super) struct Together {
     pub(super) payload: Bytes,
 }
 
+/// Whether a change may wait for company.
+pub(super) fn is_small(plan: &Plan, change: &Change) -> bool {
+    size(plan, change) <= LARGE
+}
+
+/// About how large a change is.
+fn size(plan: &Plan, change: &Change) -> usize {
+    AROUND + change.ops().len() * (AROUND + plan.value_bytes())
+}
+
 impl Bulks {
     /// Nothing waits. The deployment has so many shards.
     pub(super) fn new(shards: Shards) -> Self {
@@ -62,14 +76,12 @@ impl Bulks {
 
     /// A change waits to be sent.
     pub(super) fn add(&mut self, plan: &Plan, number: u64, profile: usize, change: Change) {
-        let Some(profile) = plan.profile(profile) else { return };
-        let shard = self.shards.of_profile(profile);
-        let bytes = AROUND + change.ops().len() * (AROUND + plan.value_bytes());
-        let change = BulkChange { user: profile.user.as_str().to_owned(), change: change.into() };
-        self.waiting.push_back(Waiting { number, shard, bytes, change });
+        let Some(shard) = plan.profile(profile).map(|profile| self.shards.of_profile(profile)) else { return };
+        let bytes = size(plan, &change);
+        self.waiting.push_back(Waiting { number, profile, shard, bytes, change });
     }
 
-    /// What is to be sent now, if anything is: changes of one shard, in their order.
+    /// What is to be sent now, if anything is: changes of one shard, in their order, or one by itself.
     pub(super) fn next(&mut self, plan: &Plan, now: Instant) -> Result<Option<Together>, PlanError> {
         self.under_way.retain(|_, sent| now.saturating_duration_since(sent.since) < PUB_ACK_WITHIN);
         let Some(&Waiting { number: first, shard, .. }) =
@@ -77,15 +89,13 @@ impl Bulks {
         else {
             return Ok(None);
         };
-        let (mut numbers, mut changes, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut left = VecDeque::new();
+        let (mut taken, mut left, mut bytes) = (Vec::new(), VecDeque::new(), 0);
         while let Some(waiting) = self.waiting.pop_front() {
             if waiting.shard != shard {
                 left.push_back(waiting);
-            } else if changes.is_empty() || (changes.len() < BULK_CHANGES && bytes + waiting.bytes <= BULK_BYTES) {
+            } else if taken.is_empty() || (taken.len() < BULK_CHANGES && bytes + waiting.bytes <= BULK_BYTES) {
                 bytes += waiting.bytes;
-                numbers.push(waiting.number);
-                changes.push(waiting.change);
+                taken.push(waiting);
             } else {
                 self.waiting.push_front(waiting);
                 break;
@@ -93,14 +103,15 @@ impl Bulks {
         }
         left.append(&mut self.waiting);
         self.waiting = left;
+        let numbers = taken.iter().map(|waiting| waiting.number).collect();
         self.under_way.insert(first, UnderWay { since: now, numbers });
-        let payload = encode(&Bulk { changes }, plan.encoding())?.into();
-        Ok(Some(Together { first, subject: plan.bulk_subject(shard), payload }))
+        let (subject, payload) = message(plan, shard, taken)?;
+        Ok(Some(Together { first, subject, payload }))
     }
 
-    /// The answer to a message came: the numbers of the changes in it.
-    pub(super) fn answered(&mut self, first: u64) -> Vec<u64> {
-        self.under_way.remove(&first).map(|sent| sent.numbers).unwrap_or_default()
+    /// The answer to a message came: the numbers of the changes in it. None if it is not under way.
+    pub(super) fn answered(&mut self, first: u64) -> Option<Vec<u64>> {
+        self.under_way.remove(&first).map(|sent| sent.numbers)
     }
 
     /// Gives up on all that waits or is under way.
@@ -108,6 +119,19 @@ impl Bulks {
         self.waiting.clear();
         self.under_way.clear();
     }
+}
+
+/// Where changes of a shard are published, and what: together, or one that found no company by itself.
+fn message(plan: &Plan, shard: Shard, taken: Vec<Waiting>) -> Result<(String, Bytes), PlanError> {
+    if let [alone] = &taken[..] {
+        return plan.message(alone.profile, &alone.change);
+    }
+    let part = |waiting: Waiting| {
+        let user = plan.profile(waiting.profile)?.user.as_str().to_owned();
+        Some(BulkChange { user, change: waiting.change.into() })
+    };
+    let changes = taken.into_iter().filter_map(part).collect();
+    Ok((plan.bulk_subject(shard), encode(&Bulk { changes }, plan.encoding())?.into()))
 }
 
 #[cfg(test)]
@@ -139,8 +163,8 @@ mod tests {
         let now = Instant::now();
         let sent: Vec<_> = std::iter::from_fn(|| bulks.next(&plan, now).unwrap()).collect();
         assert_eq!(sent.iter().map(|together| together.first).collect::<Vec<_>>(), [0, 64, 128, 192]);
-        assert_eq!(bulks.answered(64), (64..128).collect::<Vec<_>>());
-        assert!(bulks.answered(64).is_empty(), "it is answered once");
+        assert_eq!(bulks.answered(64), Some((64..128).collect()));
+        assert_eq!(bulks.answered(64), None, "it is answered once");
         let last = bulks.next(&plan, now).unwrap().unwrap();
         let Bulk { changes } = decode(&last.payload, Encoding::Postcard).unwrap();
         assert_eq!((last.first, changes.len()), (256, 300 - 256));
@@ -177,27 +201,45 @@ mod tests {
         let mut bulks = with(4, &plan, 500);
         let mut found = HashSet::new();
         while let Some(Together { first, subject, payload }) = bulks.next(&plan, Instant::now()).unwrap() {
-            let numbers = bulks.answered(first);
+            let numbers = bulks.answered(first).unwrap();
             let shards: HashSet<_> = numbers
                 .iter()
                 .map(|number| bulks.shards.of_profile(plan.profile(plan.change(*number).unwrap().0).unwrap()))
                 .collect();
             assert_eq!(shards.len(), 1);
             let shard = *shards.iter().next().unwrap();
-            assert_eq!(subject, plan.bulk_subject(shard));
-            assert!(subjects::parse_bulk(Shard::ONLY, &subject).is_ok());
-            let Bulk { changes } = decode(&payload, Encoding::Postcard).unwrap();
-            assert_eq!(changes.len(), numbers.len());
+            if numbers.len() > 1 {
+                assert_eq!(subject, plan.bulk_subject(shard));
+                assert!(subjects::parse_bulk(Shard::ONLY, &subject).is_ok());
+                let Bulk { changes } = decode(&payload, Encoding::Postcard).unwrap();
+                assert_eq!(changes.len(), numbers.len());
+            }
             numbers.into_iter().for_each(|number| assert!(found.insert(number)));
         }
         assert_eq!(found.len(), 500);
     }
 
     #[test]
-    fn large_changes_go_alone() {
-        let plan = Plan::new(Tenant::parse("bench").unwrap(), 4, 0, 200_000, Encoding::Postcard).unwrap();
-        let mut bulks = with(1, &plan, 2);
+    fn a_change_that_finds_no_company_goes_by_itself() {
+        let plan = plan();
+        let mut bulks = with(1, &plan, 1);
+        let Together { first, subject, payload } = bulks.next(&plan, Instant::now()).unwrap().unwrap();
+        let (profile, change) = plan.change(0).unwrap();
+        assert_eq!((subject, payload), plan.message(profile, &change).unwrap());
+        assert_eq!(bulks.answered(first), Some(vec![0]));
+    }
+
+    #[test]
+    fn large_changes_have_little_company_and_larger_ones_none() {
+        let of =
+            |value_bytes| Plan::new(Tenant::parse("bench").unwrap(), 4, 0, value_bytes, Encoding::Postcard).unwrap();
+        let plan = of(60_000);
+        let mut bulks = with(1, &plan, 5);
         assert_eq!(bulks.next(&plan, Instant::now()).unwrap().map(|together| together.first), Some(0));
-        assert_eq!(bulks.answered(0), [0]);
+        assert_eq!(bulks.answered(0), Some(vec![0, 1, 2, 3]));
+        for (value_bytes, small) in [(60_000, true), (70_000, false)] {
+            let plan = of(value_bytes);
+            assert_eq!(is_small(&plan, &plan.change(0).unwrap().1), small, "{value_bytes}");
+        }
     }
 }

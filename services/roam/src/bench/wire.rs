@@ -9,7 +9,7 @@ use roam_schemas::{BulkReceipts, Change, Code, Kind, Notice, Outcome, Problem, R
 use serde::Deserialize;
 
 use super::{
-    bulks::{Bulks, Together},
+    bulks::{Bulks, Together, is_small},
     plan::{Plan, PlanError},
 };
 
@@ -128,7 +128,9 @@ impl Wire {
         profile: usize,
         change: Change,
     ) -> Result<(), BenchError> {
-        if let Some(bulks) = &mut self.bulks {
+        if let Some(bulks) = &mut self.bulks
+            && is_small(plan, &change)
+        {
             bulks.add(plan, number, profile, change);
             return Ok(());
         }
@@ -179,12 +181,9 @@ impl Wire {
         let Some(first) = message.subject.rsplit('.').next().and_then(|number| number.parse().ok()) else {
             return Ok(());
         };
-        let numbers = match &mut self.bulks {
-            Some(bulks) => bulks.answered(first),
-            None => vec![first],
-        };
+        let together = self.bulks.as_mut().and_then(|bulks| bulks.answered(first));
         if !stored {
-            heard.extend(numbers.into_iter().map(Heard::Busy));
+            heard.extend(together.unwrap_or_else(|| vec![first]).into_iter().map(Heard::Busy));
         }
         Ok(())
     }
