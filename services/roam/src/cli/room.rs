@@ -10,7 +10,8 @@ pub(super) const LEAST: u64 = 1_048_576;
 /// The most days that the server can reckon with, about.
 const MOST_DAYS: i64 = 36_500;
 /// What stands above these options.
-pub(super) const HEADING: &str = "What the streams of NATS keep: room on the disk is set aside in advance";
+pub(super) const HEADING: &str =
+    "What the streams of NATS keep: room on the disk is set aside in advance; give the same each time";
 
 /// How many bytes each stream may take, of each shard; what is not said of changes, journal and chunks the shards have together.
 /// JetStream sets the whole of it aside in advance.

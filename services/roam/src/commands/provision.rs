@@ -70,9 +70,10 @@ pub(super) fn not_provisioned(what: &str, error: &ProvisionError) -> Failure {
     let failure = Failure::because(what, error);
     match error {
         ProvisionError::Replicas { .. } => Failure { exit: Exit::Usage, ..failure },
-        ProvisionError::Drift(_) => {
-            failure.hint("nothing was changed; mend what differs with the tools of NATS, on purpose")
-        }
+        ProvisionError::Drift(_) => failure.hint(
+            "nothing was changed; give the options of the first time, or mend what differs with the tools of NATS, \
+             on purpose",
+        ),
         ProvisionError::NoRoom { stream, wanted, .. } => {
             let make_room = "give the NATS server more of its disk (max_file_store)";
             failure.hint(match option_of(stream) {
@@ -120,6 +121,14 @@ mod tests {
             chunk_grace_seconds: Some(43_200),
         };
         assert_eq!(asked(line), expected);
+    }
+
+    #[test]
+    fn what_differs_may_be_what_was_not_said_again() {
+        let [object, setting] = ["stream ROAM_JOURNAL", "max_age"].map(str::to_owned);
+        let (expected, found) = ("604800000000000".to_owned(), "2592000000000000".to_owned());
+        let drift = ProvisionError::Drift(vec![roam_nats::Difference { object, setting, expected, found }]);
+        assert!(not_provisioned("up", &drift).hint.unwrap().contains("give the options of the first time, or mend"));
     }
 
     #[test]
