@@ -12,6 +12,20 @@ use super::{
     room::{HEADING, LEAST},
 };
 
+/// The options of `roam provision`, by their ids, that are about other streams than those of the auth services.
+const NOT_OF_AUTH: [&str; 10] = [
+    "storage_replicas",
+    "shards",
+    "changes_max_messages",
+    "changes_max_bytes",
+    "journal_max_bytes",
+    "journal_days",
+    "rejected_max_bytes",
+    "chunks_max_bytes",
+    "chunk_grace",
+    "backups_max_bytes",
+];
+
 /// `roam up`.
 #[cfg(feature = "embedded")]
 #[derive(Debug, Args)]
@@ -92,15 +106,15 @@ pub(crate) struct Provision {
     pub(crate) backups_max_bytes: Option<u64>,
     /// With --auth: the audit, whose oldest goes when it is full [default: 1 GiB]
     #[arg(long, value_name = "BYTES", help_heading = HEADING, requires = "auth")]
-    #[arg(value_parser = clap::value_parser!(u64).range(LEAST..))]
+    #[arg(conflicts_with_all = NOT_OF_AUTH, value_parser = clap::value_parser!(u64).range(LEAST..))]
     pub(crate) audit_max_bytes: Option<u64>,
     /// With --auth: what is known of tokens; when it is full none can be made [default: 256 MiB]
     #[arg(long, value_name = "BYTES", help_heading = HEADING, requires = "auth")]
-    #[arg(value_parser = clap::value_parser!(u64).range(LEAST..))]
+    #[arg(conflicts_with_all = NOT_OF_AUTH, value_parser = clap::value_parser!(u64).range(LEAST..))]
     pub(crate) tokens_max_bytes: Option<u64>,
     /// Prepare what the auth services work with instead: the streams of tokens and audit, in an account of their own, with
     /// the key of the registrar
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = NOT_OF_AUTH)]
     pub(crate) auth: bool,
 }
 

@@ -92,6 +92,8 @@ pub(super) fn not_provisioned(what: &str, error: &ProvisionError) -> Failure {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use clap::error::ErrorKind;
+
     use super::*;
     use crate::cli::{Cli, Command};
 
@@ -105,9 +107,10 @@ mod tests {
     #[test]
     fn every_setting_of_the_streams_has_an_option() {
         assert_eq!(asked("roam provision"), Overrides::default());
-        let line = "roam provision --auth --changes-max-messages 1 --changes-max-bytes 2000000 --journal-days 3 \
+        let line = "roam provision --changes-max-messages 1 --changes-max-bytes 2000000 --journal-days 3 \
                     --journal-max-bytes 4000000 --rejected-max-bytes 5000000 --backups-max-bytes 6 \
-                    --audit-max-bytes 7000000 --tokens-max-bytes 8000000 --chunks-max-bytes 9000000 --chunk-grace 12h";
+                    --chunks-max-bytes 9000000 --chunk-grace 12h";
+        let of_auth = "roam provision --auth --audit-max-bytes 7000000 --tokens-max-bytes 8000000";
         let expected = Overrides {
             changes_max_messages: Some(1),
             changes_max_bytes: Some(2_000_000),
@@ -115,12 +118,20 @@ mod tests {
             journal_max_bytes: Some(4_000_000),
             rejected_max_bytes: Some(5_000_000),
             backups_max_bytes: Some(6),
-            audit_max_bytes: Some(7_000_000),
-            tokens_max_bytes: Some(8_000_000),
+            audit_max_bytes: None,
+            tokens_max_bytes: None,
             chunks_max_bytes: Some(9_000_000),
             chunk_grace_seconds: Some(43_200),
         };
         assert_eq!(asked(line), expected);
+        let expected =
+            Overrides { audit_max_bytes: Some(7_000_000), tokens_max_bytes: Some(8_000_000), ..Overrides::default() };
+        assert_eq!(asked(of_auth), expected);
+        // What is about other streams than those of the auth services is refused beside --auth.
+        for option in line.split(" --").skip(1) {
+            let both = format!("{of_auth} --{option}");
+            assert_eq!(Cli::read(both.split(' ')).unwrap_err().kind(), ErrorKind::ArgumentConflict, "{both}");
+        }
     }
 
     #[test]
