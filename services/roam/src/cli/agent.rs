@@ -21,8 +21,8 @@ pub(crate) struct Agent {
 pub(crate) enum AgentCommand {
     /// Look for files on this machine that could roam, and write settings for you to confirm
     #[command(after_help = "\
-Of the options of every command it takes --device, for the name of this device. How to reach the servers is written into the
-settings.
+Of the options of every command it takes --device, or ROAM_DEVICE, for the name of this device. How to reach the servers is
+written into the settings.
 
 Example:
   roam agent init

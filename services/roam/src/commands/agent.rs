@@ -16,7 +16,7 @@ use roam_process::settings::{self, Assigned, Sources};
 use serde_json::{Value, json};
 
 use self::options::{assigned, refuse};
-use super::online;
+use super::{online, start_log};
 use crate::{
     cli::{Agent, AgentCommand, Global},
     connect::this_device,
@@ -32,7 +32,10 @@ pub(super) fn run(args: Agent, global: &Global, out: Output) -> Result<ExitCode,
     refuse(&args.what, &global.said)?;
     let config = args.config;
     match args.what {
-        AgentCommand::Init => init(config, global, out).map(|()| ExitCode::SUCCESS),
+        AgentCommand::Init => {
+            start_log(global)?;
+            init(config, global, out).map(|()| ExitCode::SUCCESS)
+        }
         AgentCommand::Run => {
             let settings = load_with(config, assigned(global)?)?;
             let process = settings.process.clone();

@@ -1,5 +1,6 @@
 //! The options of every command, as an agent is told of them. Only what stands on the command line counts: the settings of
-//! an agent have variables of their own, and what is exported for other commands is not meant for it.
+//! an agent have variables of their own, and what is exported for other commands is not meant for it. Settings that are made
+//! name the device as other commands do, which is why `init` takes ROAM_DEVICE as well.
 
 use std::{ffi::OsStr, path::PathBuf};
 
@@ -26,7 +27,7 @@ const OF_RUN: &[&str] = &[
     "quiet",
 ];
 /// What the writing of settings has a use for.
-const OF_INIT: &[&str] = &["device", "json", "quiet"];
+const OF_INIT: &[&str] = &["device", "log", "json", "quiet"];
 /// What a question to an agent has a use for.
 const OF_QUESTIONS: &[&str] = &["log", "json", "quiet"];
 
@@ -37,7 +38,7 @@ const WAYS: [&str; 6] = ["bus.credentials", "bus.nkey_seed", "bus.user", "bus.pa
 pub(super) fn refuse(what: &AgentCommand, said: &Said) -> Result<(), Failure> {
     let (taken, hint) = match what {
         AgentCommand::Run => (OF_RUN, "an agent has no such setting: leave it out"),
-        AgentCommand::Init => (OF_INIT, "how to reach the servers goes into the settings that are made, below [bus]"),
+        AgentCommand::Init => (OF_INIT, "what an agent needs goes into the settings that are made"),
         AgentCommand::Status
         | AgentCommand::Parked
         | AgentCommand::Confirm { .. }
@@ -139,7 +140,8 @@ mod tests {
         for (line, refused) in [
             ("roam agent run --server nats://x --log debug --json", None),
             ("roam agent run --encoding json", Some("--encoding")),
-            ("roam agent init --device pc --quiet", None),
+            ("roam agent init --device pc --log debug --quiet", None),
+            ("roam agent init --encoding json", Some("--encoding")),
             ("roam agent init --server nats://x --token-file t", Some("--server, --token-file")),
             ("roam agent status --json --log debug", None),
             ("roam agent status --device pc", Some("--device")),
