@@ -39,7 +39,7 @@ pub(super) async fn run(global: &Global, out: Output) -> Result<(), Failure> {
 /// What is told.
 #[derive(Debug, Default, Serialize)]
 struct Told {
-    /// By what it is signed in: a token, an nkey or credentials; none if not at all.
+    /// By what it is signed in: a token, an nkey or credentials; none if not at all, or if nobody can tell.
     by: Option<&'static str>,
     /// The file that this is in.
     file: Option<String>,
@@ -53,6 +53,9 @@ struct Told {
     device: Option<Device>,
     /// The server that let us in.
     server: Option<Server>,
+    /// Whether there are several ways to sign in, so that nobody can tell which is meant.
+    #[serde(skip)]
+    several: bool,
 }
 
 /// The server that let us in.
@@ -73,7 +76,11 @@ impl Told {
     fn of(global: &Global) -> Self {
         let sign_in = &global.sign_in;
         let ways = [("credentials", &sign_in.creds), ("token", &sign_in.token_file), ("nkey", &sign_in.nkey)];
-        let way = ways.into_iter().find_map(|(by, file)| Some((by, file.as_ref()?.display().to_string())));
+        let mut ways = ways.into_iter().filter_map(|(by, file)| Some((by, file.as_ref()?.display().to_string())));
+        let (way, another) = (ways.next(), ways.next());
+        if another.is_some() {
+            return Self { several: true, ..Self::default() };
+        }
         let (by, file) = way.unzip();
         let told = Self { by, file, ..Self::default() };
         let Some(token) = token(global) else {
@@ -109,6 +116,7 @@ impl Told {
             (Some(grant), ..) if grant.apps == Apps::All => show::text(&format!("{grant}, for all apps")),
             (Some(grant), ..) => show::text(&grant.to_string()),
             (None, Some(by), Some(file)) => format!("whoever the server knows by the {by} in {}", show::text(file)),
+            (None, ..) if self.several => "nobody can tell: there are several ways to sign in".to_owned(),
             (None, ..) => {
                 let device = self.device.as_ref().map_or("of no name", |device| device.as_str());
                 format!("device {} of whomever a command names", show::text(device))
@@ -140,12 +148,17 @@ async fn ask(bus: &Bus, grant: &Grant) -> Result<(), Failure> {
     let payload = encode(&request, Encoding::Postcard).map_err(|error| Failure::because(WHAT, &error))?;
     let headers = Headers::new().with_content_type(Encoding::Postcard);
     let subject = subjects::request(Verb::Latest, &profile);
-    match bus.request(subject, headers, payload.into(), ANSWER_WITHIN).await {
+    bus.request(subject, headers, payload.into(), ANSWER_WITHIN).await.map(|_| ()).or_else(unanswered)
+}
+
+/// What it says of whoever asks that there is no answer.
+fn unanswered(error: RequestError) -> Result<(), Failure> {
+    match error {
         // Whoever is told that was let in.
-        Ok(_) | Err(RequestError::NoResponders | RequestError::Denied) => Ok(()),
-        Err(error) => {
-            let failure = Failure::because(WHAT, &error);
-            Err(Failure::later(WHAT, failure.why).hint("is the token expired or revoked?"))
+        RequestError::NoResponders | RequestError::Denied => Ok(()),
+        RequestError::TimedOut => Err(Failure::later(WHAT, error.to_string()).hint("is the token expired or revoked?")),
+        RequestError::TooLarge { .. } | RequestError::Subject | RequestError::Closed => {
+            Err(Failure::because(WHAT, &error))
         }
     }
 }
@@ -188,6 +201,7 @@ mod tests {
     use roam_schemas::{Access, ServiceName, Tenant};
 
     use super::*;
+    use crate::{cli::Cli, failure::Exit};
 
     fn grant(apps: &[&str]) -> Grant {
         let apps: Vec<App> = apps.iter().map(|app| App::parse(*app).unwrap()).collect();
@@ -229,6 +243,33 @@ mod tests {
         let lines = told.lines(Timestamp::from_nanos(0));
         assert_eq!(lines[0], "who      device pc of whomever a command names");
         assert_eq!(lines[2], "gets in  everybody, whatever a token says");
+    }
+
+    #[test]
+    fn nobody_is_named_where_there_are_several_ways_to_sign_in() {
+        let mut global = Cli::read(["roam", "whoami"]).unwrap().global;
+        let sign_in = &mut global.sign_in;
+        (sign_in.creds, sign_in.token_file) = (Some("/nonexistent/c".into()), Some("/nonexistent/t".into()));
+        let told = Told::of(&global);
+        assert_eq!((told.by, &told.file, &told.device), (None, &None, &None));
+        assert_eq!(told.who(), "nobody can tell: there are several ways to sign in");
+        global.sign_in.creds = None;
+        assert_eq!(Told::of(&global).by, Some("token"));
+    }
+
+    #[test]
+    fn silence_alone_may_be_over_later() {
+        for let_in in [RequestError::NoResponders, RequestError::Denied] {
+            assert_eq!(unanswered(let_in), Ok(()));
+        }
+        for (error, exit) in [
+            (RequestError::TimedOut, Exit::TryLater),
+            (RequestError::Closed, Exit::Failed),
+            (RequestError::Subject, Exit::Failed),
+        ] {
+            let failure = unanswered(error).unwrap_err();
+            assert_eq!((failure.exit, failure.hint.is_some()), (exit, exit == Exit::TryLater), "{error}");
+        }
     }
 
     #[test]
