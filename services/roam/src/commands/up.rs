@@ -7,7 +7,7 @@ mod place;
 mod ready;
 mod secure;
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use futures_util::future::{join_all, select_all};
 use roam_client::{App, Client, ClientSettings, ConnectError, Identity, ServiceName, Tenant, User};
@@ -235,17 +235,20 @@ async fn start_nats(args: &Up, place: &Place, secure: Option<&Secure>) -> Result
         processors: Some(roam_process::half_of_the_processors()),
         ..ServerSettings::new(place.nats())
     };
-    NatsServer::start(settings).await.map_err(|error| {
-        let failure = Failure::because(WHAT, &error);
-        match error {
-            StartError::Port { port, .. } if Some(port) == monitor_port => {
-                failure.hint("take another one with --monitor")
-            }
-            StartError::Port { .. } => failure.hint("take another one with --listen"),
-            StartError::DirectoryInUse { .. } => failure.hint("is roam up running there already?"),
-            _ => failure,
+    NatsServer::start(settings).await.map_err(|error| not_started(args, &error))
+}
+
+/// Why nats-server does not run.
+fn not_started(args: &Up, error: &StartError) -> Failure {
+    let failure = Failure::because(WHAT, error);
+    match error {
+        StartError::Port { address, port, .. } if SocketAddr::new(*address, *port) == args.monitor => {
+            failure.hint("take another one with --monitor")
         }
-    })
+        StartError::Port { .. } => failure.hint("take another one with --listen"),
+        StartError::DirectoryInUse { .. } => failure.hint("is roam up running there already?"),
+        _ => failure,
+    }
 }
 
 fn sync(chosen: Sync) -> SyncInterval {
@@ -307,4 +310,25 @@ fn nobody() -> Result<((Tenant, ServiceName), User, App), NameError> {
 
 fn no_place(error: &PlaceError) -> Failure {
     Failure::because(WHAT, error).hint("name a directory with --data DIR")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_port_that_is_taken_is_told_by_the_option_that_names_it() {
+        let line = "roam up --listen 0.0.0.0:4222 --monitor 127.0.0.1:4222";
+        let args = match Cli::read(line.split(' ')).unwrap().command {
+            Command::Up(args) => args,
+            other => panic!("not up: {other:?}"),
+        };
+        for (taken, option) in [(args.listen, "--listen"), (args.monitor, "--monitor")] {
+            let source = std::io::ErrorKind::AddrInUse.into();
+            let error = StartError::Port { address: taken.ip(), port: taken.port(), source };
+            assert_eq!(not_started(&args, &error).hint.unwrap(), format!("take another one with {option}"));
+        }
+    }
 }
