@@ -28,7 +28,8 @@ async fn after_the_journal_was_lost_one_replica_is_resumed_and_the_other_takes_a
     let resumed = roam(&world, "storage resume roam-storage-1 --yes --json").await.with_code(0).object();
     assert_eq!((&resumed["line"], &resumed["need_a_backup"][0]), (&2.into(), &"roam-storage-0".into()));
     world.replicas[1].ready().await;
-    let _ = status_saying(&world, "`roam backup create --replica roam-storage-1 --to bucket`").await.with_code(1);
+    let helps = "`roam backup create --replica roam-storage-1`, to where this one looks";
+    let _ = status_saying(&world, helps).await.with_code(1);
     let _ =
         roam(&world, "storage resume roam-storage-0 --yes").await.with_code(1).saying("roam-storage-1 counts already");
     let _ = roam(&world, "storage resume roam-storage-1 --yes").await.with_code(1).saying("does not stand still");

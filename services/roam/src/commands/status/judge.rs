@@ -139,8 +139,7 @@ fn remedy(name: &str, remedy: &Remedy) -> String {
             let other = show::text(other.as_str());
             format!(
                 "it takes a backup of {other} by itself within seconds; if it stays so, `roam backup create --replica \
-                 {other} --to bucket`, or, if its settings name a backup directory that {other} does not write to, \
-                 `roam backup restore` into an empty directory for it"
+                 {other}`, to where this one looks (its backup directory, or without one `--to bucket`)"
             )
         }
         Remedy::Skip(_) => format!("run a newer build; if no replica can apply it, `roam storage skip {name}`"),
