@@ -30,7 +30,7 @@ pub enum Code {
     Reset,
     /// Not now: nothing was decided, send the same again later.
     Busy,
-    /// The disk of the service is full.
+    /// There is no room for more chunks of large values.
     StorageFull,
     /// An operator let the pipeline go past the batch that held this change.
     Skipped,
