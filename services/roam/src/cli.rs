@@ -417,7 +417,8 @@ pub(crate) struct Bench {
     /// Load this many records first
     #[arg(long, value_name = "N", default_value = "0")]
     pub(crate) records: u64,
-    /// Send changes together while others are under way, as the client library of a service does; give how many shards there are
+    /// Send changes together while others are under way, as the client library of an application service does; give how many
+    /// shards there are
     #[arg(long, value_name = "SHARDS", num_args = 0..=1, default_missing_value = "1", value_parser = shards)]
     pub(crate) bulks: Option<Shards>,
     /// The tenant whose profiles are written

@@ -1,5 +1,5 @@
-//! Bulks: changes that wait for the PubAcks of others and then go together, as the client library of a service sends them. Pure: it
-//! says what is to be sent, and takes note of what came back; told what time it is.
+//! Bulks: changes that wait for the PubAcks of others and then go together, as the client library of an application service sends
+//! them. Pure: it says what is to be sent, and takes note of what came back; told what time it is.
 
 use std::{
     collections::{HashMap, VecDeque},
