@@ -245,7 +245,7 @@ Example:
         after_help = "Example:\n  roam keys /etc/roam/keys --host nats-1 --host nats-2 --host nats-3 --mutual-tls"
     )]
     Keys(Keys),
-    /// Say who this command is to the system: by its token for whom and until when, and the server that lets it in
+    /// Say whom the token names, until when it is good, and which server lets it in
     #[command(after_help = "\
 What a token says is read here; that it is good the system shows, which is asked something. It is told even if nobody gets in
 by it: the exit code is not 0 then. Of an nkey, of credentials and of a token that another provider made only the servers
