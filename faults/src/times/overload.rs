@@ -39,8 +39,9 @@ const LEVELS: [(f64, &str); 3] = [
 ];
 /// The last of them.
 const OVERLOAD: usize = LEVELS.len() - 1;
-/// How often all of these are gone through. Of each level the median counts, as of everything that is measured in turns.
-const ROUNDS: usize = 3;
+/// How often all of these are gone through. Of each level counts what was saved in all of its steps: together they are long enough for each
+/// to have its share of compactions, which a single one has or has not.
+const ROUNDS: u32 = 3;
 /// Long enough for what is written meanwhile to be flushed and compacted once or twice, which takes up to a third of the share for some
 /// seconds.
 const STEP: Duration = Duration::from_secs(30);
@@ -54,14 +55,21 @@ const HOME_WITHIN: Duration = Duration::from_secs(60);
 /// How much of what was to be offered has to be: else the figures are of something else.
 const OFFERED: f64 = 0.9;
 
+/// How much was saved, and in which time.
+#[derive(Clone, Copy, Default)]
+struct Saved {
+    changes: usize,
+    time: Duration,
+}
+
 /// For some time, so much was offered.
 struct Step {
     /// Its place among the [`LEVELS`].
     level: usize,
     /// How much was offered a second.
     offered: f64,
-    /// How much was saved a second.
-    saved: f64,
+    /// How much was saved.
+    saved: Saved,
     /// The places of what was offered.
     changes: Range<usize>,
 }
@@ -79,13 +87,14 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     let quota = Quota::new(SHARE)?;
     before.iter().try_for_each(|process| quota.hold(*process))?;
     // From rest there is nothing to compact for a while: that is more than can be borne for long.
-    let from_rest = goodput(&traffic, TOO_MUCH).await?;
-    let capacity = goodput(&traffic, TOO_MUCH).await?;
+    let from_rest = goodput(&traffic, TOO_MUCH, STEP).await?.a_second();
+    let capacity = goodput(&traffic, TOO_MUCH, ROUNDS * STEP).await?.a_second();
     traffic.come_home(HOME_WITHIN).await?;
     let mut steps: Vec<Step> = Vec::new();
-    for (level, (times, _)) in iter::repeat_n(LEVELS, ROUNDS).flat_map(|levels| levels.into_iter().enumerate()) {
+    for (level, (times, _)) in iter::repeat_n(LEVELS, ROUNDS as usize).flat_map(|levels| levels.into_iter().enumerate())
+    {
         let (from, began) = (traffic.count(), Instant::now());
-        let saved = goodput(&traffic, times * capacity).await?;
+        let saved = goodput(&traffic, times * capacity, STEP).await?;
         let changes = from..traffic.count();
         let offered = changes.len() as f64 / began.elapsed().as_secs_f64();
         steps.push(Step { level, offered, saved, changes });
@@ -108,7 +117,7 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     figures.add("offered, as often as that", "", offered, Goal::None);
     let during: Vec<Trip> = overload.iter().flat_map(|step| &all[step.changes.clone()]).copied().collect();
     refusals(&mut figures, &during);
-    let saved: [f64; LEVELS.len()] = array::from_fn(|level| typical(&steps, level));
+    let saved: [f64; LEVELS.len()] = array::from_fn(|level| of_level(&steps, level).a_second());
     let peak = saved.into_iter().fold(capacity, f64::max);
     LEVELS.iter().zip(saved).for_each(|((_, what), saved)| figures.add(what, "/s", saved, Goal::None));
     figures.add("saved in overload, of the peak", "%", 100.0 * saved[OVERLOAD] / peak, Goal::AtLeast(80.0));
@@ -123,19 +132,26 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     Ok(figures.all)
 }
 
-/// The median of what was saved a second at a level.
-fn typical(steps: &[Step], level: usize) -> f64 {
-    let of_level = steps.iter().filter(|step| step.level == level);
-    let mut each: Vec<f64> = of_level.map(|step| step.saved).collect();
-    each.sort_unstable_by(f64::total_cmp);
-    each.get(each.len() / 2).copied().unwrap_or_default()
+impl Saved {
+    fn a_second(self) -> f64 {
+        self.changes as f64 / self.time.as_secs_f64()
+    }
 }
 
-/// Offers so much for a step, and says how many a second had their receipts meanwhile.
-async fn goodput(traffic: &Traffic, rate: f64) -> Result<f64> {
+/// What was saved in all steps of a level.
+fn of_level(steps: &[Step], level: usize) -> Saved {
+    let of_level = steps.iter().filter(|step| step.level == level);
+    of_level.fold(Saved::default(), |all, Step { saved, .. }| Saved {
+        changes: all.changes + saved.changes,
+        time: all.time + saved.time,
+    })
+}
+
+/// Offers so much for so long, and says how many had their receipts meanwhile.
+async fn goodput(traffic: &Traffic, rate: f64, lasts: Duration) -> Result<Saved> {
     let (before, began) = (traffic.saved(), Instant::now());
-    traffic.offer(rate, STEP).await?;
-    Ok((traffic.saved() - before) as f64 / began.elapsed().as_secs_f64())
+    traffic.offer(rate, lasts).await?;
+    Ok(Saved { changes: traffic.saved() - before, time: began.elapsed() })
 }
 
 /// Waits until what there is to flush and to compact is flushed and compacted.
