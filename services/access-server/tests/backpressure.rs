@@ -48,7 +48,7 @@ async fn nothing_more_is_pulled_while_a_batch_waits_for_long() {
     assert!(server.metric("announce_backlog") <= 256.0);
     // Pulls that stood when it was paused may still bring something, until they expire. It is not worked on.
     world.publish_many(20).await;
-    sleep(Duration::from_secs(1)).await;
+    eventually("it has come", async || world.access().await.unacked == 20).await;
     assert_eq!(server.metric("changes_appended_total"), 1.0);
     eventually("a change stays in the stream", async || {
         world.publish_many(1).await;
