@@ -25,10 +25,10 @@ pub(crate) struct Options {
     /// Only scenarios of this group; may be given again
     #[arg(long, value_name = "GROUP")]
     pub(crate) only: Vec<crate::scenarios::Group>,
-    /// How many pairs of ours and a peer's each scenario has
-    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) pairs: u32,
-    /// How long one measurement takes, in milliseconds [default: 1000; with --quick 200]
+    /// How many pairs of ours and a peer's each scenario has [default: 5; with --quick 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) pairs: Option<u32>,
+    /// How long one measurement takes, in milliseconds [default: 1000; with --quick 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(50..=60_000))]
     pub(crate) millis: Option<u64>,
     /// Where report.json and the plots go

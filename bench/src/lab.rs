@@ -55,7 +55,7 @@ impl Scale {
     /// As the options say.
     pub(crate) fn new(options: &Options) -> Self {
         let usual = Self {
-            pairs: options.pairs,
+            pairs: options.pairs.unwrap_or(5),
             duration: Duration::from_millis(options.millis.unwrap_or(1_000)),
             profiles: 64,
             keys: 1_000,
@@ -70,10 +70,11 @@ impl Scale {
             return Self { growth: &[10_000, 1_000_000, 10_000_000], ..usual };
         }
         if options.quick {
-            let duration = Duration::from_millis(options.millis.unwrap_or(200));
+            let duration = Duration::from_millis(options.millis.unwrap_or(100));
             let (large_profile, growth) = (5_000, [1_000, 10_000].as_slice());
             let others = 100;
             return Self {
+                pairs: options.pairs.unwrap_or(1),
                 duration,
                 keys: 100,
                 large_profile,
