@@ -109,6 +109,9 @@ pub struct HistoryReply {
     pub versions: Vec<Version>,
     /// Whether older versions were left out because the page was full.
     pub more: bool,
+    /// From this instant on nothing is missing: what the key was then and later is among the versions, or it was absent. Between
+    /// two versions that are both older, others may be missing.
+    pub whole_since: Timestamp,
 }
 
 impl Message for LatestRequest {

@@ -424,11 +424,8 @@ pub(crate) fn history_request() -> impl Strategy<Value = HistoryRequest> {
 }
 
 pub(crate) fn history_reply() -> impl Strategy<Value = HistoryReply> {
-    (revision(), vec(version(), 0..3), any::<bool>()).prop_map(|(head, versions, more)| HistoryReply {
-        head,
-        versions,
-        more,
-    })
+    (revision(), vec(version(), 0..3), any::<bool>(), timestamp())
+        .prop_map(|(head, versions, more, whole_since)| HistoryReply { head, versions, more, whole_since })
 }
 
 fn hash() -> impl Strategy<Value = ContentHash> {

@@ -5,6 +5,6 @@ mod choose;
 mod outline;
 mod point;
 
-pub(crate) use choose::{Memory, Standing, Step, Then, choose, remaining, standing, step, version_at};
+pub(crate) use choose::{Memory, Standing, Step, Stood, Then, remaining, standing, step, stood_at};
 pub(crate) use outline::{Beaten, Outline, beaten, lost};
 pub(crate) use point::{Ahead, At, Point};

@@ -8,6 +8,8 @@ use roam_schemas::{
     Timestamp, encode, subjects,
 };
 use serde_json::json;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conflict_is_listed_with_what_lost_until_a_put_resolves_it() {
@@ -205,7 +207,9 @@ async fn an_explanation_tells_of_conflicts_and_of_what_came_too_late() {
     let unseen = vec![Operation::put(key("theme"), "dark", text())];
     let saved = laptop.change_with(Some(roam_client::Revision::new(1)), unseen).await.unwrap();
     client.close().await;
-    let late = append_late(&system, Operation::put(key("theme"), "too late", text())).await;
+    let late = append(&system, Operation::put(key("theme"), "too late", text()), Terms::default()).await;
+    // Whatever is saved after it shows that it was applied.
+    system.done("laptop", &format!("put {PROFILE} font sans"));
 
     let explained = system.done("laptop", &format!("explain {PROFILE} theme --json")).objects();
     let [won, superseded, first] = explained.as_slice() else { panic!("{explained:?}") };
@@ -230,8 +234,45 @@ async fn an_explanation_tells_of_conflicts_and_of_what_came_too_late() {
     assert_eq!(system.run("laptop", &format!("explain {PROFILE} nothing")).code, 2);
 }
 
-/// Appends an operation to the journal as an access server does whose delivery came late, and waits until it is applied.
-async fn append_late(system: &System, op: Operation) -> ChangeId {
+#[tokio::test(flavor = "multi_thread")]
+async fn where_an_operator_keeps_less_nothing_is_taken_for_absent_that_was_forgotten() {
+    let system = System::start().await;
+    for number in 1..=3 {
+        system.done("laptop", &format!("put {PROFILE} theme {number}"));
+    }
+    system.done("laptop", &format!("put {PROFILE} font mono"));
+    let two = Terms { history_versions: 2, ..Terms::default() };
+    append(&system, Operation::put(key("other"), "late", text()), two).await;
+    // Not by saving something else: what is saved next brings its own terms.
+    timeout(Duration::from_secs(30), async {
+        while system.value("other").is_none() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    for (rest, code, said) in [
+        ("theme --at 3", 0, "3"),
+        ("theme --at 2", 0, "2"),
+        ("theme --at 1", 1, "what it was at revision 1 is not kept"),
+        ("font --at 2", 2, "the profile had no such key at revision 2"),
+        // When revision 1 was nobody knows any more.
+        ("font --at 1", 1, "what it was at revision 1 is not kept"),
+    ] {
+        let ran = system.run("phone", &format!("get {PROFILE} {rest}"));
+        assert_eq!(ran.code, code, "{rest}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stdout.contains(said) || ran.stderr.contains(said), "{rest}: {}{}", ran.stdout, ran.stderr);
+    }
+    for (at, put, deleted, not_kept) in [(2, 1, 2, json!([])), (1, 0, 0, json!(["font", "other", "theme"]))] {
+        let dry = system.run("laptop", &format!("restore {PROFILE} --at {at} --dry-run --json"));
+        let report = dry.objects().pop().unwrap();
+        assert_eq!((&report["put"], &report["deleted"]), (&json!(put), &json!(deleted)), "{at}: {report}");
+        assert_eq!(report["not_kept"], not_kept, "{at}: {report}");
+    }
+}
+
+/// Appends an operation to the journal as an access server of these terms does whose delivery came late.
+async fn append(system: &System, op: Operation, terms: Terms) -> ChangeId {
     let bus = Bus::connect(&BusSettings::at(system.server()), "late").await.unwrap();
     let created = stream_state(&bus, CHANGES_STREAM).await.unwrap().created;
     let incarnation = u64::try_from(created.unix_timestamp_nanos()).unwrap();
@@ -240,19 +281,11 @@ async fn append_late(system: &System, op: Operation) -> ChangeId {
     let (id, digest, device) = (change.id(), change.digest(), Device::parse("tablet").unwrap());
     let profile = PROFILE.parse().unwrap();
     let stamped = StampedChange { profile, device, encoding: Encoding::Json, stamp, digest, change };
-    let batch = JournalBatch {
-        id: BatchId::random(),
-        rules: RULES,
-        terms: Terms::default(),
-        quotas: Vec::new(),
-        changes: vec![stamped],
-    };
+    let batch = JournalBatch { id: BatchId::random(), rules: RULES, terms, quotas: Vec::new(), changes: vec![stamped] };
     let headers = Headers::new().with_content_type(Encoding::Postcard).with_batch(batch.id.to_string());
     let publisher = Publisher::new(&bus, PublishSettings::default());
     let payload = encode(&batch, Encoding::Postcard).unwrap();
     publisher.publish(subjects::journal(Shard::ONLY), headers, payload.into()).await.await.unwrap();
     bus.close().await;
-    // Whatever is saved after it shows that it was applied.
-    system.done("laptop", &format!("put {PROFILE} font sans"));
     id
 }

@@ -67,11 +67,12 @@ fn changes() -> Vec<Case> {
 
 fn history() -> Vec<Case> {
     let limited = HistoryRequest { key: key("Grüße/日本語"), limit: Some(10) };
-    let kept = HistoryReply { head: revision(44), versions: versions(), more: true };
+    let kept = HistoryReply { head: revision(44), versions: versions(), more: true, whole_since: time(40) };
+    let unknown = HistoryReply { head: revision(44), whole_since: time(1), ..HistoryReply::default() };
     vec![
         case("all", HistoryRequest { key: key("theme"), limit: None }),
         case("limited", limited),
-        case("unknown_key", HistoryReply { head: revision(44), ..HistoryReply::default() }),
+        case("unknown_key", unknown),
         case("versions", kept),
     ]
 }

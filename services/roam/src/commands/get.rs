@@ -20,11 +20,10 @@ use crate::{
 
 pub(super) async fn run(args: Get, global: &Global, out: Output) -> Result<(), Failure> {
     let what = named("get", &args.profile, args.key.as_str());
-    let now = Timestamp::from_nanos(now_ns());
-    let point = args.then().map(|at| at.point(now));
+    let point = args.then().map(|at| at.point(Timestamp::from_nanos(now_ns())));
     let lookup = with_profile(global, &args.profile, &what, async |profile| {
         let failed = |error| not_answered(&what, &error);
-        match Box::pin(looked_up(&profile, args.key, point, now, &what)).await? {
+        match Box::pin(looked_up(&profile, args.key, point, &what)).await? {
             Lookup::Found(record) => match manifest(&record, &what)? {
                 Some(manifest) if !out.is_json() => {
                     let bar = out.byte_bar(Some(manifest.length), "downloading");
@@ -44,17 +43,11 @@ pub(super) async fn run(args: Get, global: &Global, out: Output) -> Result<(), F
 }
 
 /// What a key is, or was at a place in the past.
-async fn looked_up(
-    profile: &ProfileClient,
-    key: Key,
-    point: Option<Point>,
-    now: Timestamp,
-    what: &str,
-) -> Result<Lookup, Failure> {
+async fn looked_up(profile: &ProfileClient, key: Key, point: Option<Point>, what: &str) -> Result<Lookup, Failure> {
     let Some(point) = point else {
         return profile.get_record(key).await.map_err(|error| not_answered(what, &error));
     };
-    lookup_at(profile, key, point, now).await.map_err(|error| match &error {
+    lookup_at(profile, key, point).await.map_err(|error| match &error {
         NotKnown::Unanswered(error) => not_answered(what, error),
         NotKnown::Ahead(_) => Failure::because(what, &error),
         NotKnown::NotKept(_) => Failure::because(what, &error).hint("`roam history` shows which versions are kept"),

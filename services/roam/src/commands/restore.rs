@@ -8,7 +8,7 @@ mod send;
 use std::time::Instant;
 
 use roam_process::clock::now_ns;
-use roam_schemas::{Terms, Timestamp};
+use roam_schemas::Timestamp;
 
 use self::{
     plan::{NotPlanned, Plan, Question},
@@ -28,7 +28,7 @@ pub(super) async fn run(args: Restore, global: &Global, out: Output) -> Result<(
     let started = Instant::now();
     let now = Timestamp::from_nanos(now_ns());
     let (point, prefix) = (args.at.point(now), args.prefix.unwrap_or_default());
-    let question = Question { point, prefix, now, terms: Terms::default() };
+    let question = Question { point, prefix, now };
     let (plan, restored) = with_profile(global, &args.profile, &what, async |profile| {
         let plan = Box::pin(Plan::make(&profile, &question, out)).await;
         let mut plan = plan.map_err(|error| not_planned(&what, &error))?;

@@ -4,9 +4,23 @@
 //! not kept any more, the answer is that nobody knows.
 
 use roam_schemas::{Action, Key, limits::TTL_SECONDS};
-use roam_schemas::{Expect, HistoryReply, Operation, Put, Revision, State, Stored, Terms, Timestamp, Version};
+use roam_schemas::{Expect, HistoryReply, Operation, Put, Revision, State, Stored, Timestamp, Version};
 
 use super::Point;
+
+/// What the history of a key says of a place in the past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stood {
+    /// This version stood there.
+    Version(Version),
+    /// The history begins later: there was no such key, as long as [`Memory`] reaches back to where the history is whole from.
+    Nothing {
+        /// Where that is.
+        whole_since: Timestamp,
+    },
+    /// It is not kept.
+    Lost,
+}
 
 /// What a key was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +29,7 @@ pub(crate) enum Then {
     Value(Stored),
     /// It had none, or one whose time is over by now.
     Absent,
-    /// Its kept history begins later, and none of it was dropped for want of room: absent, as long as [`Memory`] reaches
-    /// back that far.
-    Unborn,
-    /// Its history is not kept back to then.
+    /// Nobody can tell any more.
     NotKept,
 }
 
@@ -42,8 +53,7 @@ pub(crate) enum Step {
     NotKept,
 }
 
-/// How far back the system surely remembers. Versions and tombstones are dropped by their age, so that of a place before
-/// that nothing follows from what is not there.
+/// What is known of when a place was. Where a history is no longer whole, nothing follows from what is not there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
     point: Point,
@@ -79,28 +89,37 @@ impl Memory {
         }
     }
 
-    /// Whether the system remembers whatever stood there or was written since, by what it was told to keep.
-    pub(crate) fn holds(self, terms: &Terms, now: Timestamp) -> bool {
-        let kept = terms.history_seconds.min(terms.tombstone_seconds);
-        self.before_all || self.before.is_some_and(|before| before > now.minus_seconds(kept))
+    /// Whether a history that is whole since then holds whatever stood there.
+    pub(crate) fn holds(self, whole_since: Timestamp) -> bool {
+        self.before_all || self.before.is_some_and(|before| before >= whole_since)
     }
 }
 
-/// What a key was at that place.
-pub(crate) fn choose(history: &HistoryReply, point: Point, terms: &Terms) -> Then {
-    let versions = || history.versions.iter().filter(|version| version.rank == 0);
-    match version_at(history, point) {
-        Some(Version { state: State::Value(stored), .. }) => Then::Value(stored.clone()),
-        Some(_) => Then::Absent,
-        None if point == Point::Revision(Revision::ZERO) => Then::Absent,
-        None if history.more || versions().count() >= terms.history_versions as usize => Then::NotKept,
-        None => Then::Unborn,
+/// What stood at that place.
+pub(crate) fn stood_at(history: &HistoryReply, point: Point) -> Stood {
+    let whole_since = history.whole_since;
+    let mut next = None;
+    for version in history.versions.iter().filter(|version| version.rank == 0) {
+        if !point.reaches(version.revision, version.time) {
+            next = Some(version.time);
+            continue;
+        }
+        // Between it and the next one another may have stood.
+        return if next.is_none_or(|next| next >= whole_since) { Stood::Version(version.clone()) } else { Stood::Lost };
     }
+    Stood::Nothing { whole_since }
 }
 
-/// The version of a key that stood at that place; none if none that old is kept.
-pub(crate) fn version_at(history: &HistoryReply, point: Point) -> Option<&Version> {
-    history.versions.iter().find(|version| version.rank == 0 && point.reaches(version.revision, version.time))
+impl Then {
+    /// What the key was, given what the history says and what is known of when that was.
+    pub(crate) fn of(stood: Stood, memory: Memory) -> Self {
+        match stood {
+            Stood::Version(Version { state: State::Value(stored), .. }) => Self::Value(stored),
+            Stood::Version(_) => Self::Absent,
+            Stood::Nothing { whole_since } if memory.holds(whole_since) => Self::Absent,
+            Stood::Nothing { .. } | Stood::Lost => Self::NotKept,
+        }
+    }
 }
 
 /// What a key is now; none if nothing of it is kept.
@@ -113,14 +132,13 @@ pub(crate) fn standing(history: &HistoryReply) -> Option<Standing> {
     Some(Standing { revision: newest.revision, value })
 }
 
-/// What brings a key back. `remembered` is what [`Memory::holds`] says. The operation expects the record as it stands, so
-/// that it never undoes what somebody writes meanwhile.
-pub(crate) fn step(key: &Key, now: Timestamp, standing: &Standing, then: Then, remembered: bool) -> Step {
+/// What brings a key back. The operation expects the record as it stands, so that it never undoes what somebody writes
+/// meanwhile.
+pub(crate) fn step(key: &Key, now: Timestamp, standing: &Standing, then: Then) -> Step {
     let expect = standing.value.as_ref().map_or(Expect::Absent, |_| Expect::At(standing.revision));
     let then = match then {
         Then::NotKept => return Step::NotKept,
-        Then::Unborn if !remembered => return Step::NotKept,
-        Then::Unborn | Then::Absent => None,
+        Then::Absent => None,
         Then::Value(stored) => put(&stored, now).map(|put| (stored, put)),
     };
     let action = match (then, &standing.value) {

@@ -210,8 +210,8 @@ impl Applier {
         Ok(())
     }
 
-    /// Removes up to `most` tombstones whose stay is over; says how many went. `now` is the replica's clock: what is
-    /// applied may be older, and then goes by that.
+    /// Removes up to `most` tombstones whose stay is over; says how many went. `now` is the replica's clock; what is
+    /// applied may be older, and then it goes by that.
     ///
     /// # Errors
     /// As [`Self::commit`].
@@ -219,8 +219,7 @@ impl Applier {
         let Some(position) = self.reader.newest().position()? else {
             return Ok(0);
         };
-        let now = now.min(Timestamp::from_nanos(position.published));
-        let gone = self.writer.clean(now, &position.terms, most)?;
+        let gone = self.writer.clean(now, &position, most)?;
         gone.iter().for_each(|record| self.knowledge.unlearn_record(record));
         Ok(gone.len())
     }

@@ -293,9 +293,8 @@ impl Responder {
                 encode(&changes::changes(snapshot, key, head, &since, applied, now)?, encoding)?
             }
             Ask::History(request) => {
-                let terms = snapshot.position()?.map(|position| position.terms).unwrap_or_default();
-                let reply = history::history(snapshot, key, head, request, (encoding, terms.history_versions), now)?;
-                encode(&reply, encoding)?
+                let of = history::Of { profile: key, head, request };
+                encode(&history::history(&self.reader, snapshot, of, encoding, now)?, encoding)?
             }
             Ask::Have(_) | Ask::Chunk(_) => return Err(Problem::invalid("the request is of chunks").into()),
         };

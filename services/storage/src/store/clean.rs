@@ -4,11 +4,11 @@
 
 use std::ops::ControlFlow;
 
-use roam_schemas::{Terms, Timestamp};
+use roam_schemas::Timestamp;
 use rocksdb::WriteBatch;
 
 use super::{
-    Reader, Snapshot, StoreError, Writer, erased,
+    Position, Reader, Snapshot, StoreError, Writer, erased,
     expiry::{self, Ending},
     feed, keys,
     keys::{ProfileKey, RecordKey},
@@ -24,14 +24,21 @@ const GRACE_SECONDS: u64 = 24 * 3600;
 const STEP_SECONDS: u64 = 60;
 
 impl Horizon {
-    /// The horizon at an instant, under these terms, no lower than it was.
-    pub(crate) fn at(self, now: Timestamp, terms: &Terms) -> Self {
+    /// The horizon by a clock, under the terms of what was applied last, no lower than it was. What is applied may be older than the
+    /// clock says, and goes by its own time then.
+    pub(crate) fn at(self, clock: Timestamp, position: &Position) -> Self {
+        let (terms, applied) = (&position.terms, Timestamp::from_nanos(position.published));
+        let now = clock.min(applied);
         let before = |seconds: u64| now.minus_seconds(seconds.saturating_add(GRACE_SECONDS));
         Self {
             tombstones: self.tombstones.max(before(terms.tombstone_seconds)),
             seen: self.seen.max(before(terms.seen_seconds)),
             versions: self.versions.max(before(terms.history_seconds)),
             depth: terms.history_versions,
+            deepened: match self.depth {
+                1.. if self.depth < terms.history_versions => clock.max(applied),
+                _ => self.deepened,
+            },
         }
     }
 
@@ -43,14 +50,14 @@ impl Horizon {
 }
 
 impl Writer {
-    /// Raises the horizon to that of an instant, and removes up to `most` tombstones before it. Says which.
+    /// Raises the horizon to that of a clock and of what was applied last, and removes up to `most` tombstones before it. Says which.
     ///
     /// # Errors
     /// As [`Writer::commit`].
-    pub fn clean(&mut self, now: Timestamp, terms: &Terms, most: usize) -> Result<Vec<RecordKey>, StoreError> {
+    pub fn clean(&mut self, clock: Timestamp, position: &Position, most: usize) -> Result<Vec<RecordKey>, StoreError> {
         let reader = Reader::new(std::sync::Arc::clone(&self.store));
         let stored = self.store.horizon.get();
-        let mut horizon = stored.at(now, terms);
+        let mut horizon = stored.at(clock, position);
         if !stored.is_passed_by(horizon) {
             horizon = stored;
         }
@@ -63,7 +70,7 @@ impl Writer {
             gone.push(record);
             Ok(if gone.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        self.remove_markers(&mut batch, &newest, now)?;
+        self.remove_markers(&mut batch, &newest, clock.min(Timestamp::from_nanos(position.published)))?;
         if batch.is_empty() && horizon == stored {
             return Ok(gone);
         }

@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 use roam_schemas::{Terms, Timestamp};
 
 use super::{
-    Place, ProfileKey, Seen, Snapshot, StoreError,
+    ProfileKey, Seen, Snapshot, StoreError,
     head::{self, Head},
+    kept::{Bounds, Kept},
     seen,
     version::{self, RowState, VersionRow},
 };
@@ -81,15 +82,16 @@ impl Snapshot<'_> {
     pub fn whole_digest(&self, profile: &ProfileKey, as_of: AsOf<'_>) -> Result<Digest, StoreError> {
         let mut digester = Digester::default();
         digester.add(head::TABLE.as_bytes(), &Head::write(&self.standing(profile)?)?);
-        let (mut key, mut visible) = (Vec::new(), Visible::default());
+        let bounds = Bounds::of_terms(as_of.terms, as_of.time);
+        let (mut key, mut kept) = (Vec::new(), Kept::new(bounds));
         self.rows_of(version::TABLE, profile.as_bytes(), |row_key, value| {
             let place = row_key.len().saturating_sub(version::PLACE_BYTES);
             if row_key[..place] != key {
                 key = row_key[..place].to_vec();
-                visible = Visible::default();
+                kept = Kept::new(bounds);
             }
             let row = VersionRow::read(value)?;
-            if visible.takes(version::place(&row_key[place..])?, &row, as_of) {
+            if kept.takes(version::place(&row_key[place..])?, row.time, row.state == RowState::Deleted) {
                 digester.add(row_key, value);
             }
             Ok(())
@@ -102,36 +104,6 @@ impl Snapshot<'_> {
             Ok(())
         })?;
         Ok(digester.finish())
-    }
-}
-
-/// Which versions of one key count, newest first.
-#[derive(Default)]
-struct Visible {
-    taken: u32,
-    /// The time of the last one that was a record: when the next one was replaced.
-    replaced: Option<Timestamp>,
-    /// The key is deleted, and that is so long ago that nothing of it counts.
-    forgotten: bool,
-}
-
-impl Visible {
-    fn takes(&mut self, place: Place, row: &VersionRow<'_>, as_of: AsOf<'_>) -> bool {
-        let before = |seconds: u64| as_of.time.minus_seconds(seconds);
-        // A deletion that was past its term when the key was written again may have been gone by then, with all behind it.
-        let until = self.replaced.unwrap_or(as_of.time);
-        if place.rank == 0 && row.state == RowState::Deleted {
-            self.forgotten |= row.time.plus_seconds(as_of.terms.tombstone_seconds) <= until;
-        }
-        let old = self.replaced.is_some_and(|replaced| replaced <= before(as_of.terms.history_seconds));
-        if place.rank == 0 {
-            self.replaced = Some(row.time);
-        }
-        if self.forgotten || old || self.taken >= as_of.terms.history_versions.max(1) {
-            return false;
-        }
-        self.taken += 1;
-        true
     }
 }
 

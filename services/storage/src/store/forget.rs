@@ -14,7 +14,13 @@ use rocksdb::{
     compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory},
 };
 
-use super::{Seen, meta::Horizon, version, version::VersionRow};
+use super::{
+    RowState, Seen,
+    kept::{Bounds, Kept},
+    meta::Horizon,
+    version,
+    version::VersionRow,
+};
 
 /// The horizon as the compactions know it. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -42,13 +48,10 @@ pub(super) struct SeenFilter {
 
 #[derive(Debug)]
 pub(super) struct VersionFilter {
-    horizon: Horizon,
+    bounds: Bounds,
     /// The key whose versions are passing by, newest first.
     key: Vec<u8>,
-    /// How many of them were met.
-    newer: u32,
-    /// The time of the last of them that was a record once: when the next one was replaced.
-    replaced: Option<Timestamp>,
+    kept: Kept,
 }
 
 impl CompactionFilterFactory for ForgetSeen {
@@ -101,10 +104,11 @@ impl CompactionFilter for VersionFilter {
 
 impl VersionFilter {
     pub(super) fn new(horizon: Horizon) -> Self {
-        Self { horizon, key: Vec::new(), newer: 0, replaced: None }
+        let bounds = Bounds::of_horizon(horizon);
+        Self { bounds, key: Vec::new(), kept: Kept::new(bounds) }
     }
 
-    /// Whether the version that passes by may go.
+    /// Whether the version that passes by may go. One that does not read is for whoever reads it to complain of.
     pub(super) fn is_gone(&mut self, row_key: &[u8], value: &[u8]) -> bool {
         let Some((key, place)) = row_key.split_at_checked(row_key.len().saturating_sub(version::PLACE_BYTES)) else {
             return false;
@@ -112,19 +116,11 @@ impl VersionFilter {
         if key != self.key {
             self.key.clear();
             self.key.extend_from_slice(key);
-            (self.newer, self.replaced) = (0, None);
+            self.kept = Kept::new(self.bounds);
         }
-        let deep = self.horizon.depth > 0 && self.newer >= self.horizon.depth;
-        let old = self.replaced.is_some_and(|replaced| replaced < self.horizon.versions);
-        if deep || old {
-            return true;
+        match (version::place(place), VersionRow::read(value)) {
+            (Ok(place), Ok(row)) => !self.kept.takes(place, row.time, row.state == RowState::Deleted),
+            _ => false,
         }
-        self.newer += 1;
-        if let (Ok(place), Ok(row)) = (version::place(place), VersionRow::read(value))
-            && place.rank == 0
-        {
-            self.replaced = Some(row.time);
-        }
-        false
     }
 }

@@ -74,6 +74,17 @@ pub struct Horizon {
     pub versions: Timestamp,
     /// So many versions of a key stay if none of them is that old; 0 while nothing is known of it.
     pub depth: u32,
+    /// Versions that were replaced before this may be gone although they are neither that old nor that deep: fewer were kept then.
+    pub deepened: Timestamp,
+}
+
+/// The same as it was written before the depth could be raised.
+#[derive(Deserialize)]
+struct HorizonBefore {
+    tombstones: Timestamp,
+    seen: Timestamp,
+    versions: Timestamp,
+    depth: u32,
 }
 
 impl Horizon {
@@ -84,7 +95,11 @@ impl Horizon {
 
     /// Reads a row.
     pub fn read(bytes: &[u8]) -> Result<Self, StoreError> {
-        row::read(TABLE, bytes)
+        row::read(TABLE, bytes).or_else(|error| {
+            let before = row::read(TABLE, bytes).map_err(|_| error)?;
+            let HorizonBefore { tombstones, seen, versions, depth } = before;
+            Ok(Self { tombstones, seen, versions, depth, deepened: Timestamp::default() })
+        })
     }
 }
 

@@ -188,7 +188,7 @@ impl<'a> Snapshot<'a> {
         if let Some(head) = self.head(profile)? {
             return Ok(head);
         }
-        let erased = self.get(erased::TABLE, profile.user(), Erased::read)?;
+        let erased = self.erasure(profile)?;
         Ok(erased.map(Erased::head).unwrap_or_default().not_below(self.epoch()))
     }
 
@@ -197,8 +197,16 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// As all reads.
     pub fn floor(&self, profile: &ProfileKey) -> Result<Revision, StoreError> {
-        let erased = self.get(erased::TABLE, profile.user(), Erased::read)?;
+        let erased = self.erasure(profile)?;
         Ok(self.epoch().max(erased.map(|erased| erased.revision).unwrap_or_default()))
+    }
+
+    /// When the user of a profile was erased, if they were.
+    ///
+    /// # Errors
+    /// As all reads.
+    pub(crate) fn erasure(&self, profile: &ProfileKey) -> Result<Option<Erased>, StoreError> {
+        self.get(erased::TABLE, profile.user(), Erased::read)
     }
 
     /// Since when a user is erased, if they are.

@@ -4,11 +4,11 @@ use std::pin::pin;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use roam_client::{Lookup, ProfileClient, ReadError};
-use roam_schemas::{HistoryReply, Key, Record, State, Terms, Timestamp, Version};
+use roam_schemas::{HistoryReply, Key, Record, State, Timestamp, Version};
 
 use crate::{
     commands::HISTORIES_AT_ONCE,
-    past::{Ahead, Memory, Point, Then, choose, version_at},
+    past::{Ahead, Memory, Point, Stood, stood_at},
 };
 
 /// Why it is not known what a key was.
@@ -26,24 +26,16 @@ pub(super) enum NotKnown {
 }
 
 /// What a key was. It is unknown if it is sure that there was no such key.
-pub(super) async fn lookup_at(
-    profile: &ProfileClient,
-    key: Key,
-    point: Point,
-    now: Timestamp,
-) -> Result<Lookup, NotKnown> {
-    let terms = Terms::default();
+pub(super) async fn lookup_at(profile: &ProfileClient, key: Key, point: Point) -> Result<Lookup, NotKnown> {
     let history = profile.history_page(key.clone(), None).await?;
     point.within(history.head)?;
-    if let Some(version) = version_at(&history, point) {
-        return Ok(lookup(key, version.clone()));
+    match stood_at(&history, point) {
+        Stood::Version(version) => Ok(lookup(key, version)),
+        Stood::Nothing { whole_since } if remembers(profile, &history, point, whole_since).await? => {
+            Ok(Lookup::Unknown)
+        }
+        Stood::Nothing { .. } | Stood::Lost => Err(NotKnown::NotKept(point)),
     }
-    let is_known = match choose(&history, point, &terms) {
-        Then::Absent => true,
-        Then::Unborn => remembers(profile, &history, point, &terms, now).await?,
-        Then::Value(_) | Then::NotKept => false,
-    };
-    if is_known { Ok(Lookup::Unknown) } else { Err(NotKnown::NotKept(point)) }
 }
 
 fn lookup(key: Key, version: Version) -> Lookup {
@@ -56,29 +48,24 @@ fn lookup(key: Key, version: Version) -> Lookup {
     }
 }
 
-/// Whether the system remembers whatever stood there. Of what tells it, the key itself comes first, then what all keys are
-/// now, and then what they were.
+/// Whether the place is where a history that is whole since then holds whatever stood there. Of what tells it, the key itself comes
+/// first, then what all keys are now, and then what they were.
 async fn remembers(
     profile: &ProfileClient,
     history: &HistoryReply,
     point: Point,
-    terms: &Terms,
-    mut now: Timestamp,
+    whole_since: Timestamp,
 ) -> Result<bool, ReadError> {
     let mut memory = Memory::of(point);
     memory.saw_all(history);
-    if memory.holds(terms, now) {
+    if memory.holds(whole_since) {
         return Ok(true);
     }
     let records = profile.changes(None).await?.records;
-    for record in &records {
-        memory.saw(record.revision, record.time);
-        // What is dropped is dropped by the system's clock, which may be ahead of ours.
-        now = now.max(record.time);
-    }
+    records.iter().for_each(|record| memory.saw(record.revision, record.time));
     let histories = stream::iter(records).map(|record| async move { profile.history_page(record.key, None).await });
     let mut histories = pin!(histories.buffered(HISTORIES_AT_ONCE));
-    while !memory.holds(terms, now) {
+    while !memory.holds(whole_since) {
         let Some(history) = histories.try_next().await? else { return Ok(false) };
         memory.saw_all(&history);
     }

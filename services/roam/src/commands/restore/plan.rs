@@ -6,13 +6,13 @@ use std::{collections::HashMap, pin::pin};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use roam_client::{ProfileClient, ReadError};
-use roam_schemas::{Action, Key, Operation, Record, Revision, Terms, Timestamp};
+use roam_schemas::{Action, Key, Operation, Record, Revision, Timestamp};
 
 use crate::{
     commands::HISTORIES_AT_ONCE,
     difference::{Difference, Glance},
     output::Output,
-    past::{Ahead, Memory, Point, Standing, Step, Then, choose, standing, step},
+    past::{Ahead, Memory, Point, Standing, Step, Stood, Then, standing, step, stood_at},
 };
 
 /// What is to be brought back.
@@ -24,8 +24,6 @@ pub(super) struct Question {
     pub(super) prefix: String,
     /// The instant at which this is asked.
     pub(super) now: Timestamp,
-    /// What the system was told to keep.
-    pub(super) terms: Terms,
 }
 
 /// Why it is not known what to do.
@@ -64,7 +62,7 @@ struct Candidate {
     key: Key,
     seen: Revision,
     standing: Option<Standing>,
-    then: Then,
+    stood: Stood,
 }
 
 impl Plan {
@@ -74,28 +72,27 @@ impl Plan {
         let head = delta.head;
         question.point.within(head)?;
         let mut memory = Memory::of(question.point);
-        // What is dropped is dropped by the system's clock, which may be ahead of ours.
+        // The clock of the system may be ahead of ours.
         let mut now = question.now;
         for record in &delta.records {
             memory.saw(record.revision, record.time);
             now = now.max(record.time);
         }
         let candidates = look(profile, question, written_since(delta.records, question), &mut memory, out).await?;
-        let remembered = memory.holds(&question.terms, now);
         let mut plan = Self { head, ..Self::default() };
         for candidate in candidates {
-            plan.add(candidate, now, remembered);
+            plan.add(candidate, now, memory);
         }
         Ok(plan)
     }
 
-    fn add(&mut self, candidate: Candidate, now: Timestamp, remembered: bool) {
-        let Candidate { key, seen, standing, then } = candidate;
+    fn add(&mut self, candidate: Candidate, now: Timestamp, memory: Memory) {
+        let Candidate { key, seen, standing, stood } = candidate;
         let Some(standing) = standing.filter(|standing| standing.revision == seen) else {
             self.changed_meanwhile.push(key);
             return;
         };
-        match step(&key, now, &standing, then, remembered) {
+        match step(&key, now, &standing, Then::of(stood, memory)) {
             Step::Nothing => self.unchanged += 1,
             Step::NotKept => self.not_kept.push(key),
             Step::Do(op) => {
@@ -152,8 +149,8 @@ async fn look_with(
     while let Some((key, seen, history)) = histories.try_next().await? {
         bar.inc(1);
         memory.saw_all(&history);
-        let then = choose(&history, question.point, &question.terms);
-        candidates.push(Candidate { key, seen, standing: standing(&history), then });
+        let stood = stood_at(&history, question.point);
+        candidates.push(Candidate { key, seen, standing: standing(&history), stood });
     }
     Ok(candidates)
 }
@@ -161,7 +158,7 @@ async fn look_with(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use roam_schemas::{ContentType, Device, Expect, State, Stored, Value};
+    use roam_schemas::{ChangeId, ContentType, Device, Expect, State, Stored, Value, Version};
 
     use super::*;
 
@@ -173,9 +170,22 @@ mod tests {
         Stored { value: Value::new(text), content_type: ContentType::text(), expires: None }
     }
 
-    fn candidate(name: &str, standing_at: u64, then: Then) -> Candidate {
+    fn candidate(name: &str, standing_at: u64, stood: Stood) -> Candidate {
         let standing = Standing { revision: Revision::new(standing_at), value: Some(value("new")) };
-        Candidate { key: key(name), seen: Revision::new(9), standing: Some(standing), then }
+        Candidate { key: key(name), seen: Revision::new(9), standing: Some(standing), stood }
+    }
+
+    fn version(text: &str) -> Stood {
+        Stood::Version(Version {
+            revision: Revision::new(1),
+            rank: 0,
+            time: Timestamp::from_nanos(1),
+            device: Device::parse("d").unwrap(),
+            change: ChangeId::from_bytes([0; 16]),
+            base: None,
+            conflict: false,
+            state: State::Value(value(text)),
+        })
     }
 
     #[test]
@@ -192,7 +202,6 @@ mod tests {
             point: Point::Revision(Revision::new(5)),
             prefix: "k/".to_owned(),
             now: Timestamp::from_nanos(0),
-            terms: Terms::default(),
         };
         let records = vec![record("k/b", 6), record("k/old", 5), record("other", 7), record("k/a", 8)];
         let expected = [(key("k/a"), Revision::new(8)), (key("k/b"), Revision::new(6))];
@@ -202,22 +211,24 @@ mod tests {
     #[test]
     fn a_plan_says_of_every_key_what_becomes_of_it() {
         let mut plan = Plan::default();
+        let nothing_since = |nanos| Stood::Nothing { whole_since: Timestamp::from_nanos(nanos) };
         for candidate in [
-            candidate("back", 9, Then::Value(value("old"))),
-            candidate("born", 9, Then::Unborn),
-            candidate("lost", 9, Then::NotKept),
-            candidate("moved", 10, Then::Value(value("old"))),
-            candidate("same", 9, Then::Value(value("new"))),
-            Candidate { standing: None, ..candidate("erased", 9, Then::Absent) },
+            candidate("back", 9, version("old")),
+            candidate("born", 9, nothing_since(5)),
+            candidate("forgotten", 9, nothing_since(6)),
+            candidate("lost", 9, Stood::Lost),
+            candidate("moved", 10, version("old")),
+            candidate("same", 9, version("new")),
+            Candidate { standing: None, ..candidate("erased", 9, nothing_since(5)) },
         ] {
-            plan.add(candidate, Timestamp::from_nanos(0), true);
+            plan.add(candidate, Timestamp::from_nanos(0), Memory::of(Point::Time(Timestamp::from_nanos(5))));
         }
         let at = Expect::At(Revision::new(9));
         let back = Operation::put(key("back"), "old", ContentType::text()).expecting(at);
         assert_eq!(plan.ops, [back, Operation::delete(key("born")).expecting(at)]);
         let lines: Vec<_> = plan.differences.iter().map(ToString::to_string).collect();
         assert_eq!(lines, ["~ back  3 B -> 3 B  \"new\" -> \"old\"", "- born  3 B  \"new\""]);
-        assert_eq!((plan.not_kept, plan.unchanged), (vec![key("lost")], 1));
+        assert_eq!((plan.not_kept, plan.unchanged), (vec![key("forgotten"), key("lost")], 1));
         assert_eq!(plan.changed_meanwhile, [key("moved"), key("erased")]);
         assert_eq!(plan.seen.len(), 2);
     }
