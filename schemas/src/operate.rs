@@ -30,8 +30,8 @@ pub struct StatusReply {
     pub epoch: u16,
     /// How many bytes its files take.
     pub used_bytes: u64,
-    /// How many bytes its disk has left.
-    pub free_bytes: u64,
+    /// How many bytes its disk has left; none if the system does not tell.
+    pub free_bytes: Option<u64>,
 }
 
 /// Why a replica stands still.

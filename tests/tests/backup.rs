@@ -173,6 +173,20 @@ async fn a_replica_restored_from_the_bucket_is_as_one_that_never_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_cannot_be_made_is_counted_and_stops_nothing() {
+    let settings =
+        BackupSettings { every: 1, directory: Some("/dev/null/backups".into()), ..BackupSettings::default() };
+    let world = World::new().backups(settings).start().await;
+    let load = Load::on(&world).await;
+    let pages = world.replicas[0].pages();
+    let counted = async |result: &str| pages.metric("roam_storage_backups_total", &[result]).await;
+    eventually("a backup fails", async || (counted("failed").await > 0.0).then_some(())).await;
+    assert_eq!(counted("made").await, 0.0);
+    load.goes_on(100).await;
+    load.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn backups_in_the_bucket_are_listed_pruned_and_found_damaged() {
     let settings = BackupSettings { every: 1, ..BackupSettings::default() };
     let world = World::new().backups(settings).start().await;

@@ -66,6 +66,17 @@ async fn each_service_tells_that_it_lives_and_is_ready_and_what_it_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_tells_where_it_stands_from_its_start_on() {
+    let mut world = World::new().start().await;
+    put(&world, "dark").await;
+    let journal = world.stream("ROAM_JOURNAL").await.last_sequence as f64;
+    world.replicas[0].stop().await;
+    world.replicas[0].start().await;
+    world.ready().await;
+    assert_eq!(world.replicas[0].pages().metric("roam_storage_journal_sequence", &[]).await, journal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_responders_are_found_by_the_services_api() {
     let world = World::new().start().await;
     put(&world, "dark").await;

@@ -242,7 +242,7 @@ fn journal_position() -> impl Strategy<Value = JournalPosition> {
 pub(crate) fn status_reply() -> impl Strategy<Value = StatusReply> {
     let missing = (text(0, 9), text(0, 9)).prop_map(|(condition, reason)| Missing { condition, reason });
     let texts = (text(0, 9), option::of(halted()), vec(missing, 0..3));
-    (replica_name(), option::of(journal_position()), texts, any::<(bool, u16, u64, u64)>()).prop_map(
+    (replica_name(), option::of(journal_position()), texts, any::<(bool, u16, u64, Option<u64>)>()).prop_map(
         |(name, position, (version, halted, missing), (announces, epoch, used_bytes, free_bytes))| StatusReply {
             name,
             version,

@@ -104,7 +104,9 @@ impl Keeper {
     pub(crate) async fn make(&self, target: Target, progress: &Progress) -> Result<Created, KeepError> {
         let inner = &self.inner;
         let _held = inner.one_at_a_time.try_lock().map_err(|_| KeepError::Busy)?;
-        self.with_repository(target, async |repository| self.make_in(repository, progress).await).await
+        let made = self.with_repository(target, async |repository| self.make_in(repository, progress).await).await;
+        inner.metrics.backup_made(made.as_ref().ok());
+        made
     }
 
     /// Makes a backup whenever it is time and this replica is the one that announces, until shutdown.
@@ -141,21 +143,30 @@ impl Keeper {
             let now = Timestamp::from_nanos(clock::now_ns());
             let age = u64::from(inner.settings.every) * SECONDS_OF_AN_HOUR;
             if newest.is_some_and(|newest| newest.created > now.minus_seconds(age)) {
-                return Ok(());
+                return Ok(None);
             }
-            self.make_in(repository, &Progress::default()).await?;
-            let pruned = repository.prune(inner.settings.keep).await?;
-            tracing::info!(backups = pruned.removed.len(), bytes = pruned.bytes, "old backups were removed");
-            Ok(())
+            let made = self.make_in(repository, &Progress::default()).await?;
+            match repository.prune(inner.settings.keep).await {
+                Ok(pruned) => {
+                    tracing::info!(backups = pruned.removed.len(), bytes = pruned.bytes, "old backups were removed");
+                }
+                Err(error) => tracing::error!(error = &error as &dyn Error, "old backups are not removed"),
+            }
+            Ok(Some(made))
         });
-        made.await
+        match made.await {
+            Ok(None) => Ok(()),
+            made => {
+                inner.metrics.backup_made(made.as_ref().ok().and_then(Option::as_ref));
+                made.map(drop)
+            }
+        }
     }
 
     async fn make_in(&self, repository: &Repository, progress: &Progress) -> Result<Created, KeepError> {
         let inner = &self.inner;
-        let made = create_with_chunks(&inner.reader, inner.replica.as_str(), repository, &inner.chunks, progress).await;
-        inner.metrics.backup_made(made.as_ref().ok());
-        let made = made?;
+        let made =
+            create_with_chunks(&inner.reader, inner.replica.as_str(), repository, &inner.chunks, progress).await?;
         let (id, bytes) = (&made.manifest.id, made.manifest.bytes());
         tracing::info!(%id, bytes, new_bytes = made.new_bytes, took = ?made.took, "a backup was made");
         Ok(made)

@@ -144,6 +144,9 @@ async fn run_once(
     let (mut writer, reader) =
         opened.map_err(|source| RunError::Open { directory: settings.directory.display().to_string(), source })?;
     let since = note_since(&mut writer, &reader, restored.as_ref())?;
+    if let Some(position) = reader.snapshot().position()? {
+        metrics.stands_at(&position);
+    }
     conditions.store.set_ready();
     let connecting = Box::pin(Connections::open(&settings, &conditions.bus));
     let Some(connections) = context.shutdown.run_until_cancelled(connecting).await.transpose()? else {

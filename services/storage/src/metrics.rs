@@ -278,7 +278,7 @@ fn describe(registry: &mut Registry, inner: &Inner) {
     registry.register_with_unit("decide", help, Unit::Seconds, inner.decide_seconds.clone());
     let help = "Time to write and fsync";
     registry.register_with_unit("commit", help, Unit::Seconds, inner.commit_seconds.clone());
-    registry.register("journal_sequence", "Sequence of the last batch applied", inner.sequence.clone());
+    registry.register("journal_sequence", "Sequence of the last entry applied", inner.sequence.clone());
     let help = "The unbroken run of the journal that it belongs to: one more after each rollback";
     registry.register("journal_line", help, inner.line.clone());
     let help = "Operations whose sequence was used before they came: ROAM_CHANGES was rolled back";

@@ -25,7 +25,7 @@ pub(super) fn all() -> Vec<Case> {
         announces: true,
         epoch: 0,
         used_bytes: 1_048_576,
-        free_bytes: 64_424_509_440,
+        free_bytes: Some(64_424_509_440),
     };
     let halted = "the journal goes on at 12, but this replica needs 9".to_owned();
     let missing = vec![Missing { condition: "journal".to_owned(), reason: halted.clone() }];

@@ -21,7 +21,7 @@ impl Operated {
             announces: self.announces(),
             epoch: self.reader.epoch(),
             used_bytes: used(directory).map_err(|error| Refusal::Failed(error.to_string()))?,
-            free_bytes: room::free(directory).unwrap_or_default(),
+            free_bytes: room::free(directory),
         })
     }
 }

@@ -114,8 +114,8 @@ fn of_replica(replica: &ReplicaSeen) -> Vec<Finding> {
         )),
         (State::Serving | State::StandsStill, _) => {}
     }
-    if (1..LITTLE_ROOM).contains(&status.free_bytes) {
-        let found = format!("the disk of {name} has {} left", show::bytes(status.free_bytes));
+    if let Some(free) = status.free_bytes.filter(|free| *free < LITTLE_ROOM) {
+        let found = format!("the disk of {name} has {} left", show::bytes(free));
         findings.push(warning("disk", found, "give it more room: a replica whose disk is full applies nothing"));
     }
     findings

@@ -84,10 +84,11 @@ fn replica_line(replica: &ReplicaSeen) -> String {
         behind => format!(", {} behind", entries(behind)),
     };
     let announces = if status.announces { ", announces" } else { "" };
-    let (used, free) = (show::bytes(status.used_bytes), show::bytes(status.free_bytes));
+    let free = status.free_bytes.map_or("room unknown".to_owned(), |free| format!("{} free", show::bytes(free)));
+    let used = show::bytes(status.used_bytes);
     let (name, version, epoch) = (show::text(status.name.as_str()), show::text(&status.version), status.epoch);
     format!(
-        "replica   {name:<16}  {state}{announces}, {place}{behind}, epoch {epoch}, holds {used}, {free} free, roam {version}"
+        "replica   {name:<16}  {state}{announces}, {place}{behind}, epoch {epoch}, holds {used}, {free}, roam {version}"
     )
 }
 

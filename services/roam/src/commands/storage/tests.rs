@@ -23,7 +23,7 @@ fn standing(name: &str, sequence: u64, remedy: Option<Remedy>) -> StatusReply {
         announces: false,
         epoch: 0,
         used_bytes: 0,
-        free_bytes: 0,
+        free_bytes: None,
     }
 }
 

@@ -30,7 +30,7 @@ fn replica(name: &str) -> ReplicaSeen {
         announces: false,
         epoch: 0,
         used_bytes: 1,
-        free_bytes: LITTLE_ROOM,
+        free_bytes: Some(LITTLE_ROOM),
     };
     ReplicaSeen { state: State::Serving, behind: 0, status }
 }
@@ -98,7 +98,7 @@ fn each_trouble_is_found_with_what_to_do_about_it() {
                 (seen.replicas[0].state, seen.replicas[0].status.missing) = (State::NotReady, vec![missing()]);
             }),
         ),
-        ("the disk of a", Soundness::Warning, Box::new(|seen| seen.replicas[0].status.free_bytes = 1)),
+        ("the disk of a", Soundness::Warning, Box::new(|seen| seen.replicas[0].status.free_bytes = Some(0))),
         (
             "there is no backup",
             Soundness::Warning,
@@ -118,7 +118,7 @@ fn each_trouble_is_found_with_what_to_do_about_it() {
 #[test]
 fn the_worst_comes_first() {
     let mut seen = well();
-    seen.replicas[0].status.free_bytes = 1;
+    seen.replicas[0].status.free_bytes = Some(0);
     seen.changes.attended = false;
     let states: Vec<_> = judge(&seen).iter().map(|finding| finding.state).collect();
     assert_eq!(states, [Soundness::Problem, Soundness::Warning]);
