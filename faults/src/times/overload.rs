@@ -39,12 +39,13 @@ const LEVELS: [(f64, &str); 3] = [
 ];
 /// The last of them.
 const OVERLOAD: usize = LEVELS.len() - 1;
-/// How often all of these are gone through. Of each level counts what was saved in all of its steps: together they are long enough for each
-/// to have its share of compactions, which a single one has or has not.
-const ROUNDS: u32 = 3;
-/// Long enough for what is written meanwhile to be flushed and compacted once or twice, which takes up to a third of the share for some
-/// seconds.
+/// How often all of these are gone through. Of each level counts what was saved in all of its steps: a compaction of one of the tables comes
+/// each minute or two and takes a third of the share for up to 45 seconds, so that a single step has one or has none.
+const ROUNDS: usize = 4;
+/// Long enough for each table to be flushed once or twice.
 const STEP: Duration = Duration::from_secs(30);
+/// How long it is looked, right after the first step, what can be saved for long.
+const FOR_LONG: Duration = Duration::from_secs(90);
 /// How long it is looked whether all is as before.
 const AFTERWARDS: Duration = Duration::from_secs(20);
 /// A change that is saved as soon as this is one as in good times.
@@ -88,11 +89,10 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     before.iter().try_for_each(|process| quota.hold(*process))?;
     // From rest there is nothing to compact for a while: that is more than can be borne for long.
     let capacity = goodput(&traffic, TOO_MUCH, STEP).await?.a_second();
-    let sustained = goodput(&traffic, TOO_MUCH, ROUNDS * STEP).await?.a_second();
+    let sustained = goodput(&traffic, TOO_MUCH, FOR_LONG).await?.a_second();
     traffic.come_home(HOME_WITHIN).await?;
     let mut steps: Vec<Step> = Vec::new();
-    for (level, (times, _)) in iter::repeat_n(LEVELS, ROUNDS as usize).flat_map(|levels| levels.into_iter().enumerate())
-    {
+    for (level, (times, _)) in iter::repeat_n(LEVELS, ROUNDS).flat_map(|levels| levels.into_iter().enumerate()) {
         let (from, began) = (traffic.count(), Instant::now());
         let saved = goodput(&traffic, times * capacity, STEP).await?;
         let changes = from..traffic.count();

@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(2);
 const WINDOW: usize = 200_000;
 /// For how many changes there is room from the first on: to make more of it in the midst of them would hold up whoever looks at the
 /// clock.
-const MOST: usize = 6_000_000;
+const MOST: usize = 8_000_000;
 const ACK_WITHIN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 

@@ -62,6 +62,22 @@ fn the_horizon_only_rises_and_survives_a_restart() {
 }
 
 #[test]
+fn a_horizon_of_before_the_depth_could_be_raised_is_read() {
+    let before = (seconds(1), seconds(2), seconds(3), 10_u32);
+    let read = Horizon::read(&crate::store::row::write(meta::TABLE, &before).unwrap()).unwrap();
+    let expected = Horizon {
+        tombstones: seconds(1),
+        seen: seconds(2),
+        versions: seconds(3),
+        depth: 10,
+        deepened: Timestamp::default(),
+    };
+    assert_eq!(read, expected);
+    let now = Horizon { deepened: seconds(4), ..expected };
+    assert_eq!(Horizon::read(&now.write().unwrap()).unwrap(), now);
+}
+
+#[test]
 fn a_compaction_forgets_old_decisions_and_versions_and_never_a_record() {
     let mut fixture = Fixture::new();
     fixture.write_each((0..15).map(|number| put("deep", format!("{number}"))));
