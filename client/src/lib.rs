@@ -63,6 +63,7 @@ mod read;
 mod receipts;
 mod settings;
 mod watch;
+mod whole;
 
 pub use client::{Client, ConnectError};
 #[cfg(feature = "durable")]
@@ -84,3 +85,5 @@ pub use roam_schemas::{
 };
 pub use settings::ClientSettings;
 pub use watch::{Event, Watch, WatchError, WatchFrom};
+#[doc(hidden)]
+pub use whole::make_whole;

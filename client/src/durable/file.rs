@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
@@ -17,13 +17,19 @@ use super::layout::{FORMAT, META, META_DEVICE, META_FORMAT};
 use super::limits::{CACHE_BYTES, QUEUED_WRITES};
 use super::tables::Tables;
 use super::view::View;
+use crate::whole::make_whole;
 
 /// How the database is opened, each time anew.
 pub(super) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync>;
 
 /// Opens the file as it is, and looks through all of it: damage is found before it is believed.
 pub(super) fn opener() -> Opener {
-    Box::new(|path| Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path))
+    let create =
+        |path: &Path| Builder::new().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path);
+    Box::new(move |path| {
+        make_whole(path, |new| create(new).map(drop), |error| StorageError::Io(error).into())?;
+        create(path)
+    })
 }
 
 /// One device's file.

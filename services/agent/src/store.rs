@@ -156,6 +156,12 @@ impl Store {
         let failed =
             |error: redb::Error| StoreError::Open { path: path.display().to_string(), source: Box::new(error) };
         let until = Instant::now() + READ_FOR;
+        let made = roam_client::make_whole(
+            path,
+            |new| Database::create(new).map(drop),
+            |error| redb::StorageError::Io(error).into(),
+        );
+        made.map_err(|error| failed(error.into()))?;
         let database = loop {
             match Database::create(path) {
                 // Somebody may ask how an agent stood that does not run, which takes a moment.
