@@ -153,13 +153,6 @@ impl RollBack {
         }
         Ok(())
     }
-
-    async fn start_all(stage: &mut Stage) -> Result<()> {
-        for index in 0..stage.count(Who::Server) {
-            stage.start(Who::Server, index).await?;
-        }
-        Ok(())
-    }
 }
 
 impl Fault for RollBack {
@@ -187,7 +180,7 @@ impl Fault for RollBack {
             for (place, aside) in self.places(stage) {
                 make_same(&place, &aside)?;
             }
-            Self::start_all(stage).await
+            stage.start_all([Who::Server]).await
         })
     }
 
@@ -201,7 +194,7 @@ impl Fault for RollBack {
                     fs::remove_dir_all(&aside)?;
                 }
             }
-            Self::start_all(stage).await?;
+            stage.start_all([Who::Server]).await?;
             stage.site.repair().await
         })
     }

@@ -84,11 +84,7 @@ impl Fault for PowerCut {
                     }
                 }
             }
-            for who in self.kinds() {
-                for index in 0..stage.count(who) {
-                    stage.start(who, index).await?;
-                }
-            }
+            stage.start_all(self.kinds()).await?;
             match self.hazard(stage.site.plan.shape) {
                 Hazard::BusLoses => stage.site.repair().await,
                 _ => Ok(()),
