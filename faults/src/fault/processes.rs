@@ -125,7 +125,8 @@ impl Stage {
     }
 
     /// Starts what does not run of these kinds, each whatever becomes of the others: one whose disk another fault still has
-    /// ends at once and is left to the supervisor, and who comes after it has to run all the same. Says the first error.
+    /// ends at once, and is started again by the supervisor (a service) or by who heals that fault (a server). Those after it have
+    /// to run all the same. Says the first error.
     pub(super) async fn start_all(&mut self, kinds: impl IntoIterator<Item = Who>) -> Result<()> {
         let mut outcome = Ok(());
         for who in kinds {
