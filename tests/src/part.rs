@@ -347,7 +347,9 @@ impl Task {
         let closing = CancellationToken::new();
         let (mut pages, mut service) = (JoinSet::new(), JoinSet::new());
         pages.spawn(http::serve(listener, context.clone(), closing.clone()));
-        service.spawn(program.run(context.clone()));
+        let (name, run) = (program.name(), program.run(context.clone()));
+        // As a process does: otherwise nobody would learn why it is not ready any more.
+        service.spawn(async move { run.await.inspect_err(|error| tracing::error!(error, "{name} has failed")) });
         Task { context, service, pages, closing, address }
     }
 

@@ -42,7 +42,7 @@ use roam_schemas::{ReplicaName, Shard, Timestamp};
 use tokio::{
     sync::{Mutex, mpsc, watch},
     task::spawn_blocking,
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -70,8 +70,8 @@ pub use settings::{BackupSettings, Settings};
 const BATCHES_AHEAD: usize = 8;
 /// How often the applying thread is told to remove what may go.
 const CLEAN_EVERY: Duration = Duration::from_secs(1);
-/// How often it is looked whether a store is closed whose place a backup takes.
-const LOOK_WHETHER_CLOSED_EVERY: Duration = Duration::from_millis(50);
+/// How long whoever still reads it on a thread of its own may take after shutdown. A backup that takes its place waits for as long as it takes.
+const CLOSED_WITHIN: Duration = Duration::from_secs(2);
 /// How long to wait before asking again for a journal that is not there yet.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -163,13 +163,16 @@ async fn run_once(
     let keeper = Keeper::new(reader.clone(), chunks.clone(), name.clone(), backup, bus, metrics.clone());
     let adopted = watch::Sender::new(false);
     let rescue = Rescue::new(keeper.clone(), restored, since, adopted.clone());
-    let closing = reader.closing();
+    let closed = reader.closed();
     let parts = Parts { shard, context, conditions, metrics, reader, chunks, answers, name, keeper, rescue };
     let ended = parts.start(&connections, writer)?.join(context.grace).await;
     connections.close().await;
     ended?;
-    while *adopted.borrow() && !closing.is_closed() {
-        sleep(LOOK_WHETHER_CLOSED_EVERY).await;
+    // Whoever is told that this replica has stopped may put another directory in its place.
+    if *adopted.borrow() {
+        closed.cancelled().await;
+    } else if timeout(CLOSED_WITHIN, closed.cancelled()).await.is_err() {
+        tracing::warn!(within = ?CLOSED_WITHIN, "the store is still read, and is not closed");
     }
     Ok(adopted.send_replace(false))
 }

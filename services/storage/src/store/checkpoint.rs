@@ -4,10 +4,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use rocksdb::{DB, Options};
@@ -107,7 +104,7 @@ pub fn open_read_only(path: &Path, settings: &StoreSettings) -> Result<Reader, S
     let there = DB::list_cf(&Options::default(), path)?;
     let families = tables.families.into_iter().filter(|family| there.iter().any(|name| name == family.name()));
     let db = DB::open_cf_descriptors_read_only(&tables.database, path, families, false)?;
-    let store = Arc::new(Store { db, horizon, epoch: AtomicU16::new(0) });
+    let store = Arc::new(Store::new(db, horizon));
     match store.db.get_pinned_cf(store.table(meta::TABLE)?, meta::FORMAT)? {
         Some(bytes) => match row::read(meta::TABLE, &bytes)? {
             meta::FORMAT_VERSION => {}

@@ -28,13 +28,14 @@ use std::{
     fs,
     path::Path,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicU16, Ordering},
     },
 };
 
 use roam_schemas::{Revision, Shard};
 use rocksdb::{ColumnFamily, DB, ErrorKind};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use checkpoint::{Checkpoint, open_read_only};
 pub use digest::{AsOf, Digest};
@@ -130,16 +131,9 @@ struct Store {
     horizon: forget::SharedHorizon,
     /// The number of the epoch that revisions are in.
     epoch: AtomicU16,
-}
-
-/// Tells when an open directory is closed.
-pub(crate) struct Closing(Weak<Store>);
-
-impl Closing {
-    /// Whether nobody reads or writes any more.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.0.strong_count() == 0
-    }
+    /// Tells that it is closed. The last field, since that is so only once `db` is dropped, which takes a moment: RocksDB removes files
+    /// and holds the directory's lock until then.
+    closed: DropGuard,
 }
 
 /// Opens the directory, and makes it if there is none.
@@ -156,7 +150,7 @@ pub fn open(path: &Path, settings: &StoreSettings) -> Result<(Writer, Reader), S
     let tables = options::tables(settings, &horizon);
     let db = DB::open_cf_descriptors(&tables.database, path, tables.families)?;
     checkpoint::remove_leftovers(path)?;
-    let store = Arc::new(Store { db, horizon, epoch: AtomicU16::new(0) });
+    let store = Arc::new(Store::new(db, horizon));
     store.check_format()?;
     let reader = Reader::new(Arc::clone(&store));
     store.horizon.set(reader.newest().horizon()?);
@@ -165,6 +159,10 @@ pub fn open(path: &Path, settings: &StoreSettings) -> Result<(Writer, Reader), S
 }
 
 impl Store {
+    fn new(db: DB, horizon: forget::SharedHorizon) -> Self {
+        Self { db, horizon, epoch: AtomicU16::new(0), closed: CancellationToken::new().drop_guard() }
+    }
+
     fn table(&self, name: &'static str) -> Result<&ColumnFamily, StoreError> {
         let missing = || StoreError::Damaged { table: name, what: "the table is missing".to_owned() };
         self.db.cf_handle(name).ok_or_else(missing)

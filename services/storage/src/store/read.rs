@@ -12,9 +12,10 @@ use std::{
 
 use roam_schemas::{ChangeId, Key, Profile, Revision, Shard, Timestamp};
 use rocksdb::{DBRawIterator, ReadOptions};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    ChangeTables, Closing, Store, StoreError,
+    ChangeTables, Store, StoreError,
     erased::{self, Erased},
     expiry::{self, Ending},
     feed,
@@ -65,9 +66,9 @@ impl Reader {
         ChangeTables::of(&self.store)
     }
 
-    /// Tells when the directory is closed.
-    pub(crate) fn closing(&self) -> Closing {
-        Closing(Arc::downgrade(&self.store))
+    /// Is cancelled once the directory is closed.
+    pub(crate) fn closed(&self) -> CancellationToken {
+        self.store.closed.token().clone()
     }
 
     /// The number of the epoch.

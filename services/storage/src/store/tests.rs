@@ -26,6 +26,25 @@ fn the_hint_of_the_memtable_is_understood() {
     rocksdb::Options::default().get_options_from_string(options::HINTED_BY).unwrap();
 }
 
+/// Whoever waits for it may put another directory in its place: RocksDB holds the lock, and removes files, until it has closed.
+#[test]
+fn a_store_that_is_said_to_be_closed_can_be_opened_again_at_once() {
+    let place = tempfile::tempdir().unwrap();
+    for _ in 0..50 {
+        let (writer, reader) = open(place.path(), &StoreSettings::default()).unwrap();
+        let closed = reader.closed();
+        drop(writer);
+        assert!(!closed.is_cancelled(), "somebody reads still");
+        let reading = std::thread::spawn(move || drop(reader));
+        // At once, not once a runtime gets to it.
+        while !closed.is_cancelled() {
+            std::hint::spin_loop();
+        }
+        assert!(open(place.path(), &StoreSettings::default()).is_ok(), "it was said to be closed");
+        reading.join().unwrap();
+    }
+}
+
 #[test]
 fn keys_of_rows_stay_as_they_are() {
     assert_eq!(profile().as_bytes(), PROFILE);
