@@ -1,6 +1,7 @@
 //! The store of one replica: a RocksDB directory with one column family a table, one writer and any number of readers.
 //! Only this module and its children name `rocksdb`. It knows rows, never messages on a bus, and decides nothing.
 
+mod background;
 mod checkpoint;
 mod clean;
 mod digest;
@@ -149,6 +150,7 @@ pub fn open(path: &Path, settings: &StoreSettings) -> Result<(Writer, Reader), S
     let horizon = forget::SharedHorizon::default();
     let tables = options::tables(settings, &horizon);
     let db = DB::open_cf_descriptors(&tables.database, path, tables.families)?;
+    background::compactions_stand_back();
     checkpoint::remove_leftovers(path)?;
     let store = Arc::new(Store::new(db, horizon));
     store.check_format()?;
