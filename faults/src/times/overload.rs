@@ -1,7 +1,7 @@
 //! Ten times as much as the services can do is offered, whose share of the processors is cut down so that it can be offered
 //! at all: how soon what is refused is refused, how much is saved meanwhile, and how soon all is as before.
 
-use std::{array, fs, iter, ops::Range, time::Duration};
+use std::{array, fs, iter::Sum, ops::Range, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
@@ -46,7 +46,14 @@ const ROUNDS: usize = 4;
 const STEP: Duration = Duration::from_secs(30);
 /// How long it is looked, right after the first step, what can be saved for long.
 const FOR_LONG: Duration = Duration::from_secs(90);
-/// How long it is looked whether all is as before.
+/// How often an overload ends, and it is looked how soon all is as before: one time a compaction is in the way, another time none is.
+const ENDS: [&str; 4] = [
+    "as before again after the rounds",
+    "as before again after one more overload",
+    "as before again after two more",
+    "as before again after three more",
+];
+/// How long it is looked each time.
 const AFTERWARDS: Duration = Duration::from_secs(20);
 /// A change that is saved as soon as this is one as in good times.
 const USUAL: Duration = Duration::from_secs(1);
@@ -65,8 +72,6 @@ struct Saved {
 
 /// For some time, so much was offered.
 struct Step {
-    /// Its place among the [`LEVELS`].
-    level: usize,
     /// How much was offered a second.
     offered: f64,
     /// How much was saved.
@@ -88,36 +93,38 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     let quota = Quota::new(SHARE)?;
     before.iter().try_for_each(|process| quota.hold(*process))?;
     // From rest there is nothing to compact for a while: that is more than can be borne for long.
-    let capacity = goodput(&traffic, TOO_MUCH, STEP).await?.a_second();
-    let sustained = goodput(&traffic, TOO_MUCH, FOR_LONG).await?.a_second();
+    let capacity = Step::take(&traffic, TOO_MUCH, STEP).await?.saved.a_second();
+    let sustained = Step::take(&traffic, TOO_MUCH, FOR_LONG).await?.saved.a_second();
     traffic.come_home(HOME_WITHIN).await?;
-    let mut steps: Vec<Step> = Vec::new();
-    for (level, (times, _)) in iter::repeat_n(LEVELS, ROUNDS).flat_map(|levels| levels.into_iter().enumerate()) {
-        let (from, began) = (traffic.count(), Instant::now());
-        let saved = goodput(&traffic, times * capacity, STEP).await?;
-        let changes = from..traffic.count();
-        let offered = changes.len() as f64 / began.elapsed().as_secs_f64();
-        steps.push(Step { level, offered, saved, changes });
+    let mut levels: [Vec<Step>; LEVELS.len()] = array::from_fn(|_| Vec::new());
+    for _ in 0..ROUNDS {
+        for (steps, (times, _)) in levels.iter_mut().zip(LEVELS) {
+            steps.push(Step::take(&traffic, times * capacity, STEP).await?);
+        }
     }
-    let ended = Instant::now();
-    traffic.offer(capacity / 2.0, AFTERWARDS).await?;
+    // What was saved in overload counts from the rounds only; how it was refused, and how soon all was as before, from these too.
+    let (most, _) = LEVELS[OVERLOAD];
+    let (mut more, mut ends) = (Vec::new(), Vec::new());
+    for (place, _) in ENDS.iter().enumerate() {
+        if place > 0 {
+            more.push(Step::take(&traffic, most * capacity, STEP).await?);
+        }
+        let ended = Instant::now();
+        ends.push((ended, Step::take(&traffic, capacity / 2.0, AFTERWARDS).await?));
+    }
     traffic.come_home(HOME_WITHIN).await?;
 
     let all = traffic.trips(0);
-    let (most, _) = LEVELS[OVERLOAD];
-    let overload: Vec<&Step> = steps.iter().filter(|step| step.level == OVERLOAD).collect();
-    let offered = |step: &&Step| step.offered / capacity;
-    let offered = overload.iter().map(offered).fold(f64::INFINITY, f64::min);
+    let overload = || levels[OVERLOAD].iter().chain(&more);
+    let offered = overload().map(|step| step.offered / capacity).fold(f64::INFINITY, f64::min);
     ensure!(offered >= OFFERED * most, "only {offered:.1} times the capacity could be offered");
-    let after = &all[steps.last().map_or(0, |step| step.changes.end)..];
-    let normal = as_before(after).map_or(AFTERWARDS, |sent| sent - ended);
     let mut figures = Figures::of("overload");
     figures.add("capacity, with 7 % of a processor, from rest", "/s", capacity, Goal::None);
     figures.add("saved in the minute and a half after that", "/s", sustained, Goal::None);
     figures.add("offered, as often as that", "", offered, Goal::None);
-    let during: Vec<Trip> = overload.iter().flat_map(|step| &all[step.changes.clone()]).copied().collect();
+    let during: Vec<Trip> = overload().flat_map(|step| &all[step.changes.clone()]).copied().collect();
     refusals(&mut figures, &during);
-    let saved: [f64; LEVELS.len()] = array::from_fn(|level| of_level(&steps, level).a_second());
+    let saved = levels.each_ref().map(|steps| steps.iter().map(|step| step.saved).sum::<Saved>().a_second());
     let for_long = saved.into_iter().fold(sustained, f64::max);
     // The first stretch counts too, although it comes right after all was compacted.
     let peak = for_long.max(capacity);
@@ -126,7 +133,10 @@ pub(super) async fn measure(times: &Times) -> Result<Vec<Figure>> {
     figures.add("the same, of what is saved for long", "%", 100.0 * saved[OVERLOAD] / for_long, Goal::None);
     let saved = all.iter().filter_map(|trip| Some(trip.saved? - trip.accepted?.min(trip.saved?))).max();
     figures.time("from PubAck to receipt at most", saved.unwrap_or_default(), Goal::AtMost(10.0));
-    figures.time("as before again after", normal, Goal::AtMost(10.0));
+    for ((ended, after), what) in ends.into_iter().zip(ENDS) {
+        let normal = as_before(&all[after.changes]).map_or(AFTERWARDS, |sent| sent - ended);
+        figures.time(what, normal, Goal::AtMost(10.0));
+    }
     figures.count(
         "started again",
         processes(&mut site).iter().zip(&before).filter(|(now, then)| **now != Some(**then)).count(),
@@ -141,20 +151,21 @@ impl Saved {
     }
 }
 
-/// What was saved in all steps of a level.
-fn of_level(steps: &[Step], level: usize) -> Saved {
-    let of_level = steps.iter().filter(|step| step.level == level);
-    of_level.fold(Saved::default(), |all, Step { saved, .. }| Saved {
-        changes: all.changes + saved.changes,
-        time: all.time + saved.time,
-    })
+impl Sum for Saved {
+    fn sum<I: Iterator<Item = Saved>>(all: I) -> Saved {
+        all.fold(Saved::default(), |all, one| Saved { changes: all.changes + one.changes, time: all.time + one.time })
+    }
 }
 
-/// Offers so much for so long, and says how many had their receipts meanwhile.
-async fn goodput(traffic: &Traffic, rate: f64, lasts: Duration) -> Result<Saved> {
-    let (before, began) = (traffic.saved(), Instant::now());
-    traffic.offer(rate, lasts).await?;
-    Ok(Saved { changes: traffic.saved() - before, time: began.elapsed() })
+impl Step {
+    /// Offers so much for so long.
+    async fn take(traffic: &Traffic, rate: f64, lasts: Duration) -> Result<Step> {
+        let (from, before, began) = (traffic.count(), traffic.saved(), Instant::now());
+        traffic.offer(rate, lasts).await?;
+        let (changes, time) = (from..traffic.count(), began.elapsed());
+        let offered = changes.len() as f64 / time.as_secs_f64();
+        Ok(Step { offered, saved: Saved { changes: traffic.saved() - before, time }, changes })
+    }
 }
 
 /// Waits until what there is to flush and to compact is flushed and compacted.
