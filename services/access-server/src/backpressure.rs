@@ -20,16 +20,14 @@ use pace::Pace;
 
 /// Nothing is pulled while more batches than this wait to be announced.
 pub(crate) const BACKLOG: u64 = 256;
-/// What has not been less at any of so many looks is no burst but a standing queue, which only more throughput takes away (the
-/// minimum over an interval, as in RFC 8289, section 3.2).
+/// How long the oldest batch had waited, if it was not less at any of so many looks, is how long a standing queue is, which only more
+/// throughput takes away; a burst is none (the minimum over an interval of the time that is spent in a queue, as in RFC 8289, section 3.2).
 const LOOKS: usize = 3;
-/// Behind a standing queue of more batches than this, small batches are of no use to anybody: each costs the replica an entry, an
-/// announcement and a share of an fsync, however little is in it.
-const STANDING: u64 = 8;
-/// For each batch beyond that, so much is waited before the next pull, so that more comes together.
-const REST_PER_BATCH: Duration = Duration::from_millis(2);
-/// And so much at most.
-const LONGEST_REST: Duration = Duration::from_millis(50);
+/// Behind a standing queue of this, small batches are of no use to anybody: each costs the replica an entry, an announcement and a share of
+/// an fsync, however little is in it.
+const STANDING: Duration = Duration::from_millis(50);
+/// So long is waited behind it before the next pull, so that more comes together.
+const REST: Duration = Duration::from_millis(20);
 /// A pull of so many changes is a batch that is worth what it costs.
 const WORTH_A_BATCH: usize = 64;
 /// Nothing is pulled while a batch that this server appended has waited for its announcement for this long, or one that it appended now
@@ -63,8 +61,8 @@ pub(crate) struct Gate {
     waiting: usize,
     pace: Pace,
     closed: Option<(Closed, Instant)>,
-    /// How many batches waited to be announced at each of the last looks.
-    backlogs: [u64; LOOKS],
+    /// How long the oldest of our batches had waited to be announced at each of the last looks.
+    waits: [Duration; LOOKS],
 }
 
 impl Gate {
@@ -75,7 +73,7 @@ impl Gate {
             waiting: 0,
             pace: Pace::default(),
             closed: Some((Closed::Unknown, now)),
-            backlogs: [0; LOOKS],
+            waits: [Duration::ZERO; LOOKS],
         }
     }
 
@@ -88,10 +86,10 @@ impl Gate {
     /// Opens or closes the gate after a look. Says why it is closed, if it is.
     pub(crate) fn heed(&mut self, look: &Look, now: Instant) -> Option<Closed> {
         let closed = self.judge(look, now);
-        self.backlogs.rotate_left(1);
-        self.backlogs[LOOKS - 1] = match look {
-            Look::Seen(seen) => seen.backlog,
-            Look::Unknown => 0,
+        self.waits.rotate_left(1);
+        self.waits[LOOKS - 1] = match look {
+            Look::Seen(_) => self.waited(now),
+            Look::Unknown => Duration::ZERO,
         };
         self.closed = closed.map(|why| match self.closed {
             Some((_, since)) => (why, since),
@@ -108,9 +106,8 @@ impl Gate {
     /// How long to wait after a pull of so many changes, so that the next batch is worth what it costs a replica that is behind. Without
     /// that, one that is behind after an overload stays so at half of the load that it bears in large batches.
     pub(crate) fn rest(&self, pulled: usize) -> Option<Duration> {
-        let standing = self.backlogs.iter().min().copied().unwrap_or_default();
-        let beyond = u32::try_from(standing.saturating_sub(STANDING)).unwrap_or(u32::MAX);
-        (beyond > 0 && pulled < WORTH_A_BATCH).then(|| REST_PER_BATCH.saturating_mul(beyond).min(LONGEST_REST))
+        let stands = self.waits.iter().all(|wait| *wait >= STANDING);
+        (stands && pulled < WORTH_A_BATCH).then_some(REST)
     }
 
     /// Why the service is not ready, if it is not because of the gate.
@@ -145,9 +142,13 @@ impl Gate {
 
     /// Whether one of our batches has waited for too long, or one that came now would.
     fn keeps_waiting(&self, now: Instant) -> bool {
-        let Some((_, since)) = self.unannounced.front() else { return false };
-        let waited = now.saturating_duration_since(*since);
+        let waited = self.waited(now);
         waited >= PATIENCE || (waited >= NOTICEABLE && self.pace.takes_longer(self.waiting, PATIENCE))
+    }
+
+    /// How long the oldest of our batches has waited to be announced.
+    fn waited(&self, now: Instant) -> Duration {
+        self.unannounced.front().map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since))
     }
 }
 
@@ -199,20 +200,22 @@ mod tests {
 
     #[test]
     fn behind_a_standing_queue_is_waited_for_batches_that_are_worth_it() {
-        let (mut gate, at) = gate();
-        let mut rest = |looks: [Look; LOOKS], pulled| {
-            for look in looks {
-                gate.heed(&look, at(1));
+        // The oldest of ours has waited for so long at each of three looks; of others' any number waits.
+        let rest = |waits: [Option<u64>; LOOKS], pulled| {
+            let (mut gate, at) = gate();
+            for (look, wait) in (1..).zip(waits) {
+                gate.appended(batch(look, 1), at(1_000 * look));
+                let look_at = wait.map_or(Look::Unknown, |_| seen(200, look - 1));
+                gate.heed(&look_at, at(1_000 * look + wait.unwrap_or_default()));
             }
             gate.rest(pulled)
         };
-        let (none, one, many) = (seen(STANDING, 0), seen(STANDING + 1, 0), seen(u64::MAX, 0));
-        assert_eq!(rest([none; LOOKS], 1), None);
-        assert_eq!(rest([many, many, none], 1), None, "it was short for once");
-        assert_eq!(rest([many, Look::Unknown, many], 1), None, "it is not known");
-        assert_eq!(rest([one, many, many], 1), Some(REST_PER_BATCH));
-        assert_eq!(rest([many; LOOKS], WORTH_A_BATCH - 1), Some(LONGEST_REST));
-        assert_eq!(rest([many; LOOKS], WORTH_A_BATCH), None);
+        let (short, standing) = (Some(49), Some(50));
+        assert_eq!(rest([short; LOOKS], 1), None);
+        assert_eq!(rest([standing, short, standing], 1), None, "it was short for once");
+        assert_eq!(rest([standing, None, standing], 1), None, "it is not known");
+        assert_eq!(rest([standing; LOOKS], WORTH_A_BATCH - 1), Some(REST));
+        assert_eq!(rest([standing; LOOKS], WORTH_A_BATCH), None);
     }
 
     #[test]
