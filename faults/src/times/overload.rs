@@ -40,7 +40,7 @@ const LEVELS: [(f64, &str); 3] = [
 /// The last of them.
 const OVERLOAD: usize = LEVELS.len() - 1;
 /// How often all of these are gone through. Of each level counts what was saved in all of its steps: a compaction of one of the tables comes
-/// each minute or two and takes a third of the share for up to 45 seconds, so that a single step has one or has none.
+/// each minute or two and takes a seventh of the share for up to two minutes, so that a single step has one or has none.
 const ROUNDS: usize = 4;
 /// Long enough for each table to be flushed once or twice.
 const STEP: Duration = Duration::from_secs(30);
